@@ -1,0 +1,42 @@
+# Everything a person does with this tree. `make help` lists it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 20
+
+$(VENV)/.installed: pyproject.toml
+	@echo "setting up $(VENV) (first time: about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+venv: $(VENV)/.installed ## Make the virtual environment with everything the tests need
+
+check: venv ## Format, lint, strict types, import rules, generated files, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory test
+
+test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel)
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+format: venv ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: venv ## See the main job: a Pooler on an embedded PostgreSQL, under load, paused and resumed
+	@$(BIN)/pgweir demo $(DEMO_ARGS)
+
+clean: ## Remove what was made here (not the caches outside the tree)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+-include e2e/cluster/cluster.mk
+
+.PHONY: help venv check test format demo clean

@@ -1,0 +1,1 @@
+"""The operator that manages `Pooler` resources; start reading at `handlers`."""

@@ -1,0 +1,3 @@
+"""pgweir: the data plane. A PostgreSQL session and transaction pooler; start reading at `lifecycle`."""
+
+__version__ = "0.1.0"
