@@ -1,0 +1,248 @@
+"""What the operator saw: frozen facts about the world around one Pooler, and what its pods said.
+
+Pure data, shared by all rooms: observe.py, integration/ and fleet/ fill it, desired/ and status.py read it.
+A fact never prints secret bytes: `repr` of a Secret names its keys only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pgweir_operator.api.conditions import ConditionStatus, Reason
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretFacts:
+    """A Secret as read: `data` is decoded. `owned` says that this Pooler is its controller."""
+
+    name: str
+    type: str
+    resource_version: str
+    data: Mapping[str, bytes]
+    owned: bool = False
+
+    def __repr__(self) -> str:
+        keys = ", ".join(sorted(self.data))
+        return f"<Secret {self.name} {self.type} version {self.resource_version}, keys: {keys or 'none'}>"
+
+
+class ClusterFlavour(StrEnum):
+    """Who runs the database: it decides the auth role's name, since a CloudNativePG cluster's HBA knows its own."""
+
+    CONTRACT = "contract"
+    CLOUDNATIVEPG = "cloudnativepg"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """Where PostgreSQL is and which of its Secrets were found (None: does not exist, or is not ours to read)."""
+
+    host: str
+    port: int
+    name: str | None = None
+    flavour: ClusterFlavour = ClusterFlavour.CONTRACT
+    found: bool = True
+    """The Service (or the Cluster object) exists; always True for a plain target, whose host nobody can look up."""
+    superuser: SecretFacts | None = None
+    server_ca: SecretFacts | None = None
+    client_ca: SecretFacts | None = None
+    server: SecretFacts | None = None
+    app: SecretFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """One pod of the Pooler. `ip` is empty until it has one."""
+
+    name: str
+    ip: str
+    uid: str
+    ready: bool
+    phase: str
+    terminating: bool
+    restart_digest: str
+    created: datetime
+    message: str = ""
+    """Why it is not ready, in the kubelet's or scheduler's words (ImagePullBackOff…, Insufficient cpu…)."""
+
+    @property
+    def expected_to_serve(self) -> bool:
+        """Counts for the status: a pod on its way out proves nothing and owes nothing."""
+        return not self.terminating and self.phase not in {"Succeeded", "Failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFacts:
+    """What the Deployment says of itself; `generation` newer than `observed_generation` means: not read yet."""
+
+    generation: int
+    observed_generation: int
+    replicas: int
+    updated_replicas: int
+    ready_replicas: int
+    available_replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The world, read once, before anything is decided."""
+
+    cluster: ClusterFacts
+    secrets: Mapping[str, SecretFacts | None] = field(default_factory=dict)
+    """Each Secret that the spec names, by name; None where it does not exist."""
+    pods: tuple[PodFacts, ...] = ()
+    deployment: DeploymentFacts | None = None
+    bundle: SecretFacts | None = None
+    """The configuration Secret as it stands: the last revision is in its bundle.json."""
+    pod_monitors_known: bool = False
+    """The API server knows the kind PodMonitor."""
+    service_account_exists: bool = True
+    """Meaningful when the spec names its own account."""
+    name_taken_by: str | None = None
+    """A Cluster or a Service or Secret of one that already has the Pooler's name: 'Cluster shop'."""
+    strangers: tuple[str, ...] = ()
+    """Objects with a child's name that this Pooler does not own: 'Deployment shop-pooler'."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Provisioned:
+    """How the pods log in to look a user up. Either a certificate with its key, or a password, or neither (trust)."""
+
+    auth_user: str
+    auth_query: str
+    auth_dbname: str = "postgres"
+    certificate: bytes | None = None
+    key: bytes | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        way = "certificate" if self.certificate else "password" if self.password is not None else "no secret"
+        return f"<Provisioned {self.auth_user} by {way}>"
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrationResult:
+    """What came of provisioning: becomes the condition Integrated. `provisioned` is None while nothing can log in."""
+
+    status: ConditionStatus
+    reason: Reason
+    message: str
+    provisioned: Provisioned | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedConfiguration:
+    """What every pod should be running: status.py compares the pods' answers with it."""
+
+    revision: int
+    digest: str
+    paused: bool
+
+
+PodState = Literal["active", "pausing", "paused", "draining"]
+_POD_STATES: tuple[PodState, ...] = ("active", "pausing", "paused", "draining")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A client that keeps a server connection while a pause is waiting for it."""
+
+    client_id: int
+    server_pid: int
+    database: str
+    user: str
+    application_name: str = ""
+    address: str = ""
+    in_transaction_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """What a pod said of itself (GET /v1/status)."""
+
+    pod: str
+    revision: int
+    digest: str
+    state: PodState
+    paused: bool
+    version: str = ""
+    catalogue_version: int = 1
+    rejected_revision: int | None = None
+    rejected_error: str = ""
+    held_servers: int = 0
+    holders: tuple[Holder, ...] = ()
+    clients: int = 0
+    waiting_clients: int = 0
+    servers: int = 0
+    target_reachable: bool | None = None
+    target_error: str = ""
+    lookup_ok: bool | None = None
+    lookup_error: str = ""
+    restart_needed: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, pod: str, document: Mapping[str, Any]) -> PodReport:
+        """Read the endpoint's answer; raises ValueError naming the field that is missing or of another type.
+
+        WHY `pod` is handed in: a pod's hostname is usually its name, but a template may set another.
+        """
+        try:
+            state = document["state"]
+            if state not in _POD_STATES:
+                raise ValueError(f"state is {state!r}; expected one of {', '.join(_POD_STATES)}")
+            rejected = document.get("rejected") or {}
+            target = document.get("target") or {}
+            lookup = document.get("lookup") or {}
+            return cls(
+                pod=pod,
+                revision=int(document["revision"]),
+                digest=str(document["digest"]),
+                state=state,
+                paused=bool(document["paused"]),
+                version=str(document.get("version", "")),
+                catalogue_version=int(document.get("catalogueVersion", 1)),
+                rejected_revision=int(rejected["revision"]) if rejected else None,
+                rejected_error=str(rejected.get("error") or ""),
+                held_servers=int(document["heldServers"]),
+                holders=tuple(_holder(row) for row in document.get("holders") or ()),
+                clients=int(document.get("clients", 0)),
+                waiting_clients=int(document.get("waitingClients", 0)),
+                servers=int(document.get("servers", 0)),
+                target_reachable=target.get("reachable"),
+                target_error=str(target.get("lastError") or ""),
+                lookup_ok=lookup.get("ok"),
+                lookup_error=str(lookup.get("lastError") or ""),
+                restart_needed=tuple(str(name) for name in document.get("restartNeeded") or ()),
+            )
+        except KeyError as error:
+            raise ValueError(f"pod {pod} answered without {error.args[0]!r}") from error
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"pod {pod} answered something that is no status: {error}") from error
+
+
+def _holder(row: Mapping[str, Any]) -> Holder:
+    return Holder(
+        client_id=int(row["clientId"]),
+        server_pid=int(row["serverPid"]),
+        database=str(row["database"]),
+        user=str(row["user"]),
+        application_name=str(row.get("applicationName") or ""),
+        address=str(row.get("address") or ""),
+        in_transaction_seconds=float(row.get("inTransactionSeconds") or 0.0),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PodSilence:
+    """A pod that gave no usable answer, and why, in one sentence."""
+
+    pod: str
+    error: str
+
+
+PodAnswer = PodReport | PodSilence

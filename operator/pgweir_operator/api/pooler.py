@@ -1,0 +1,340 @@
+"""The Pooler resource as models: what a user may write, and what the operator answers in its status.
+
+Compatible with CloudNativePG's Pooler where that has a field; ours on top. The CRD is generated from these models
+(crd.py), so a field that version one does not carry out is not here: strict clients then refuse it by name instead of
+having it accepted and forgotten. Unknown fields of a stored object are ignored, since a newer operator may have put
+them there; types are strict, because the API server has checked them already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from pgweir_operator.api import names
+
+
+class ApiModel(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        strict=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+
+SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=names.DNS_SUBDOMAIN_PATTERN)]
+PassThrough = dict[str, Any]
+"""An object that goes to the API server as it stands; Kubernetes itself judges it (the Deployment is dry-run first)."""
+
+
+class Choice(StrEnum):
+    """An enumerated string of the API."""
+
+
+class ServiceType(Choice):
+    RW = "rw"
+    RO = "ro"
+    R = "r"
+
+
+class PoolMode(Choice):
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+class OnPauseTimeout(Choice):
+    WAIT = "Wait"
+    RESUME = "Resume"
+    TERMINATE = "Terminate"
+
+
+def choice(**kwargs: Any) -> Any:
+    """A field whose value is written as a string: lax for this one field, since strict mode would want the member."""
+    return Field(strict=False, **kwargs)
+
+
+class SecretReference(ApiModel):
+    name: SecretName = Field(description="Name of a Secret in the Pooler's namespace.")
+
+
+class ClusterReference(ApiModel):
+    name: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=names.DNS_SUBDOMAIN_PATTERN,
+        description="Name of the PostgreSQL cluster: its Services <name>-rw, -ro, -r and its Secrets are found by it.",
+    )
+
+
+class Target(ApiModel):
+    """Any PostgreSQL, where there is no cluster to find by name."""
+
+    host: str = Field(
+        min_length=1, max_length=253, pattern=r"^[^\s,'=]+$", description="Host name or address of PostgreSQL."
+    )
+    port: int = Field(default=5432, ge=1, le=65535, description="Port of PostgreSQL.")
+    admin_secret: SecretReference | None = Field(
+        default=None,
+        description="Secret with username and password of a superuser, by which the lookup role is provisioned. "
+        "Without it give authQuery with a secret.",
+    )
+
+
+class ObjectMetadata(ApiModel):
+    """The part of metadata that a template may set."""
+
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels to add.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations to add.")
+
+
+class PodTemplate(ApiModel):
+    metadata: ObjectMetadata = Field(default_factory=ObjectMetadata, description="Labels and annotations of the pods.")
+    spec: PassThrough = Field(
+        default_factory=dict,
+        description="A pod spec, merged over what the operator builds; the pooler's container is named pgbouncer. "
+        "`containers` may be left out.",
+    )
+
+
+class ServiceTemplate(ApiModel):
+    metadata: ObjectMetadata = Field(
+        default_factory=ObjectMetadata, description="Labels and annotations of the Service."
+    )
+    spec: PassThrough = Field(
+        default_factory=dict,
+        description="A Service spec, merged over what the operator builds; its selector is ignored.",
+    )
+
+
+class PgBouncer(ApiModel):
+    pool_mode: PoolMode = choice(
+        default=PoolMode.SESSION,
+        description="When a server connection goes back to the pool: after the session, transaction or statement.",
+    )
+    paused: bool = Field(default=False, description="The compatible spelling of spec.paused: either one pauses.")
+    parameters: dict[str, str] = Field(
+        default_factory=dict, description="Settings by PgBouncer's names; every value is checked before a pod sees it."
+    )
+    pg_hba: tuple[str, ...] = Field(
+        default=(), alias="pg_hba", strict=False, description="Lines of pg_hba.conf, placed before the default ones."
+    )
+    auth_query: str | None = Field(
+        default=None,
+        max_length=4096,
+        description="Query that looks a user's password up ($1 is the name). Needs authQuerySecret or serverTLSSecret.",
+    )
+    auth_query_secret: SecretReference | None = Field(
+        default=None, description="How the lookup logs in: basic-auth, TLS, or Opaque with the keys of either."
+    )
+    server_tls_secret: SecretReference | None = Field(
+        default=None,
+        alias="serverTLSSecret",
+        description="Certificate (tls.crt, tls.key) that the pooler shows PostgreSQL.",
+    )
+    server_ca_secret: SecretReference | None = Field(
+        default=None,
+        alias="serverCASecret",
+        description="CA (ca.crt) that verifies PostgreSQL; default: the cluster's.",
+    )
+    client_tls_secret: SecretReference | None = Field(
+        default=None,
+        alias="clientTLSSecret",
+        description="Certificate (tls.crt, tls.key) shown to applications; default: one made from the cluster's.",
+    )
+    client_ca_secret: SecretReference | None = Field(
+        default=None, alias="clientCASecret", description="CA (ca.crt) that verifies applications' certificates."
+    )
+    image: str | None = Field(
+        default=None, min_length=1, max_length=1024, description="Image of the pooler; default: the operator's own."
+    )
+    image_catalog_ref: PassThrough | None = Field(
+        default=None, description="Refused: such catalogues list images of other poolers; name an image instead."
+    )
+
+
+class Monitoring(ApiModel):
+    enable_pod_monitor: bool = Field(default=False, description="Make a PodMonitor, where its kind is known.")
+    pod_monitor_relabelings: tuple[PassThrough, ...] = Field(
+        default=(), strict=False, description="Relabelings of the PodMonitor's endpoint."
+    )
+    pod_monitor_metric_relabelings: tuple[PassThrough, ...] = Field(
+        default=(), strict=False, description="Metric relabelings of the PodMonitor's endpoint."
+    )
+
+
+class Pause(ApiModel):
+    timeout_seconds: int = Field(
+        default=120, ge=1, le=86400, description="How long a pause waits for clients that still hold a server."
+    )
+    on_timeout: OnPauseTimeout = choice(
+        default=OnPauseTimeout.WAIT,
+        description="Past it: Wait goes on waiting and names who holds, Resume gives up everywhere, "
+        "Terminate closes the holders.",
+    )
+
+
+class Drain(ApiModel):
+    accept_seconds: int = Field(
+        default=10, ge=0, le=3600, description="A pod on its way out still accepts connections for this long."
+    )
+    timeout_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=86400,
+        description="Then clients have this long to reach a transaction boundary before they are cut.",
+    )
+
+
+class PoolerSpec(ApiModel):
+    cluster: ClusterReference | None = Field(
+        default=None, description="The PostgreSQL cluster to pool. Cannot be changed."
+    )
+    target: Target | None = Field(default=None, description="Any PostgreSQL, instead of a cluster.")
+    type: ServiceType = choice(
+        default=ServiceType.RW,
+        description="Which Service of the cluster is pooled: rw primary, ro replicas, r any instance.",
+    )
+    instances: int = Field(default=1, ge=0, le=1000, description="Number of pods.")
+    paused: bool = Field(default=False, description="Hold every client between transactions and release every server.")
+    pause: Pause = Field(default_factory=Pause, description="How a pause waits.")
+    drain: Drain = Field(default_factory=Drain, description="How a pod leaves.")
+    pgbouncer: PgBouncer = Field(default_factory=PgBouncer, description="The pooler's own configuration.")
+    template: PodTemplate = Field(default_factory=PodTemplate, description="Template of the pods.")
+    deployment_strategy: PassThrough = Field(
+        default_factory=dict, description="Strategy of the Deployment; default: one more pod at a time, none less."
+    )
+    service_template: ServiceTemplate = Field(default_factory=ServiceTemplate, description="Template of the Service.")
+    service_account_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=names.DNS_SUBDOMAIN_PATTERN,
+        description="An existing ServiceAccount; default: one is made, named as the Pooler. Cannot be changed.",
+    )
+    monitoring: Monitoring = Field(default_factory=Monitoring, description="Metrics for a Prometheus operator.")
+
+
+class Pooler(ApiModel):
+    """A Pooler with the parts of its metadata that matter here; `status` is kept as stored."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: PoolerSpec
+    status: PassThrough = Field(default_factory=dict)
+    deleting: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten(cls, value: Any) -> Any:
+        """Take the object as the API server sends it: name, uid and generation lie under metadata."""
+        if not isinstance(value, Mapping) or "metadata" not in value:
+            return value
+        metadata = value["metadata"]
+        return {
+            "name": metadata["name"],
+            "namespace": metadata.get("namespace") or "default",
+            "uid": metadata.get("uid") or "",
+            "generation": metadata.get("generation") or 0,
+            "deleting": metadata.get("deletionTimestamp") is not None,
+            "spec": _without_nulls(value.get("spec") or {}),
+            "status": value.get("status") or {},
+        }
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Pooler:
+        """Raises pydantic.ValidationError; validation.parse turns that into problems with field paths."""
+        return cls.model_validate(manifest)
+
+    @property
+    def wants_pause(self) -> bool:
+        return self.spec.paused or self.spec.pgbouncer.paused
+
+    @property
+    def cluster_name(self) -> str | None:
+        return self.spec.cluster.name if self.spec.cluster else None
+
+    @property
+    def is_automatic(self) -> bool:
+        """The operator provisions the lookup itself unless the user brings any part of it."""
+        bouncer = self.spec.pgbouncer
+        return not bouncer.auth_query and bouncer.auth_query_secret is None and bouncer.server_tls_secret is None
+
+    @property
+    def target_host(self) -> str:
+        """The host that the pods connect to."""
+        if self.spec.target is not None:
+            return self.spec.target.host
+        assert self.spec.cluster is not None, "validation has passed: one of cluster and target is there"
+        return f"{self.spec.cluster.name}-{self.spec.type.value}"
+
+    @property
+    def target_port(self) -> int:
+        return self.spec.target.port if self.spec.target is not None else 5432
+
+    @property
+    def secret_names(self) -> tuple[str, ...]:
+        """Every Secret that the spec names: what observe reads and handlers watch."""
+        bouncer = self.spec.pgbouncer
+        references = [
+            bouncer.auth_query_secret,
+            bouncer.server_tls_secret,
+            bouncer.server_ca_secret,
+            bouncer.client_tls_secret,
+            bouncer.client_ca_secret,
+            self.spec.target.admin_secret if self.spec.target else None,
+        ]
+        return tuple(dict.fromkeys(reference.name for reference in references if reference is not None))
+
+
+def _without_nulls(value: Any) -> Any:
+    """WHY: `paused: null` in a manifest means 'not given' to Kubernetes, which stores it so where no default stands."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+class PodStatus(ApiModel):
+    name: str
+    ready: bool = False
+    state: str = Field(default="unknown", description="active, pausing, paused, draining or unknown.")
+    config_revision: int | None = None
+    config_digest: str | None = None
+    clients: int | None = None
+    waiting_clients: int | None = None
+    servers: int | None = None
+    message: str | None = Field(default=None, description="Why it is not as wanted.")
+
+
+class ConditionRow(ApiModel):
+    type: str
+    status: str
+    reason: str
+    message: str
+    last_transition_time: str
+    observed_generation: int = 0
+
+
+class PoolerStatus(ApiModel):
+    phase: str | None = Field(default=None, description="One word: pending, active, paused, inactive or failed.")
+    phase_reason: str | None = Field(default=None, description="The sentence behind the word.")
+    conditions: tuple[ConditionRow, ...] = Field(default=(), strict=False)
+    observed_generation: int = 0
+    instances: int = Field(default=0, description="Pods that exist.")
+    ready_instances: int = Field(default=0, description="Pods that are ready.")
+    paused_instances: int = Field(default=0, description="Pods that proved that they hold no server and assign none.")
+    selector: str | None = Field(default=None, description="Label selector of the pods, for autoscalers.")
+    config_revision: int | None = Field(
+        default=None, description="Revision of the configuration that the pods should run."
+    )
+    config_digest: str | None = Field(default=None, description="Digest of it.")
+    pods: tuple[PodStatus, ...] = Field(default=(), strict=False, description="One row per pod: what it proved.")
