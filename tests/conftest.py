@@ -1,0 +1,12 @@
+"""Fixtures that every test may ask for. They are written beside what they make."""
+
+from tests.postgres.fixtures import (
+    any_postgres,
+    certificates,
+    fresh_postgres,
+    make_postgres,
+    postgres,
+    postgres_tls,
+)
+
+__all__ = ["any_postgres", "certificates", "fresh_postgres", "make_postgres", "postgres", "postgres_tls"]
