@@ -71,6 +71,8 @@ class Reason(StrEnum):
     LOOKUP_FAILED = "LookupFailed"
     MANUAL = "Manual"
     NO_ADMIN_ACCESS = "NoAdminAccess"
+    ADMIN_LOGIN_FAILED = "AdminLoginFailed"
+    TARGET_UNAVAILABLE = "TargetUnavailable"
     PROVISIONING = "Provisioning"
     PROVISIONING_FAILED = "ProvisioningFailed"
 
