@@ -1,1 +1,4 @@
-"""PostgreSQL's protocol as pure functions: bytes in, decisions out. No socket, no event loop, no clock lives here."""
+"""PostgreSQL's frontend/backend protocol as pure functions and state machines.
+
+Bytes in, decisions out: nothing here opens a socket, reads a clock or knows an event loop (import-linter holds that).
+"""

@@ -1,0 +1,1 @@
+"""How people and programs look in: the console, metrics, REST, the control endpoint."""

@@ -1,0 +1,1 @@
+"""The bookkeeping of pools: who has a server, who waits, who may be opened, who must go. No I/O; `now` is handed in."""

@@ -1,0 +1,99 @@
+"""What is overdue in a pool: pure rules over the ledger's book, asked a few times a second with the time handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pgweir.pool.ledger import Pool
+from pgweir.pool.records import ClientRecord, ClientState, ServerRecord
+from pgweir.protocol.reasons import CloseReason
+
+
+def overdue_servers(pool: Pool, now: float) -> Iterator[tuple[ServerRecord, CloseReason]]:
+    """Unused servers that have to go: too many, too old, idle too long."""
+    policy = pool.policy
+    excess = pool.server_count - (policy.size + policy.reserve_size) if policy.size else 0
+    spare = pool.server_count - policy.min_size
+    spacing = policy.lifetime / max(policy.size, 1)  # old servers of one pool do not all go at once
+    closed_for_age = False
+    for server in [*pool.used, *pool.idle]:
+        unused_for = now - server.released_at
+        age = now - server.connected_at
+        if server.close_needed:
+            yield server, CloseReason.CLOSE_NEEDED
+        elif excess > 0:
+            excess -= 1
+            yield server, CloseReason.POOL_TOO_BIG
+        elif policy.idle_timeout and unused_for > policy.idle_timeout and spare > 0:
+            spare -= 1
+            yield server, CloseReason.SERVER_IDLE_TIMEOUT
+        elif age >= policy.lifetime and not closed_for_age:
+            closed_for_age = spacing > 1.0
+            yield server, CloseReason.SERVER_LIFETIME
+
+
+def stale_servers(pool: Pool, now: float) -> list[ServerRecord]:
+    """Idle servers that must be checked before their next use."""
+    delay = pool.policy.check_delay
+    if not pool.policy.check_query:
+        return []
+    return [server for server in pool.idle if now - server.checked_at >= delay]
+
+
+def overdue_holders(pool: Pool, now: float) -> Iterator[tuple[ServerRecord, CloseReason]]:
+    """Servers whose client has used them for too long in one way or another."""
+    policy = pool.policy
+    if not (policy.query_timeout or policy.idle_transaction_timeout or policy.transaction_timeout):
+        return
+    for server in list(pool.active):
+        if server.query_open and policy.query_timeout and now - server.query_started > policy.query_timeout:
+            yield server, CloseReason.QUERY_TIMEOUT
+        elif (
+            policy.transaction_timeout
+            and server.transaction_started
+            and now - server.transaction_started > policy.transaction_timeout
+        ):
+            yield server, CloseReason.TRANSACTION_TIMEOUT
+        elif (
+            policy.idle_transaction_timeout
+            and server.in_transaction
+            and not server.query_open
+            and now - server.settled_at > policy.idle_transaction_timeout
+        ):
+            yield server, CloseReason.IDLE_TRANSACTION_TIMEOUT
+
+
+def overdue_waiters(pool: Pool, now: float) -> Iterator[tuple[ClientRecord, CloseReason]]:
+    """Clients that have waited too long for a server. Nobody is overdue while the pool is paused."""
+    if pool.paused:
+        return
+    policy = pool.policy
+    limit = policy.query_wait_timeout
+    for queue in (pool.waiting, pool.waiting_login):
+        for client in list(queue):
+            waited = now - client.waiting_since
+            if limit and waited > limit:
+                yield client, CloseReason.QUERY_WAIT_TIMEOUT
+            elif policy.query_timeout and client.state is ClientState.WAITING and waited > policy.query_timeout:
+                yield client, CloseReason.QUERY_TIMEOUT
+            else:
+                break  # they stand in the order of their arrival
+
+
+def waiters_to_notify(pool: Pool, now: float) -> Iterator[ClientRecord]:
+    """Clients that shall be told, once for each wait, that they are queued (query_wait_notify)."""
+    after = pool.policy.query_wait_notify
+    if after:
+        for client in pool.waiting:
+            if now - client.waiting_since < after:
+                break
+            if not client.notified:
+                yield client
+
+
+def idle_clients(pool: Pool, now: float) -> list[ClientRecord]:
+    """Clients that hold no server and have asked for none for client_idle_timeout."""
+    limit = pool.policy.client_idle_timeout
+    if not limit:
+        return []
+    return [c for c in pool.clients if c.state is ClientState.IDLE and now - c.requested_at > limit]

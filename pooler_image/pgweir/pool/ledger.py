@@ -1,0 +1,242 @@
+"""One pool's book: its servers by state, its clients, the queue, and the decisions that follow from them.
+
+Nothing is awaited and nothing is sent here. `check_out` and `check_in` move a server between client and pool; `may_open` says
+whether another server may be opened, or which limit forbids it; the session layer acts and reports back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final
+
+from pgweir.pool.policy import PoolPolicy
+from pgweir.pool.records import ClientRecord, ClientState, ServerRecord, ServerState
+from pgweir.pool.stats import Stats
+
+# How many logins a pool runs at a time, once one has succeeded. PgBouncer runs one: a ramp costs a round trip each.
+MAX_CONCURRENT_LOGINS: Final = 4
+
+
+class Open(Enum):
+    """A server should be opened, and on what account."""
+
+    WAITER = "a client waits"
+    RESERVE = "a client has waited for reserve_pool_timeout"
+    MIN_SIZE = "min_pool_size"
+
+
+class Limit(Enum):
+    """Why no server is opened for those who wait (SHOW WAITERS prints it)."""
+
+    NOT_NEEDED = "not needed"
+    PAUSED = "paused"
+    LOGIN_IN_PROGRESS = "login in progress"
+    LOGIN_RETRY = "server_login_retry"
+    POOL_SIZE = "pool_size"
+    MAX_DB_CONNECTIONS = "max_db_connections"
+    MAX_USER_CONNECTIONS = "max_user_connections"
+
+
+class Pool:
+    """The pool of one (database, user)."""
+
+    def __init__(self, database: str, user: str, policy: PoolPolicy) -> None:
+        self.database = database
+        self.user = user
+        self.policy = policy
+        self.stats = Stats()
+        self.idle: deque[ServerRecord] = deque()  # the right end was used last
+        self.used: deque[ServerRecord] = deque()
+        self.active: set[ServerRecord] = set()
+        self.tested: set[ServerRecord] = set()
+        self.logging_in: set[ServerRecord] = set()
+        self.being_canceled: set[ServerRecord] = set()
+        self.clients: set[ClientRecord] = set()  # everybody logged in, or waiting for that, on this pool
+        self.waiting: deque[ClientRecord] = deque()
+        self.waiting_login: deque[ClientRecord] = deque()
+        self.cancels_active = 0
+        self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
+        self.proven = False  # a server login succeeded since the last failure: `welcome` may be used
+        self.paused = False
+        self.paused_at = 0.0
+        self.failed_at: float | None = None  # of the last connect or login that failed, until one succeeds
+        self.failure = ""
+        self.emptied_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.database}/{self.user} active={len(self.active)} idle={len(self.idle)} waiting={len(self.waiting)}>"
+
+    # --- who is where ----------------------------------------------------------------------------------------------
+
+    def servers(self) -> Iterator[ServerRecord]:
+        for group in (self.active, self.idle, self.used, self.tested, self.being_canceled, self.logging_in):
+            yield from group
+
+    @property
+    def server_count(self) -> int:
+        return (
+            len(self.active)
+            + len(self.idle)
+            + len(self.used)
+            + len(self.tested)
+            + len(self.being_canceled)
+            + len(self.logging_in)
+        )
+
+    @property
+    def held_count(self) -> int:
+        """Servers that a PAUSE has to wait for."""
+        return len(self.active) + len(self.tested) + len(self.being_canceled)
+
+    def max_wait(self, now: float) -> float:
+        """How long the first in the queue has waited."""
+        oldest = min((q[0].waiting_since for q in (self.waiting, self.waiting_login) if q), default=now)
+        return max(0.0, now - oldest)
+
+    # --- clients -------------------------------------------------------------------------------------------------
+
+    def check_out(self, client: ClientRecord, now: float) -> ServerRecord | None:
+        """A server for this client, or None: it is in the queue then, and `may_open` says what comes next."""
+        client.requested_at = now
+        if not self.waiting and not self.paused and self.idle:
+            server = self.idle.popleft() if self.policy.round_robin else self.idle.pop()
+            self._assign(server, client, now)
+            return server
+        client.state = ClientState.WAITING
+        client.waiting_since = now
+        client.notified = False
+        self.waiting.append(client)
+        return None
+
+    def next_waiter(self, server: ServerRecord, now: float) -> ClientRecord | None:
+        """The oldest waiter, to whom this free server now belongs; None when nobody waits or the pool is paused."""
+        if not self.waiting or self.paused:
+            return None
+        client = self.waiting.popleft()
+        self.stats.wait_time += now - client.waiting_since
+        client.waiting_since = 0.0
+        self._assign(server, client, now)
+        return client
+
+    def _assign(self, server: ServerRecord, client: ClientRecord, now: float) -> None:
+        server.state = ServerState.ACTIVE
+        server.requested_at = now
+        self.active.add(server)
+        client.state = ClientState.ACTIVE
+        self.stats.server_assignment_count += 1
+
+    def forget_client(self, client: ClientRecord) -> None:
+        """The client is going."""
+        self.clients.discard(client)
+        self.leave_queue(client)
+
+    def leave_queue(self, client: ClientRecord) -> None:
+        queue = {ClientState.WAITING: self.waiting, ClientState.WAITING_LOGIN: self.waiting_login}.get(client.state)
+        if queue is not None and client in queue:
+            queue.remove(client)
+
+    # --- servers -------------------------------------------------------------------------------------------------
+
+    def place(self, server: ServerRecord, state: ServerState) -> None:
+        """Move a server to another shelf (CLOSED: off the book)."""
+        self._take_off_shelf(server)
+        server.state = state
+        match state:
+            case ServerState.LOGIN:
+                self.logging_in.add(server)
+            case ServerState.IDLE:
+                if server.close_needed:
+                    self.idle.appendleft(server)
+                else:
+                    self.idle.append(server)
+            case ServerState.USED:
+                self.used.append(server)
+            case ServerState.ACTIVE:
+                self.active.add(server)
+            case ServerState.TESTED:
+                self.tested.add(server)
+            case ServerState.BEING_CANCELED:
+                self.being_canceled.add(server)
+            case ServerState.CLOSED:
+                pass
+
+    def _take_off_shelf(self, server: ServerRecord) -> None:
+        match server.state:
+            case ServerState.ACTIVE:
+                self.active.discard(server)
+            case ServerState.IDLE:
+                if server in self.idle:
+                    self.idle.remove(server)
+            case ServerState.USED:
+                if server in self.used:
+                    self.used.remove(server)
+            case ServerState.TESTED:
+                self.tested.discard(server)
+            case ServerState.BEING_CANCELED:
+                self.being_canceled.discard(server)
+            case ServerState.LOGIN:
+                self.logging_in.discard(server)
+            case ServerState.CLOSED:
+                pass
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def may_open(self, now: float, *, database_servers: int, user_servers: int) -> Open | Limit:
+        """Whether to open one more server now. Counts are those of the whole database and of the whole user."""
+        policy = self.policy
+        demand = len(self.waiting)
+        if self.waiting_login and not self.proven:
+            demand += 1
+        on_the_way = len(self.logging_in) + len(self.tested)
+        below_min = bool(self.clients) and self.server_count < min(policy.min_size, policy.size or policy.min_size)
+        if demand <= on_the_way and not below_min:
+            return Limit.NOT_NEEDED
+        if self.paused:
+            return Limit.PAUSED
+        if self.failed_at is not None and now - self.failed_at < policy.login_retry:
+            return Limit.LOGIN_RETRY
+        if len(self.logging_in) >= (MAX_CONCURRENT_LOGINS if self.proven else 1):
+            return Limit.LOGIN_IN_PROGRESS
+        account = Open.WAITER if demand > on_the_way else Open.MIN_SIZE
+        if policy.size and self.server_count >= policy.size:
+            waited = self.max_wait(now)
+            if not (policy.reserve_size and policy.reserve_timeout and waited >= policy.reserve_timeout):
+                return Limit.POOL_SIZE
+            if self.server_count >= policy.size + policy.reserve_size:
+                return Limit.POOL_SIZE
+            account = Open.RESERVE
+        if policy.max_db_connections and database_servers >= policy.max_db_connections:
+            return Limit.MAX_DB_CONNECTIONS
+        if policy.max_user_connections and user_servers >= policy.max_user_connections:
+            return Limit.MAX_USER_CONNECTIONS
+        return account
+
+    def login_succeeded(self, welcome: dict[str, str]) -> None:
+        self.welcome = welcome
+        self.proven = True
+        self.failed_at = None
+        self.failure = ""
+
+    def login_failed(self, failure: str, now: float) -> None:
+        self.failed_at = now
+        self.failure = failure
+        if not self.active:
+            self.proven = False
+
+    # --- pausing ---------------------------------------------------------------------------------------------------
+
+    def pause(self, now: float) -> None:
+        if not self.paused:
+            self.paused = True
+            self.paused_at = now
+
+    def resume(self, now: float) -> None:
+        """Assign again. The time that clients were held does not count as their wait for a server."""
+        if self.paused:
+            self.paused = False
+            self.failed_at = None
+            for queue in (self.waiting, self.waiting_login):
+                for client in queue:
+                    client.waiting_since += now - max(client.waiting_since, self.paused_at)

@@ -1,0 +1,32 @@
+"""What one pool is allowed, resolved once from the configuration (user over database over global; facts of `config`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPolicy:
+    """The settings that govern one pool. Durations are seconds; 0 switches a timeout off unless said otherwise."""
+
+    mode: str = "session"  # session, transaction or statement
+    size: int = 20  # pool_size; 0: no limit
+    min_size: int = 0
+    reserve_size: int = 0
+    reserve_timeout: float = 5.0
+    max_db_connections: int = 0
+    max_user_connections: int = 0
+    round_robin: bool = False
+    lifetime: float = 3600.0  # 0: a server is used once
+    idle_timeout: float = 600.0
+    check_delay: float = 30.0
+    check_query: str = ""  # "": no check; ";" is an empty query
+    reset_query: str = ""  # already empty where the mode does not run it
+    login_retry: float = 15.0
+    connect_timeout: float = 15.0
+    query_wait_timeout: float = 120.0
+    query_wait_notify: float = 5.0
+    query_timeout: float = 0.0
+    idle_transaction_timeout: float = 0.0
+    transaction_timeout: float = 0.0
+    client_idle_timeout: float = 0.0

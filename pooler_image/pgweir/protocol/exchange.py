@@ -1,0 +1,369 @@
+"""What one server connection still owes, and what passes to its client.
+
+Each frontend message that will be answered is noted with `expect`; `scan` walks the server's bytes, header by header, ticks
+off the replies, and hands back what the client gets: almost always the very bytes that came in. Replies that belong to the
+pooler (a statement prepared behind the client's back) are cut out, replies that no server will send (to a Parse that was not
+forwarded) are put in, in order.
+
+`settled` is the release rule: nothing owed, nothing half-said, and the last word was ReadyForQuery.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Final
+
+from pgweir.protocol import framing
+from pgweir.protocol.errors import ProtocolError
+from pgweir.protocol.framing import (
+    BIND,
+    BIND_COMPLETE,
+    CLOSE,
+    CLOSE_COMPLETE,
+    COMMAND_COMPLETE,
+    COPY_BOTH_RESPONSE,
+    COPY_DONE,
+    COPY_IN_RESPONSE,
+    DATA_ROW,
+    DESCRIBE,
+    EMPTY_QUERY_RESPONSE,
+    ERROR_RESPONSE,
+    EXECUTE,
+    FUNCTION_CALL,
+    NO_DATA,
+    PARAMETER_STATUS,
+    PARSE,
+    PARSE_COMPLETE,
+    PORTAL_SUSPENDED,
+    QUERY,
+    READY_FOR_QUERY,
+    ROW_DESCRIPTION,
+    SYNC,
+    unpack_header,
+)
+from pgweir.protocol.prepared import ServerStatements, Statement
+
+PARSE_COMPLETE_MESSAGE: Final = framing.message(PARSE_COMPLETE, b"")
+CLOSE_COMPLETE_MESSAGE: Final = framing.message(CLOSE_COMPLETE, b"")
+
+MAX_HELD: Final = 1 << 20  # bytes of one small message (ParameterStatus, CommandComplete) that are waited for whole
+
+# What a reply answers. SPEC: PostgreSQL, "Message Flow", Extended Query.
+_ANSWERS: Final[dict[int, int]] = {
+    PARSE_COMPLETE: PARSE,
+    BIND_COMPLETE: BIND,
+    CLOSE_COMPLETE: CLOSE,
+    NO_DATA: DESCRIBE,
+    ROW_DESCRIPTION: DESCRIBE,
+    COMMAND_COMPLETE: EXECUTE,
+    EMPTY_QUERY_RESPONSE: EXECUTE,
+    PORTAL_SUSPENDED: EXECUTE,
+}
+_KNOWN: Final = frozenset(b"123ACDEGHIKNRSTVWZcdnstv")
+_SYNC_POINTS: Final = frozenset((SYNC, QUERY, FUNCTION_CALL))
+
+
+class Action(Enum):
+    """What becomes of a reply that needs more than being passed on."""
+
+    FORWARD = "forward"
+    SKIP = "skip"
+    FAKE = "fake"
+
+
+class Owed:
+    """A reply that concerns prepared statements. (A plain one is just its message type, an int.)"""
+
+    __slots__ = ("action", "kind", "names", "name", "statement")
+
+    def __init__(
+        self,
+        kind: int,
+        action: Action,
+        statement: Statement | None,
+        names: dict[bytes, Statement] | None = None,
+        name: bytes = b"",
+    ) -> None:
+        self.kind = kind
+        self.action = action
+        self.statement = statement
+        self.names = names  # the client's own map, when the entry stands for a message of the client
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Owed {chr(self.kind)} {self.action.value} {self.name!r}>"
+
+
+class Exchange:
+    """The conversation state of one server connection."""
+
+    __slots__ = (
+        "changed_parameters",
+        "copy_in",
+        "deallocated_all",
+        "need",
+        "owed",
+        "saw_error",
+        "special",
+        "statements",
+        "status",
+        "tail",
+        "transactions",
+        "unsynced",
+    )
+
+    def __init__(self) -> None:
+        self.owed: deque[int | Owed] = deque()
+        self.special = 0  # how many of them are Owed
+        self.statements = ServerStatements()
+        self.status = 0  # of the last ReadyForQuery; 0 before the first
+        self.unsynced = False  # extended messages were sent that no Sync has followed yet
+        self.copy_in = False
+        self.need = 0  # bytes to come of a message whose header was seen
+        self.tail = b""  # a header, or a small message, that is not complete yet
+        self.transactions = 0  # ended since the session last looked
+        self.saw_error = False  # the server discards what comes, up to a Sync that was not sent yet
+        self.deallocated_all = False
+        self.changed_parameters: list[tuple[str, str]] | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is owed and the server waits for a query (its `status` tells in which transaction state)."""
+        return not (self.owed or self.unsynced or self.need or self.copy_in or self.tail) and self.status != 0
+
+    # --- frontend messages -----------------------------------------------------------------------------------------
+
+    def expect(self, kind: int) -> None:
+        """A frontend message of this type goes to the server unchanged."""
+        if kind == QUERY:
+            if self.saw_error:
+                return
+            self.unsynced = False
+            self.owed.append(QUERY)
+        elif kind == SYNC:
+            self.unsynced = False
+            self.saw_error = False
+            self.owed.append(SYNC)
+        elif kind == COPY_DONE:
+            if self.copy_in:
+                self.owed.append(COPY_DONE)
+        else:
+            if self.saw_error:
+                return
+            if kind != FUNCTION_CALL:
+                self.unsynced = True
+            self.owed.append(kind)
+
+    def expect_special(self, owed: Owed) -> bytes:
+        """The same for a message about a prepared statement; answers a fake reply that is due at once."""
+        if self.saw_error:
+            self._undo(owed)
+            return b""
+        if owed.action is Action.FAKE:
+            if not self.owed:
+                return _fake_reply(owed)
+        else:
+            self.unsynced = True
+        self.owed.append(owed)
+        self.special += 1
+        return b""
+
+    def flush(self) -> None:
+        """A Flush goes to the server: nothing is owed for it, but the server is not ready before the next Sync."""
+        self.unsynced = True
+
+    # --- backend messages ------------------------------------------------------------------------------------------
+
+    def scan(self, data: bytes) -> bytes:
+        """Walk what the server sent; answer what the client gets of it.
+
+        PERF: one pass over headers, bodies skipped by length; the answer is `data` itself when nothing is to be cut.
+        Raises ProtocolError when the bytes are no backend messages.
+        """
+        if self.tail:
+            data = self.tail + data
+            self.tail = b""
+        size = len(data)
+        pos = self.need
+        if pos:
+            if pos >= size:
+                self.need = pos - size
+                return data
+            self.need = 0
+        owed = self.owed
+        answers = _ANSWERS
+        pieces: list[bytes] | None = None  # only when something is cut out or put in
+        start = 0  # of the span not yet in `pieces`
+        while pos < size:
+            if size - pos < 5:
+                self.tail = data[pos:]
+                data = data[:pos]
+                break
+            kind, length = unpack_header(data, pos)
+            end = pos + length + 1
+            if kind == DATA_ROW and length >= 4:
+                pos = end
+                continue
+            if length < 4 or kind not in _KNOWN:
+                raise ProtocolError(f"bad packet header: '{data[pos : pos + 5].hex()}'")
+            if kind == READY_FOR_QUERY:
+                if end > size:
+                    self.tail = data[pos:]
+                    data = data[:pos]
+                    break
+                if length != 5:
+                    raise ProtocolError("broken ReadyForQuery packet")
+                self._ready(data[pos + 5])
+                if self.special and type(owed[0] if owed else 0) is Owed:
+                    pieces = pieces if pieces is not None else []
+                    pieces += (data[start:end], self._take_fakes())
+                    start = end
+            elif kind in answers:
+                if kind == COMMAND_COMPLETE:
+                    if end > size and length <= MAX_HELD:
+                        self.tail = data[pos:]
+                        data = data[:pos]
+                        break
+                    if data[pos + 5] == 68:  # 'D': perhaps a tag that ends all prepared statements
+                        self._note_tag(data[pos + 5 : end - 1])
+                    if self.copy_in and self._copy_ended():
+                        pos = end
+                        continue
+                if owed:
+                    head = owed[0]
+                    if head == answers[kind]:
+                        owed.popleft()
+                        if self.special and type(owed[0] if owed else 0) is Owed:
+                            fakes = self._take_fakes()
+                            if fakes:
+                                pieces = pieces if pieces is not None else []
+                                pieces += (data[start:end], fakes)
+                                start = end
+                    elif type(head) is Owed and head.kind == answers[kind]:
+                        owed.popleft()
+                        self.special -= 1
+                        pieces = pieces if pieces is not None else []
+                        pieces.append(data[start:pos] if head.action is Action.SKIP else data[start:end])
+                        pieces.append(self._take_fakes())
+                        start = end
+            elif kind == ERROR_RESPONSE:
+                self._failed()
+            elif kind == PARAMETER_STATUS:
+                if end > size and length <= MAX_HELD:
+                    self.tail = data[pos:]
+                    data = data[:pos]
+                    break
+                self._note_parameter(data[pos + 5 : end])
+            elif kind == COPY_IN_RESPONSE or kind == COPY_BOTH_RESPONSE:
+                self.copy_in = True
+            pos = end
+        if pos > size:
+            self.need = pos - size
+        if pieces is None:
+            return data
+        pieces.append(data[start:])
+        return b"".join(pieces)
+
+    def _ready(self, status: int) -> None:
+        owed = self.owed
+        while owed:
+            head = owed.popleft()
+            if type(head) is Owed:
+                self.special -= 1
+                self._undo(head)
+            elif head in _SYNC_POINTS:
+                break
+        self.status = status
+        self.copy_in = False
+        self.saw_error = False
+        if status == framing.STATUS_IDLE:
+            self.transactions += 1
+
+    def _failed(self) -> None:
+        """ErrorResponse. SPEC: "the backend … reads and discards messages until a Sync is reached"."""
+        owed = self.owed
+        if self.copy_in:
+            self.copy_in = False
+            self._drop_through_copy_done()
+        if not owed and not self.unsynced:
+            return  # unsolicited: the server is about to go
+        if owed and owed[0] in _SYNC_POINTS:
+            return  # a simple query, a function call, or Sync itself: its ReadyForQuery follows
+        while owed and owed[0] != SYNC:
+            head = owed.popleft()
+            if type(head) is Owed:
+                self.special -= 1
+                self._undo(head)
+        self.saw_error = not owed  # else the Sync was sent already, and what follows it is not discarded
+
+    def _copy_ended(self) -> bool:
+        """CommandComplete ends COPY FROM STDIN. True when it has been ticked off with it.
+
+        Syncs that were sent while the server was in copy mode get no answer; they stand before the CopyDone.
+        """
+        self.copy_in = False
+        if COPY_DONE not in self.owed:
+            return False
+        simple = self.owed[0] == QUERY
+        self._drop_through_copy_done()
+        if simple:
+            self.owed.appendleft(QUERY)
+        return True
+
+    def _drop_through_copy_done(self) -> None:
+        owed = self.owed
+        if COPY_DONE in owed:
+            while owed.popleft() != COPY_DONE:
+                pass
+        elif owed and owed[0] == EXECUTE:
+            # The copy failed before the client ended it: Syncs sent meanwhile were ignored by the server.
+            owed.clear()
+            self.special = 0
+            self.unsynced = True
+            self.saw_error = True
+
+    def _take_fakes(self) -> bytes:
+        """The replies that are now due and that no server will send."""
+        fakes = b""
+        owed = self.owed
+        while owed:
+            head = owed[0]
+            if type(head) is not Owed or head.action is not Action.FAKE:
+                break
+            owed.popleft()
+            self.special -= 1
+            fakes += _fake_reply(head)
+        return fakes
+
+    def _undo(self, owed: Owed) -> None:
+        """The server never did (or never will do) what this entry stands for."""
+        statement, names = owed.statement, owed.names
+        if owed.kind == PARSE:
+            if statement is not None and owed.action is not Action.FAKE:
+                self.statements.discard(statement)
+            if names is not None and names.get(owed.name) is statement:
+                del names[owed.name]
+        elif statement is not None:
+            if owed.action is Action.SKIP:  # an eviction: the server still has it
+                self.statements.add(statement, len(self.statements) + 1)
+            elif names is not None:
+                names.setdefault(owed.name, statement)
+
+    def _note_tag(self, tag: bytes) -> None:
+        if tag == b"DEALLOCATE ALL" or tag == b"DISCARD ALL":
+            self.statements.clear()
+            self.deallocated_all = True
+
+    def _note_parameter(self, body: bytes) -> None:
+        parts = body.split(b"\0")
+        if len(parts) != 3 or parts[2]:
+            raise ProtocolError("broken ParameterStatus packet")
+        name, value = (part.decode("utf-8", "surrogateescape") for part in parts[:2])
+        if self.changed_parameters is None:
+            self.changed_parameters = []
+        self.changed_parameters.append((name, value))
+
+
+def _fake_reply(owed: Owed) -> bytes:
+    return PARSE_COMPLETE_MESSAGE if owed.kind == PARSE else CLOSE_COMPLETE_MESSAGE

@@ -1,0 +1,127 @@
+"""Named prepared statements that outlive a server connection (PgBouncer's `max_prepared_statements`).
+
+A statement that clients prepared under names of their own gets one name for the whole process. Each client keeps a map from its
+names, each server keeps the set it has, in the order of use. `session.client` rewrites Parse, Bind, Describe and Close with
+these; `exchange` undoes an entry when the server refuses it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import count
+from typing import Final
+from weakref import WeakValueDictionary
+
+from pgweir.protocol import framing
+from pgweir.protocol.errors import ProtocolError
+
+NAME_PREFIX: Final = b"PGBOUNCER_"  # PgBouncer's, since people look for it in pg_prepared_statements
+
+
+class Statement:
+    """What was prepared: the Parse message behind its name (query, parameter types), and its name on every server."""
+
+    __slots__ = ("__weakref__", "body", "name")
+
+    def __init__(self, name: bytes, body: bytes) -> None:
+        self.name = name
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Statement {self.name.decode()} {self.body[:40]!r}>"
+
+    def parse_message(self) -> bytes:
+        return framing.message(framing.PARSE, self.name + b"\0" + self.body)
+
+    def close_message(self) -> bytes:
+        return framing.message(framing.CLOSE, b"S" + self.name + b"\0")
+
+    def describe_message(self) -> bytes:
+        return framing.message(framing.DESCRIBE, b"S" + self.name + b"\0")
+
+
+class StatementRegistry:
+    """All statements that any client or server of this process still holds; forgotten when nobody does."""
+
+    __slots__ = ("_by_body", "_numbers")
+
+    def __init__(self) -> None:
+        self._by_body: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+        self._numbers = count(1)
+
+    def __len__(self) -> int:
+        return len(self._by_body)
+
+    def intern(self, body: bytes) -> Statement:
+        statement = self._by_body.get(body)
+        if statement is None:
+            statement = Statement(NAME_PREFIX + b"%d" % next(self._numbers), body)
+            self._by_body[body] = statement
+        return statement
+
+
+class ServerStatements:
+    """What one server connection has prepared, least recently used first."""
+
+    __slots__ = ("_order",)
+
+    def __init__(self) -> None:
+        self._order: OrderedDict[Statement, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __contains__(self, statement: Statement) -> bool:
+        return statement in self._order
+
+    def touch(self, statement: Statement) -> bool:
+        """Note a use; False when the server does not have the statement."""
+        if statement not in self._order:
+            return False
+        self._order.move_to_end(statement)
+        return True
+
+    def add(self, statement: Statement, limit: int) -> list[Statement]:
+        """Note that the statement is being prepared there; answer what must be closed to stay within `limit`."""
+        self._order[statement] = None
+        self._order.move_to_end(statement)
+        evicted = []
+        while len(self._order) > limit:
+            evicted.append(self._order.popitem(last=False)[0])
+        return evicted
+
+    def discard(self, statement: Statement) -> None:
+        self._order.pop(statement, None)
+
+    def clear(self) -> None:
+        self._order.clear()
+
+
+def split_parse(body: bytes) -> tuple[bytes, bytes]:
+    """The name in a Parse message, and what stands behind it."""
+    return _split_name(body, 0, "broken Parse packet")
+
+
+def split_target(body: bytes, complaint: str) -> tuple[bytes, bytes]:
+    """The kind (`S` or `P`) and the name in a Describe or Close message."""
+    if len(body) < 2 or body[-1] != 0:
+        raise ProtocolError(complaint)
+    return body[:1], body[1:-1]
+
+
+def bind_names_end(data: bytes, start: int) -> tuple[int, int] | None:
+    """Where the portal's and the statement's terminators stand in a Bind whose body begins at `start`; None when cut off."""
+    portal_end = data.find(b"\0", start)
+    if portal_end < 0:
+        return None
+    statement_end = data.find(b"\0", portal_end + 1)
+    if statement_end < 0:
+        return None
+    return portal_end, statement_end
+
+
+def _split_name(body: bytes, start: int, complaint: str) -> tuple[bytes, bytes]:
+    end = body.find(b"\0", start)
+    if end < 0:
+        raise ProtocolError(complaint)
+    return body[start:end], body[end + 1 :]

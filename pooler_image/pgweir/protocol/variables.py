@@ -1,0 +1,87 @@
+"""Session variables that follow a client from server to server (PgBouncer's tracked parameters).
+
+A set of values is an immutable, interned tuple, one slot for each tracked name: the common case, client and server agree, is one
+identity comparison. `Tracker` knows the names; `difference` says what must be SET before a client may use a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+ALWAYS_TRACKED: Final = ("DateStyle", "client_encoding", "TimeZone", "standard_conforming_strings", "application_name")
+
+Values = tuple[str | None, ...]
+
+
+class Tracker:
+    """The tracked parameters of this process; names compare without regard to case."""
+
+    def __init__(self, extra: Iterable[str] = ()) -> None:
+        names = dict.fromkeys(ALWAYS_TRACKED)
+        known = {name.lower() for name in names}
+        names.update({name: None for name in extra if name and name.lower() not in known})
+        self.names: tuple[str, ...] = tuple(names)
+        self._slots = {name.lower(): slot for slot, name in enumerate(self.names)}
+        self._interned: dict[Values, Values] = {}
+        self.nothing: Values = self._intern((None,) * len(self.names))
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self._slots
+
+    def slot(self, name: str) -> int | None:
+        return self._slots.get(name.lower())
+
+    def values(self, parameters: Mapping[str, str]) -> Values:
+        """The tracked ones among these parameters."""
+        return self.updated(self.nothing, parameters.items())
+
+    def updated(self, values: Values, changes: Iterable[tuple[str, str]]) -> Values:
+        """`values` with the tracked ones among `changes`."""
+        changed = list(values)
+        for name, value in changes:
+            slot = self._slots.get(name.lower())
+            if slot is not None:
+                changed[slot] = value
+        return self._intern(tuple(changed))
+
+    def filled(self, values: Values, defaults: Values) -> Values:
+        """`values`, with `defaults` where nothing was said."""
+        if None not in values:
+            return values
+        return self._intern(tuple(d if v is None else v for v, d in zip(values, defaults, strict=True)))
+
+    def items(self, values: Values) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in zip(self.names, values, strict=True) if value is not None]
+
+    def difference(self, wanted: Values, actual: Values) -> list[tuple[str, str]]:
+        """What must be SET for a server that has `actual` to serve a client that wants `wanted`.
+
+        Only parameters that both sides know are compared, without regard to case (PgBouncer's rule).
+        """
+        if wanted is actual:
+            return []
+        return [
+            (name, want)
+            for name, want, have in zip(self.names, wanted, actual, strict=True)
+            if want is not None and have is not None and want != have and want.lower() != have.lower()
+        ]
+
+    def _intern(self, values: Values) -> Values:
+        if len(self._interned) > 10_000:  # clients choose application_name: a bound, not a cache policy
+            self._interned.clear()
+        return self._interned.setdefault(values, values)
+
+
+def set_statement(changes: Iterable[tuple[str, str]]) -> str:
+    """One simple query that sets all of them. search_path is a list as reported, and must not be quoted as one name."""
+    parts = []
+    for name, value in changes:
+        if name.lower() == "search_path":
+            parts.append(f"SET {name}={value or chr(39) * 2};")
+        else:
+            quoted = value.replace("'", "''")
+            prefix = "E" if "\\" in value else ""
+            escaped = quoted.replace("\\", "\\\\")
+            parts.append(f"SET {name}={prefix}'{escaped}';")
+    return "".join(parts)
