@@ -1,0 +1,363 @@
+"""SCRAM-SHA-256 (RFC 5802, RFC 7677), both sides of it, without channel binding.
+
+What PostgreSQL does where the RFC leaves room: the user name inside the messages is ignored (the startup packet has
+it), a password that SASLprep refuses is used as its bytes are, an authorization identity is refused.
+`ScramServer` faces a client, `ScramClient` faces PostgreSQL. Malformed messages are a ProtocolError; a wrong proof is
+an answer (None), not an exception, because what to tell is the caller's question.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import stringprep
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from pgweir.protocol import messages
+from pgweir.protocol.errors import ProtocolError, ServerLoginError
+
+MECHANISM: Final = "SCRAM-SHA-256"
+DEFAULT_ITERATIONS: Final = 4096
+SALT_SIZE: Final = 16
+NONCE_SIZE: Final = 18
+MAX_SERVER_ITERATIONS: Final = 1_000_000
+"""A server may not make us work longer than this for one login (PostgreSQL's default is 4096)."""
+
+_DIGEST: Final = "sha256"
+_DIGEST_SIZE: Final = 32
+_GS2_PLAIN: Final = b"n,,"
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True)
+class ScramKeys:
+    """What proves the same password again without knowing it. Good only for verifiers of the same salt and
+    iterations."""
+
+    client_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """What a server keeps: enough to check a proof, not enough to make one."""
+
+    iterations: int
+    salt: bytes = field(repr=False)
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+    def format(self) -> str:
+        """As pg_authid.rolpassword has it: `SCRAM-SHA-256$iterations:salt$stored:server`."""
+        return (
+            f"{MECHANISM}${self.iterations}:{_base64(self.salt)}${_base64(self.stored_key)}:{_base64(self.server_key)}"
+        )
+
+
+_VERIFIER = re.compile(r"SCRAM-SHA-256\$([1-9][0-9]{0,9}):([^$:]+)\$([^$:]+):([^$:]+)", re.ASCII)
+
+
+def parse_verifier(text: str) -> Verifier | None:
+    """None for a text that is not a well-formed verifier (then it is a plain password)."""
+    found = _VERIFIER.fullmatch(text)
+    if found is None:
+        return None
+    salt, stored_key, server_key = (_unbase64(part) for part in found.groups()[1:])
+    iterations = int(found[1])
+    if not salt or stored_key is None or server_key is None or iterations >= 1 << 31:
+        return None
+    if len(stored_key) != _DIGEST_SIZE or len(server_key) != _DIGEST_SIZE:
+        return None
+    return Verifier(iterations, salt, stored_key, server_key)
+
+
+def scram_keys(password: str, salt: bytes, iterations: int) -> ScramKeys:
+    """The heavy step: PBKDF2, about a millisecond at 4096 iterations. Everything else here takes microseconds."""
+    salted = hashlib.pbkdf2_hmac(_DIGEST, normalized_password(password), salt, iterations)
+    return ScramKeys(_hmac(salted, b"Client Key"), _hmac(salted, b"Server Key"))
+
+
+def verifier_of(keys: ScramKeys, salt: bytes, iterations: int) -> Verifier:
+    return Verifier(iterations, salt, hashlib.sha256(keys.client_key).digest(), keys.server_key)
+
+
+def build_verifier(password: str, salt: bytes, iterations: int = DEFAULT_ITERATIONS) -> Verifier:
+    return verifier_of(scram_keys(password, salt, iterations), salt, iterations)
+
+
+def mock_verifier(user: str, mock_key: bytes, iterations: int = DEFAULT_ITERATIONS) -> Verifier:
+    """For a user who does not exist: always the same salt for the same name, so that asking twice tells nothing; keys
+    that no password has. `mock_key` is random and lives as long as the process."""
+    name = messages.encode(user)
+    return Verifier(
+        iterations,
+        _hmac(mock_key, b"salt\0" + name)[:SALT_SIZE],
+        _hmac(mock_key, b"stored\0" + name),
+        _hmac(mock_key, b"server\0" + name),
+    )
+
+
+def password_matches(password: str, verifier: Verifier) -> bool:
+    """Heavy, like `scram_keys`: for clients that send the password itself."""
+    keys = scram_keys(password, verifier.salt, verifier.iterations)
+    return hmac.compare_digest(hashlib.sha256(keys.client_key).digest(), verifier.stored_key)
+
+
+class ScramCache:
+    """PBKDF2 at most once per secret: a pooler sees the same few secrets at every login.
+
+    Only secrets from our own configuration come in here, never what a client claims. Least recently used go first.
+    """
+
+    __slots__ = ("_keys", "_size", "_verifiers")
+
+    def __init__(self, size: int = 1000) -> None:
+        self._size = size
+        self._keys: OrderedDict[tuple[str, bytes, int], ScramKeys] = OrderedDict()
+        self._verifiers: OrderedDict[tuple[str, str, int], Verifier] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"ScramCache({len(self._keys)} keys, {len(self._verifiers)} verifiers)"
+
+    def keys(self, password: str, salt: bytes, iterations: int) -> ScramKeys:
+        """For a login to a server with a plain password."""
+        known = self._keys.get((password, salt, iterations))
+        if known is None:
+            known = scram_keys(password, salt, iterations)
+        self._remember(self._keys, (password, salt, iterations), known)
+        return known
+
+    def verifier(self, user: str, password: str, iterations: int, random: Callable[[int], bytes]) -> Verifier:
+        """For a client whose secret is stored in plain text: an ad hoc verifier with a salt that stays the same, so
+        that a plain secret cannot be told from a stored verifier. Per user: equal passwords have different salts."""
+        known = self._verifiers.get((user, password, iterations))
+        if known is None:
+            known = build_verifier(password, random(SALT_SIZE), iterations)
+        self._remember(self._verifiers, (user, password, iterations), known)
+        return known
+
+    def _remember(self, cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+        cache[key] = value
+        cache.move_to_end(key)
+        if len(cache) > self._size:
+            cache.popitem(last=False)
+
+
+class ScramServer:
+    """Our side towards a client: `first` answers its first message, `final` judges its proof."""
+
+    __slots__ = ("_auth_message", "_gs2_header", "_nonce", "_server_nonce", "_verifier")
+
+    def __init__(self, verifier: Verifier, random: Callable[[int], bytes]) -> None:
+        self._verifier = verifier
+        self._server_nonce = base64.b64encode(random(NONCE_SIZE))
+        self._gs2_header = b""
+        self._nonce = b""
+        self._auth_message = b""
+
+    def first(self, client_first: bytes) -> bytes:
+        """client-first-message in, server-first-message out."""
+        flag, authorization, bare = _split(client_first, 3)
+        if flag.startswith(b"p="):
+            raise ProtocolError("client selected SCRAM channel binding, which was not offered")
+        if flag not in (b"n", b"y"):
+            raise ProtocolError("malformed SCRAM message: unknown channel binding flag")
+        if authorization:
+            raise ProtocolError("client uses authorization identity, but it is not supported")
+        attributes = bare.split(b",")
+        if len(attributes) < 2:
+            raise ProtocolError("malformed SCRAM message: attributes are missing")
+        _attribute(attributes[0], b"n")  # also refuses "m=", the mandatory extension, which would stand here
+        client_nonce = _attribute(attributes[1], b"r")
+        if not _is_nonce(client_nonce):
+            raise ProtocolError("malformed SCRAM message: bad nonce")
+        self._gs2_header = flag + b",,"
+        self._nonce = client_nonce + self._server_nonce
+        salt = base64.b64encode(self._verifier.salt)
+        server_first = b"r=%s,s=%s,i=%d" % (self._nonce, salt, self._verifier.iterations)
+        self._auth_message = bare + b"," + server_first
+        return server_first
+
+    def final(self, client_final: bytes) -> tuple[bytes, ScramKeys] | None:
+        """client-final-message in; server-final-message and the client's keys out, or None for a wrong proof."""
+        without_proof, separator, proof_part = client_final.rpartition(b",p=")
+        proof = _unbase64(messages.decode(proof_part))
+        if not separator or proof is None or len(proof) != _DIGEST_SIZE:
+            raise ProtocolError("malformed SCRAM message: bad proof")
+        attributes = without_proof.split(b",")
+        if len(attributes) < 2:
+            raise ProtocolError("malformed SCRAM message: attributes are missing")
+        if _attribute(attributes[0], b"c") != base64.b64encode(self._gs2_header):
+            raise ProtocolError("unexpected SCRAM channel-binding attribute in client-final-message")
+        if not self._nonce or not hmac.compare_digest(_attribute(attributes[1], b"r"), self._nonce):
+            raise ProtocolError("SCRAM nonce does not match")
+        auth_message = self._auth_message + b"," + without_proof
+        client_key = _xor(proof, _hmac(self._verifier.stored_key, auth_message))
+        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key):
+            return None
+        signature = _hmac(self._verifier.server_key, auth_message)
+        return b"v=" + base64.b64encode(signature), ScramKeys(client_key, self._verifier.server_key)
+
+
+class ScramClient:
+    """Our side towards PostgreSQL: `first`, then `final` with its challenge, then `verify` with its last word."""
+
+    __slots__ = ("_cache", "_first_bare", "_keys", "_nonce", "_password", "_signature")
+
+    def __init__(
+        self,
+        *,
+        random: Callable[[int], bytes],
+        password: str | None = None,
+        keys: ScramKeys | None = None,
+        cache: ScramCache | None = None,
+    ) -> None:
+        if (password is None) == (keys is None):
+            raise ValueError("a SCRAM client has a password or keys, and not both")
+        self._password = password
+        self._keys = keys
+        self._cache = cache
+        self._nonce = base64.b64encode(random(NONCE_SIZE))
+        self._first_bare = b"n=,r=" + self._nonce
+        self._signature = b""
+
+    def first(self) -> bytes:
+        return _GS2_PLAIN + self._first_bare
+
+    def final(self, server_first: bytes) -> bytes:
+        attributes = server_first.split(b",")
+        if len(attributes) < 3:
+            raise ProtocolError("malformed SCRAM message: attributes are missing")
+        nonce = _attribute(attributes[0], b"r")
+        salt = _unbase64(messages.decode(_attribute(attributes[1], b"s")))
+        iterations = _iterations(_attribute(attributes[2], b"i"))
+        if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce) or not _is_nonce(nonce):
+            raise ProtocolError("invalid SCRAM response: nonce mismatch")
+        if not salt:
+            raise ProtocolError("malformed SCRAM message: bad salt")
+        keys = self._keys or self._derive(salt, iterations)
+        without_proof = b"c=" + base64.b64encode(_GS2_PLAIN) + b",r=" + nonce
+        auth_message = self._first_bare + b"," + server_first + b"," + without_proof
+        stored_key = hashlib.sha256(keys.client_key).digest()
+        proof = _xor(keys.client_key, _hmac(stored_key, auth_message))
+        self._signature = _hmac(keys.server_key, auth_message)
+        return without_proof + b",p=" + base64.b64encode(proof)
+
+    def verify(self, server_final: bytes) -> None:
+        """The server must know the password too; one that does not is an impostor."""
+        attribute = server_final.split(b",")[0]
+        if attribute.startswith(b"e="):
+            raise ServerLoginError(f"server login failed: {messages.decode(attribute[2:])}")
+        signature = _unbase64(messages.decode(_attribute(attribute, b"v")))
+        if not self._signature or signature is None or not hmac.compare_digest(signature, self._signature):
+            raise ServerLoginError("server login failed: invalid server signature")
+
+    def _derive(self, salt: bytes, iterations: int) -> ScramKeys:
+        assert self._password is not None
+        if iterations > MAX_SERVER_ITERATIONS:
+            raise ServerLoginError(
+                f"server login failed: the server asks for {iterations} SCRAM iterations, "
+                f"more than {MAX_SERVER_ITERATIONS} are refused"
+            )
+        if self._cache is None:
+            return scram_keys(self._password, salt, iterations)
+        return self._cache.keys(self._password, salt, iterations)
+
+
+# --- SASLprep -------------------------------------------------------------------------------------
+
+
+def normalized_password(password: str) -> bytes:
+    """RFC 4013 where it applies; the bytes as they are where it does not (as PostgreSQL)."""
+    raw = messages.encode(password)
+    if password.isascii():
+        # Control characters are prohibited, and what is prohibited is used as it is.
+        return raw
+    prepared = _saslprep(password)
+    return raw if prepared is None else messages.encode(prepared)
+
+
+def _saslprep(text: str) -> str | None:
+    mapped = "".join(
+        " " if stringprep.in_table_c12(character) else character
+        for character in text
+        if not stringprep.in_table_b1(character)
+    )
+    prepared = unicodedata.normalize("NFKC", mapped)
+    if not prepared or any(prohibited(character) for prohibited in _PROHIBITED for character in prepared):
+        return None
+    if any(stringprep.in_table_d1(character) for character in prepared):
+        # Text from right to left must be so at both ends and have nothing from left to right inside.
+        ends = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
+        if not ends or any(stringprep.in_table_d2(character) for character in prepared):
+            return None
+    return prepared
+
+
+_PROHIBITED: Final[tuple[Callable[[str], bool], ...]] = (
+    stringprep.in_table_a1,  # unassigned in Unicode 3.2
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
+
+
+# --- pieces ---------------------------------------------------------------------------------------
+
+
+def _split(data: bytes, count: int) -> list[bytes]:
+    parts = data.split(b",", count - 1)
+    if len(parts) != count:
+        raise ProtocolError("malformed SCRAM message: attributes are missing")
+    return parts
+
+
+def _attribute(part: bytes, name: bytes) -> bytes:
+    if not part.startswith(name + b"="):
+        raise ProtocolError(f'malformed SCRAM message: attribute "{name.decode()}" expected')
+    return part[2:]
+
+
+def _is_nonce(nonce: bytes) -> bool:
+    """Printable ASCII; a comma cannot be in it any more."""
+    return bool(nonce) and all(0x21 <= byte <= 0x7E for byte in nonce)
+
+
+def _iterations(raw: bytes) -> int:
+    if not raw.isdigit() or len(raw) > 10 or int(raw) < 1:
+        raise ProtocolError("malformed SCRAM message: bad iteration count")
+    return int(raw)
+
+
+def _hmac(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, _DIGEST)
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _unbase64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(messages.encode(text), validate=True)
+    except (binascii.Error, ValueError):
+        return None
