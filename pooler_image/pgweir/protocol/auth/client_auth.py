@@ -164,7 +164,7 @@ class ClientAuthentication:
         return self._sasl_first(data)
 
     def _sasl_first(self, data: bytes) -> Continue:
-        self._exchange = scram.ScramServer(self._verifier(), self._random)
+        self._exchange = scram.ScramServer(self._verifier(), scram.make_nonce(self._random))
         self._receive = self._sasl_final
         return Continue(messages.authentication_sasl_continue(self._exchange.first(data)))
 

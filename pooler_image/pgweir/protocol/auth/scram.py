@@ -94,6 +94,11 @@ def build_verifier(password: str, salt: bytes, iterations: int = DEFAULT_ITERATI
     return verifier_of(scram_keys(password, salt, iterations), salt, iterations)
 
 
+def make_nonce(random: Callable[[int], bytes]) -> bytes:
+    """Each side's share of the nonce, in a spelling that the messages can carry."""
+    return base64.b64encode(random(NONCE_SIZE))
+
+
 def mock_verifier(user: str, mock_key: bytes, iterations: int = DEFAULT_ITERATIONS) -> Verifier:
     """For a user who does not exist: always the same salt for the same name, so that asking twice tells nothing; keys
     that no password has. `mock_key` is random and lives as long as the process."""
@@ -157,9 +162,9 @@ class ScramServer:
 
     __slots__ = ("_auth_message", "_gs2_header", "_nonce", "_server_nonce", "_verifier")
 
-    def __init__(self, verifier: Verifier, random: Callable[[int], bytes]) -> None:
+    def __init__(self, verifier: Verifier, nonce: bytes) -> None:
         self._verifier = verifier
-        self._server_nonce = base64.b64encode(random(NONCE_SIZE))
+        self._server_nonce = nonce
         self._gs2_header = b""
         self._nonce = b""
         self._auth_message = b""
@@ -216,18 +221,20 @@ class ScramClient:
     def __init__(
         self,
         *,
-        random: Callable[[int], bytes],
+        nonce: bytes,
         password: str | None = None,
         keys: ScramKeys | None = None,
         cache: ScramCache | None = None,
+        user: str = "",
     ) -> None:
+        """`user` stays empty towards PostgreSQL, as libpq leaves it: the startup packet named the user."""
         if (password is None) == (keys is None):
             raise ValueError("a SCRAM client has a password or keys, and not both")
         self._password = password
         self._keys = keys
         self._cache = cache
-        self._nonce = base64.b64encode(random(NONCE_SIZE))
-        self._first_bare = b"n=,r=" + self._nonce
+        self._nonce = nonce
+        self._first_bare = b"n=" + messages.encode(user) + b",r=" + nonce
         self._signature = b""
 
     def first(self) -> bytes:

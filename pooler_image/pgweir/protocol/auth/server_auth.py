@@ -92,10 +92,11 @@ class ServerAuthentication:
             raise ServerLoginError(
                 "server login failed: none of the server's SASL authentication mechanisms are supported"
             )
+        nonce = scram.make_nonce(self._random)
         if self._kind is SecretKind.PLAIN:
-            self._exchange = scram.ScramClient(random=self._random, password=self._password, cache=self._cache)
+            self._exchange = scram.ScramClient(nonce=nonce, password=self._password, cache=self._cache)
         elif self._scram_keys is not None:
-            self._exchange = scram.ScramClient(random=self._random, keys=self._scram_keys)
+            self._exchange = scram.ScramClient(nonce=nonce, keys=self._scram_keys)
         else:
             raise self._refusal()
         return messages.sasl_initial_response(scram.MECHANISM, self._exchange.first())
