@@ -1,0 +1,48 @@
+"""Which settings a Pooler's `parameters` may name.
+
+Pure data over the catalogue. Read by the CRD generator, by validation.py and by desired/. A setting that the operator
+must hold in its own hand (where to listen, file names, the pool mode that has a field of its own) is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pgweir.settings import SETTINGS, SettingInfo, Support
+
+# What CloudNativePG's Pooler accepts: a manifest moves over with its parameters unchanged.
+_COMPATIBLE: Final = frozenset(
+    """
+    application_name_add_host auth_type auth_user autodb_idle_timeout cancel_wait_timeout client_idle_timeout
+    client_login_timeout client_tls_ciphers client_tls_sslmode client_tls13_ciphers default_pool_size disable_pqexec
+    dns_max_ttl dns_nxdomain_ttl idle_transaction_timeout ignore_startup_parameters listen_backlog log_connections
+    log_disconnections log_pooler_errors log_stats max_client_conn max_db_connections max_packet_size
+    max_prepared_statements max_user_connections min_pool_size pkt_buf query_timeout query_wait_timeout
+    reserve_pool_size reserve_pool_timeout sbuf_loopcnt server_check_delay server_check_query server_connect_timeout
+    server_fast_close server_idle_timeout server_lifetime server_login_retry server_reset_query
+    server_reset_query_always server_round_robin server_tls_ciphers server_tls13_ciphers server_tls_protocols
+    server_tls_sslmode stats_period suspend_timeout tcp_defer_accept tcp_socket_buffer tcp_keepalive tcp_keepcnt
+    tcp_keepidle tcp_keepintvl tcp_user_timeout track_extra_parameters verbose
+    """.split()  # noqa: SIM905 - a list of 58 lines reads worse
+)
+
+# What people asked for and could not set there; each has an effect in our data plane and harms no other pod.
+_OURS: Final = frozenset(
+    """
+    client_tls_protocols max_db_client_connections max_user_client_connections pool_idle_timeout query_wait_notify
+    scram_iterations startup_parameters stats_users transaction_timeout
+    """.split()  # noqa: SIM905 - a list of 58 lines reads worse
+)
+
+PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(
+    {
+        name: info
+        for name, info in sorted(SETTINGS.items())
+        if name in _COMPATIBLE or (name in _OURS and info.support is Support.WORKS)
+    }
+)
+
+MAX_VALUE_LENGTH: Final = 1024
+"""Of one value, in characters: the API server's cost estimate of the rules needs a bound."""

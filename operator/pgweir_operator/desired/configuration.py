@@ -1,0 +1,91 @@
+"""The [pgbouncer] section of a Pooler: what the operator insists on, what it presumes, and what the user says between.
+
+Pure. Policy is data here: `ENFORCED` wins over everything, `DEFAULTS` yields to the user's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from pgweir_operator.api import names
+from pgweir_operator.api.observed import Provisioned
+from pgweir_operator.api.parameters import PARAMETERS
+from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.desired.deployment import RUN_DIR
+
+HBA_FILE: Final = "pg_hba.conf"
+USERLIST_FILE: Final = "userlist.txt"
+SERVER_CA_FILE: Final = "server-ca.crt"
+SERVER_CERTIFICATE_FILE: Final = "server.crt"
+SERVER_KEY_FILE: Final = "server.key"
+CLIENT_CERTIFICATE_FILE: Final = "client.crt"
+CLIENT_KEY_FILE: Final = "client.key"
+CLIENT_CA_FILE: Final = "client-ca.crt"
+
+ENFORCED: Final[Mapping[str, str]] = {
+    "admin_users": "pgbouncer",
+    "auth_hba_file": HBA_FILE,
+    "listen_addr": "*",
+    "listen_port": str(names.PORT_POOLER),
+    "unix_socket_dir": RUN_DIR,
+}
+
+DEFAULTS: Final[Mapping[str, str]] = {
+    "auth_type": "hba",
+    "log_stats": "0",
+    # WHY 1 and not 15: after a failover a client would wait that long for a primary that has been back for seconds.
+    "server_login_retry": "1",
+}
+
+# The user's value is appended to this one: drivers send these two without being asked.
+IGNORED_STARTUP_PARAMETERS: Final = "extra_float_digits,options"
+
+# Settings that are written only where the file they name is in the bundle.
+_FILE_SETTINGS: Final[Mapping[str, str]] = {
+    "auth_file": USERLIST_FILE,
+    "server_tls_ca_file": SERVER_CA_FILE,
+    "server_tls_cert_file": SERVER_CERTIFICATE_FILE,
+    "server_tls_key_file": SERVER_KEY_FILE,
+    "client_tls_cert_file": CLIENT_CERTIFICATE_FILE,
+    "client_tls_key_file": CLIENT_KEY_FILE,
+    "client_tls_ca_file": CLIENT_CA_FILE,
+}
+
+
+def settings(pooler: Pooler, credentials: Provisioned | None, files: Collection[str]) -> dict[str, str]:
+    """Every line of the [pgbouncer] section; `files` are the names of the other files of the bundle."""
+    given = {
+        name: value.strip()
+        for name, value in pooler.spec.pgbouncer.parameters.items()
+        if name in PARAMETERS and name not in {"auth_user", "ignore_startup_parameters"}
+    }
+    return {
+        **DEFAULTS,
+        "client_tls_sslmode": "prefer" if CLIENT_CERTIFICATE_FILE in files else "disable",
+        "server_tls_sslmode": "verify-ca" if SERVER_CA_FILE in files else "prefer",
+        **given,
+        "ignore_startup_parameters": _ignored_startup_parameters(pooler),
+        "pool_mode": pooler.spec.pgbouncer.pool_mode.value,
+        **_lookup(pooler, credentials),
+        **{setting: file for setting, file in _FILE_SETTINGS.items() if file in files},
+        **ENFORCED,
+    }
+
+
+def _ignored_startup_parameters(pooler: Pooler) -> str:
+    given = pooler.spec.pgbouncer.parameters.get("ignore_startup_parameters", "")
+    words = [word.strip() for word in f"{IGNORED_STARTUP_PARAMETERS},{given}".split(",")]
+    return ",".join(dict.fromkeys(word for word in words if word))
+
+
+def _lookup(pooler: Pooler, credentials: Provisioned | None) -> dict[str, str]:
+    """How users are looked up. A Pooler that nothing was provisioned for yet has no lookup: it refuses every user."""
+    named = pooler.spec.pgbouncer.parameters.get("auth_user", "").strip()
+    if credentials is None:
+        return {"auth_user": named} if named else {}
+    return {
+        "auth_user": named or credentials.auth_user,
+        "auth_query": credentials.auth_query,
+        "auth_dbname": credentials.auth_dbname,
+    }

@@ -1,0 +1,107 @@
+"""The whole desired state of a Pooler in one value. Pure: what was seen goes in, what should be comes out.
+
+Raises PrerequisiteError where something that the spec names is missing; nothing is half-built then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pgweir_operator.api import names
+from pgweir_operator.api.conditions import PrerequisiteError, Reason
+from pgweir_operator.api.observed import Observed, Provisioned
+from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.desired import digest
+from pgweir_operator.desired.bundle import bundle_files, bundle_secret, next_revision, with_revision
+from pgweir_operator.desired.child import Manifest
+from pgweir_operator.desired.deployment import deployment
+from pgweir_operator.desired.headless_service import headless_service
+from pgweir_operator.desired.pod_disruption_budget import pod_disruption_budget
+from pgweir_operator.desired.pod_monitor import API_VERSION as POD_MONITOR_API_VERSION
+from pgweir_operator.desired.pod_monitor import pod_monitor
+from pgweir_operator.desired.service import service
+from pgweir_operator.desired.service_account import service_account
+
+
+@dataclass(frozen=True, slots=True)
+class ChildReference:
+    """A child by its coordinates: what is pruned when it exists, is ours, and is no longer desired."""
+
+    api_version: str
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """`manifests` in the order in which they are applied (the Deployment last)."""
+
+    manifests: tuple[Manifest, ...] = field(repr=False)
+    bundle_files: Mapping[str, bytes] = field(repr=False)
+    restart_digest: str
+    revision: int
+    unwanted: tuple[ChildReference, ...] = ()
+
+
+def desired_state(
+    pooler: Pooler,
+    observed: Observed,
+    provisioned: Provisioned | None,
+    *,
+    image: str,
+    revision_floor: int = 0,
+) -> Desired:
+    """`image` is the default for Poolers that name none; `revision_floor` the highest revision any pod reported."""
+    _check_prerequisites(pooler, observed)
+    files, settings = bundle_files(pooler, observed, provisioned, revision=1)
+    revision = next_revision(files, observed.bundle, floor=revision_floor)
+    files = with_revision(files, revision)
+    restart_digest = digest.restart_digest(settings)
+    optional = {
+        ChildReference("v1", "ServiceAccount", names.service_account_name(pooler.name)): service_account(pooler),
+        ChildReference(
+            "policy/v1", "PodDisruptionBudget", names.pod_disruption_budget_name(pooler.name)
+        ): pod_disruption_budget(pooler),
+        ChildReference(POD_MONITOR_API_VERSION, "PodMonitor", names.pod_monitor_name(pooler.name)): pod_monitor(
+            pooler, known=observed.pod_monitors_known
+        ),
+    }
+    return Desired(
+        manifests=(
+            *(manifest for manifest in optional.values() if manifest is not None),
+            bundle_secret(pooler, files),
+            service(pooler),
+            headless_service(pooler),
+            deployment(pooler, image=image, restart_digest=restart_digest),
+        ),
+        bundle_files=files,
+        restart_digest=restart_digest,
+        revision=revision,
+        unwanted=tuple(
+            reference
+            for reference, manifest in optional.items()
+            if manifest is None and (reference.kind != "PodMonitor" or observed.pod_monitors_known)
+        ),
+    )
+
+
+def _check_prerequisites(pooler: Pooler, observed: Observed) -> None:
+    if observed.name_taken_by is not None:
+        raise PrerequisiteError(
+            Reason.NAME_CONFLICT,
+            f"The name {pooler.name!r} belongs to {observed.name_taken_by}; a Pooler of that name would take its "
+            "Service over. Choose another name.",
+        )
+    if observed.strangers:
+        raise PrerequisiteError(
+            Reason.NOT_OWNED,
+            f"{', '.join(observed.strangers)} exists and does not belong to this Pooler; delete or rename it, "
+            "or choose another name for the Pooler.",
+        )
+    account = pooler.spec.service_account_name
+    if account is not None and not observed.service_account_exists:
+        raise PrerequisiteError(
+            Reason.MISSING_SERVICE_ACCOUNT,
+            f"spec.serviceAccountName names ServiceAccount {account!r}, which does not exist; create it.",
+        )
