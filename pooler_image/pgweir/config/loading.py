@@ -1,0 +1,375 @@
+"""From files to a Config: the only module here that opens a file.
+
+The steps: read the ini into a draft, check what belongs together, read the files it names. Each fault is a
+ConfigError that says where, which key, which value and what to write instead; a value that may be a secret is
+never part of it. `load` is called at start, on RELOAD and when the operator pushes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pgweir.config.effective import CONSOLE_DATABASE, TEMPLATE, Config
+from pgweir.config.ini import ConfigError, Pair, Section, parse_connection_string, parse_ini
+from pgweir.hba import HbaFile, IdentFile, parse_hba, parse_ident
+from pgweir.settings import (
+    DATABASE_SETTINGS,
+    PEER_ID_MAX,
+    PEER_SETTINGS,
+    SETTINGS,
+    USER_SETTINGS,
+    DatabaseSettings,
+    PeerSettings,
+    SettingError,
+    SettingInfo,
+    Settings,
+    Support,
+    UserSettings,
+    parse_value,
+)
+from pgweir.userlist import Userlist, parse_userlist
+
+_SECTIONS: Final = ("pgbouncer", "databases", "users", "peers")
+_VERIFYING: Final = ("verify-ca", "verify-full")
+
+
+class _Place(NamedTuple):
+    file: str
+    line: int
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the ini said so far."""
+
+    file: str
+    section: str = ""
+    seen_pgbouncer: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, _Place] = field(default_factory=dict)
+    databases: dict[str, DatabaseSettings] = field(default_factory=dict)
+    users: dict[str, UserSettings] = field(default_factory=dict)
+    peers: dict[int, PeerSettings] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def fault(self, key: str, value: str | None, expected: str) -> ConfigError:
+        place = self.places.get(key, _Place(self.file, 0))
+        return ConfigError(place.file, place.line, key, value, expected)
+
+    def warn(self, key: str, sentence: str) -> None:
+        place = self.places.get(key, _Place(self.file, 0))
+        where = f"{place.file}:{place.line}" if place.line else place.file
+        self.warnings.append(f"{where}: {key}: {sentence}")
+
+
+def load(path: str | Path, *, base_dir: Path | None = None) -> Config:
+    """Read `path` and every file it names; relative names resolve against `base_dir`, or the working directory.
+
+    Raises ConfigError, and then nothing has changed anywhere.
+    """
+    files = _Files(base_dir)
+    draft = _read_ini(str(path), files)
+    settings = Settings(**draft.values)
+    _check_authentication(draft, settings)
+    _check_tls(draft, settings)
+    _check_pool_sizes(draft, settings)
+
+    userlist = _read_userlist(draft, settings, files)
+    hba = _read_hba(draft, settings, files)
+    ident = _read_ident(draft, settings, files)
+    file_digests = _read_tls_files(draft, settings, files)
+    template = draft.databases.pop(TEMPLATE, None)
+    return Config(
+        settings=settings,
+        databases=draft.databases,
+        template=template,
+        users=draft.users,
+        peers=draft.peers,
+        userlist=userlist.users,
+        hba=hba.rules,
+        ident=ident.maps,
+        digest=files.digest(),
+        file_digests=file_digests,
+        warnings=tuple(draft.warnings),
+        base_dir=base_dir,
+    )
+
+
+class _Files:
+    """Reads files by the name in the configuration, and sums up what it read."""
+
+    def __init__(self, base_dir: Path | None) -> None:
+        self._base_dir = base_dir or Path()
+        self._sum = hashlib.sha256()
+
+    def read_bytes(self, name: str) -> bytes:
+        content = (self._base_dir / name).read_bytes()
+        self._add(name, content)
+        return content
+
+    def read_text(self, name: str) -> str:
+        return self.read_bytes(name).decode("utf-8", "surrogateescape")
+
+    def read_ini(self, path: str) -> str:
+        """The file from the command line: its own name resolves against the working directory and does not count."""
+        content = Path(path).read_bytes()
+        self._add("", content)
+        return content.decode("utf-8", "surrogateescape")
+
+    def digest(self) -> str:
+        return self._sum.hexdigest()
+
+    def _add(self, name: str, content: bytes) -> None:
+        self._sum.update(b"%s\0%d\0" % (name.encode("utf-8", "surrogateescape"), len(content)))
+        self._sum.update(content)
+
+
+# --- the ini ---------------------------------------------------------------------------------------------------------
+
+
+def _read_ini(path: str, files: _Files) -> _Draft:
+    draft = _Draft(path)
+    pending: list[str] = [path]  # the outermost file is the one from the command line
+
+    def read(name: str) -> str:
+        return files.read_ini(pending.pop()) if pending else files.read_text(name)
+
+    try:
+        for item in parse_ini(path, read):
+            if isinstance(item, Section):
+                _enter(draft, item)
+            else:
+                _store(draft, item)
+    except OSError as error:
+        raise ConfigError(path, 0, "", None, _unreadable(error)) from None
+    if not draft.seen_pgbouncer:
+        raise ConfigError(path, 0, "", None, "the section [pgbouncer] is missing; write it, even if it stays empty")
+    return draft
+
+
+def _enter(draft: _Draft, section: Section) -> None:
+    if section.name not in _SECTIONS:
+        known = ", ".join(f"[{name}]" for name in _SECTIONS)
+        raise ConfigError(
+            section.file, section.line, f"[{section.name}]", None, f"this section is not known; write one of {known}"
+        )
+    draft.section = section.name
+    if section.name != "pgbouncer":
+        return
+    if draft.values:
+        draft.warnings.append(
+            f"{section.file}:{section.line}: another section [pgbouncer] begins here:"
+            f" {', '.join(sorted(draft.values))}, set before it, are back at their defaults"
+        )
+    draft.seen_pgbouncer = True
+    draft.values.clear()
+    draft.places.clear()
+
+
+def _store(draft: _Draft, pair: Pair) -> None:
+    match draft.section:
+        case "pgbouncer":
+            _store_setting(draft, pair)
+        case "databases":
+            if pair.key == CONSOLE_DATABASE:
+                raise ConfigError(
+                    pair.file, pair.line, pair.key, None, "this name is reserved for the console; choose another one"
+                )
+            values = _entry(pair, DATABASE_SETTINGS)
+            if pair.key != TEMPLATE:
+                values.setdefault("dbname", pair.key)
+            draft.databases[pair.key] = DatabaseSettings(name=pair.key, **values)
+            draft.places[f"databases.{pair.key}"] = _Place(pair.file, pair.line)
+        case "users":
+            draft.users[pair.key] = UserSettings(name=pair.key, **_entry(pair, USER_SETTINGS))
+        case "peers":
+            _store_peer(draft, pair)
+        case _:
+            raise ConfigError(
+                pair.file, pair.line, pair.key, None, "write a section such as [pgbouncer] above this line"
+            )
+
+
+def _store_setting(draft: _Draft, pair: Pair) -> None:
+    info = SETTINGS.get(pair.key)
+    if info is None:
+        # WHY no value: a line of [databases] that strayed here may hold a password.
+        raise ConfigError(pair.file, pair.line, pair.key, None, _unknown("setting", pair.key, SETTINGS))
+    value = _parsed(info, pair.value, pair, pair.key)
+    draft.values[pair.key] = value
+    draft.places[pair.key] = _Place(pair.file, pair.line)
+    if info.support is Support.NO_EFFECT and value != info.default:
+        draft.warn(pair.key, f"this has no effect here. {info.support_note}")
+
+
+def _store_peer(draft: _Draft, pair: Pair) -> None:
+    if not (pair.key.isascii() and pair.key.isdigit() and 1 <= int(pair.key[:9]) <= PEER_ID_MAX):
+        raise ConfigError(pair.file, pair.line, pair.key, None, f"name a peer by a number from 1 to {PEER_ID_MAX}")
+    values = _entry(pair, PEER_SETTINGS)
+    if "host" not in values:
+        raise ConfigError(pair.file, pair.line, pair.key, None, "add host=, the address of this peer")
+    draft.peers[int(pair.key)] = PeerSettings(peer_id=int(pair.key), **values)
+
+
+def _entry(pair: Pair, catalogue: Mapping[str, SettingInfo]) -> dict[str, Any]:
+    """The parsed connection string of one entry."""
+    known = {**catalogue, **{alias: info for info in catalogue.values() for alias in info.aliases}}
+    values: dict[str, Any] = {}
+    try:
+        for key, text in parse_connection_string(pair.value):
+            info = known.get(key)
+            if info is None:
+                raise ConfigError(pair.file, pair.line, f"{pair.key}: {key}", None, _unknown("key", key, known))
+            values[info.name] = _parsed(info, text, pair, f"{pair.key}: {key}")
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(pair.file, pair.line, pair.key, None, str(error)) from None
+    return values
+
+
+def _parsed(info: SettingInfo, text: str, pair: Pair, key: str) -> Any:
+    try:
+        return parse_value(info, text)
+    except SettingError as error:
+        raise ConfigError(pair.file, pair.line, key, None if info.secret else text, error.expected) from None
+
+
+def _unknown(what: str, key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key[:100], list(known), n=1)
+    return f"there is no such {what}; " + (f"did you mean {near[0]}?" if near else "remove it")
+
+
+# --- what belongs together -------------------------------------------------------------------------------------------
+
+
+def _check_authentication(draft: _Draft, settings: Settings) -> None:
+    if settings.auth_type == "hba" and not settings.auth_hba_file:
+        raise draft.fault("auth_type", "hba", "this needs auth_hba_file too; name the file with the rules")
+    if settings.auth_type == "cert" and (
+        settings.client_tls_sslmode != "verify-full" or not settings.client_tls_ca_file
+    ):
+        raise draft.fault(
+            "auth_type", "cert", "this needs client_tls_sslmode = verify-full and client_tls_ca_file; set both"
+        )
+    lookups = [("auth_dbname", settings.auth_dbname, settings.auth_user)]
+    lookups += [
+        (f"databases.{entry.name}", entry.auth_dbname, entry.auth_user or settings.auth_user)
+        for entry in draft.databases.values()
+    ]
+    users = {settings.auth_user, *(entry.auth_user for entry in draft.databases.values())} - {None, ""}
+    for key, database, user in lookups:
+        if not database:
+            continue
+        if database == CONSOLE_DATABASE:
+            raise draft.fault(key, database, "auth_dbname cannot be the console; name an entry of [databases]")
+        if not user and not (key == "auth_dbname" and users):
+            raise draft.fault(key, database, "auth_dbname needs auth_user too; name the user that runs auth_query")
+        if database not in draft.databases and TEMPLATE not in draft.databases:
+            draft.warn(key, f"auth_dbname {database!r} is no entry of [databases]; look-ups will fail until it is")
+
+
+def _check_tls(draft: _Draft, settings: Settings) -> None:
+    mode = settings.client_tls_sslmode
+    if mode != "disable" and not (settings.client_tls_cert_file and settings.client_tls_key_file):
+        raise draft.fault(
+            "client_tls_sslmode", mode, "this needs client_tls_cert_file and client_tls_key_file; set both"
+        )
+    if mode in _VERIFYING and not settings.client_tls_ca_file:
+        raise draft.fault(
+            "client_tls_sslmode", mode, "this needs client_tls_ca_file; name the file that verifies clients"
+        )
+    if bool(settings.server_tls_cert_file) != bool(settings.server_tls_key_file):
+        given, missing = "server_tls_cert_file", "server_tls_key_file"
+        if settings.server_tls_key_file:
+            given, missing = missing, given
+        raise draft.fault(given, str(getattr(settings, given)), f"this needs {missing} too; set both or none")
+
+
+def _check_pool_sizes(draft: _Draft, settings: Settings) -> None:
+    for key, minimum, size in [
+        ("min_pool_size", settings.min_pool_size, settings.default_pool_size),
+        *(
+            (
+                f"databases.{entry.name}",
+                settings.min_pool_size if entry.min_pool_size is None else entry.min_pool_size,
+                settings.default_pool_size if entry.pool_size is None else entry.pool_size,
+            )
+            for entry in draft.databases.values()
+            if entry.min_pool_size is not None or entry.pool_size is not None
+        ),
+    ]:
+        if 0 < size < minimum:
+            draft.warn(key, f"min_pool_size {minimum} is more than the pool size {size}, which is what counts")
+
+
+# --- the files it names ----------------------------------------------------------------------------------------------
+
+
+def _read_userlist(draft: _Draft, settings: Settings, files: _Files) -> Userlist:
+    if not settings.auth_file:
+        return Userlist({})
+    userlist = parse_userlist(_text(draft, "auth_file", settings.auth_file, files))
+    draft.warnings += [f"{settings.auth_file}: {warning}" for warning in userlist.warnings]
+    return userlist
+
+
+def _read_hba(draft: _Draft, settings: Settings, files: _Files) -> HbaFile:
+    if settings.auth_type != "hba":
+        return HbaFile()
+    name = settings.auth_hba_file
+
+    def names_file(relative: str) -> str | None:
+        try:
+            return files.read_text(str(Path(name).parent / relative))
+        except (OSError, ValueError):
+            return None
+
+    hba = parse_hba(_text(draft, "auth_hba_file", name, files), names_file)
+    for line, method, expected in hba.refused:
+        raise ConfigError(name, line, "method", method, expected)
+    draft.warnings += [f"{name}: {warning}" for warning in hba.warnings]
+    if any(rule.method == "cert" for rule in hba.rules) and settings.client_tls_sslmode not in _VERIFYING:
+        draft.warn("auth_hba_file", "rules with cert need client_tls_sslmode = verify-full; nobody can pass them now")
+    return hba
+
+
+def _read_ident(draft: _Draft, settings: Settings, files: _Files) -> IdentFile:
+    if not settings.auth_ident_file:
+        return IdentFile({})
+    ident = parse_ident(_text(draft, "auth_ident_file", settings.auth_ident_file, files))
+    draft.warnings += [f"{settings.auth_ident_file}: {warning}" for warning in ident.warnings]
+    return ident
+
+
+def _read_tls_files(draft: _Draft, settings: Settings, files: _Files) -> dict[str, str]:
+    """SHA-256 of each TLS file in use, so that a renewed certificate is seen as a change."""
+    digests: dict[str, str] = {}
+    for side in ("client", "server"):
+        if getattr(settings, f"{side}_tls_sslmode") == "disable":
+            continue
+        for key in (f"{side}_tls_ca_file", f"{side}_tls_cert_file", f"{side}_tls_key_file"):
+            name = getattr(settings, key)
+            if name:
+                digests[key] = hashlib.sha256(_content(draft, key, name, files.read_bytes)).hexdigest()
+    return digests
+
+
+def _text(draft: _Draft, key: str, name: str, files: _Files) -> str:
+    return _content(draft, key, name, files.read_bytes).decode("utf-8", "surrogateescape")
+
+
+def _content(draft: _Draft, key: str, name: str, read: Callable[[str], bytes]) -> bytes:
+    try:
+        return read(name)
+    except OSError as error:
+        raise draft.fault(key, name, _unreadable(error)) from None
+
+
+def _unreadable(error: OSError) -> str:
+    return f"name a file that can be read ({error.strerror or type(error).__name__})"

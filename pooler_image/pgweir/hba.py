@@ -1,0 +1,333 @@
+"""The rules of auth_type hba, and the user name maps of cert and peer.
+
+Pure: text in, rules out; a connection in, its rule out. `config` reads the files, authentication asks `match_hba`
+and `ident_allows`. The first rule that matches wins; where none does, the login is refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+CONNECTION_TYPES: Final = ("local", "host", "hostssl", "hostnossl")
+METHODS: Final = ("trust", "reject", "md5", "password", "peer", "cert", "scram-sha-256")
+METHODS_REFUSED: Final = ("ldap",)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# A token is a run of plain characters, or a quoted text; an @ before either names a file. Commas join a list.
+_TOKEN: Final = re.compile(r'\s*(?:(#.*)|(,)|(@?)(?:"((?:[^"]|"")*)"|([^\s,#"@][^\s,#"]*)))')
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A database or user column: keywords that stood there unquoted, and plain names."""
+
+    keywords: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class HbaRule:
+    line: int
+    type: str
+    databases: Names
+    users: Names
+    network: Network | None  # None: every address
+    method: str
+    map: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HbaFile:
+    rules: tuple[HbaRule, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refused: tuple[tuple[int, str, str], ...] = ()  # line, method, what to write instead: the file must not load
+
+
+@dataclass(frozen=True, slots=True)
+class IdentEntry:
+    system_user: str
+    database_user: str | None  # None: all
+
+
+@dataclass(frozen=True, slots=True)
+class IdentFile:
+    maps: Mapping[str, tuple[IdentEntry, ...]]
+    warnings: tuple[str, ...] = ()
+
+
+def match_hba(
+    rules: tuple[HbaRule, ...],
+    *,
+    transport: Literal["unix", "tcp"],
+    tls: bool,
+    address: str | None,
+    database: str,
+    user: str,
+    replication: bool,
+) -> HbaRule | None:
+    """The first rule for this connection. `replication` means physical replication; logical is an ordinary database."""
+    source = _client_address(address) if transport == "tcp" else None
+    for rule in rules:
+        if (
+            _type_matches(rule, transport, tls)
+            and _address_matches(rule, source)
+            and _database_matches(rule.databases, database, user, replication)
+            and ("all" in rule.users.keywords or user in rule.users.names)
+        ):
+            return rule
+    return None
+
+
+def ident_allows(
+    maps: Mapping[str, tuple[IdentEntry, ...]], map_name: str | None, *, system_user: str, user: str
+) -> bool:
+    """May this system user (or certificate name) log in as `user`? Without a map the two must be the same."""
+    if map_name is None:
+        return system_user == user
+    return any(
+        entry.system_user == system_user and entry.database_user in (None, user) for entry in maps.get(map_name, ())
+    )
+
+
+def parse_hba(text: str, read: Callable[[str], str | None] = lambda name: None) -> HbaFile:
+    """Every line that can be understood; `read` gives the text of an @file, or None where there is none."""
+    rules: list[HbaRule] = []
+    warnings: list[str] = []
+    refused: list[tuple[int, str, str]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            columns = _columns(line)
+            if columns:
+                rules.append(_rule(number, columns, read))
+        except _RefusedMethod as error:
+            refused.append(
+                (number, error.method, f"use one of {', '.join(METHODS)}; {error.method} is not available yet")
+            )
+        except ValueError as error:
+            warnings.append(f"line {number}: {error}; the line is skipped")
+    return HbaFile(tuple(rules), tuple(warnings), tuple(refused))
+
+
+def parse_ident(text: str) -> IdentFile:
+    maps: dict[str, tuple[IdentEntry, ...]] = {}
+    warnings: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            columns = _columns(line)
+            if not columns:
+                continue
+            if len(columns) != 3 or any(len(column) != 1 or column[0].file for column in columns):
+                raise ValueError("write three words: map name, system user, database user or all")
+            name, system_user, database_user = (column[0] for column in columns)
+            entry = IdentEntry(system_user.text, None if database_user.is_keyword("all") else database_user.text)
+            maps[name.text] = (*maps.get(name.text, ()), entry)
+        except ValueError as error:
+            warnings.append(f"line {number}: {error}; the line is skipped")
+    return IdentFile(maps, tuple(warnings))
+
+
+# --- matching --------------------------------------------------------------------------------------------------------
+
+
+def _client_address(address: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if address is None:
+        return None
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    # WHY: a socket that listens on all addresses shows IPv4 clients as IPv6 ones.
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped or parsed
+
+
+def _type_matches(rule: HbaRule, transport: str, tls: bool) -> bool:
+    if transport == "unix":
+        return rule.type == "local"
+    return rule.type == "host" or rule.type == ("hostssl" if tls else "hostnossl")
+
+
+def _address_matches(rule: HbaRule, source: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+    if rule.type == "local" or rule.network is None:
+        return True
+    return source is not None and source.version == rule.network.version and source in rule.network
+
+
+def _database_matches(databases: Names, database: str, user: str, replication: bool) -> bool:
+    if replication:
+        # WHY: as in PostgreSQL, `all` and names never let physical replication in.
+        return "replication" in databases.keywords
+    return (
+        "all" in databases.keywords
+        or ("sameuser" in databases.keywords and database == user)
+        or database in databases.names
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _RefusedMethod(Exception):
+    def __init__(self, method: str) -> None:
+        super().__init__(method)
+        self.method = method
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    quoted: bool
+    file: bool
+
+    def is_keyword(self, word: str) -> bool:
+        return not self.quoted and not self.file and self.text == word
+
+
+def _columns(line: str) -> list[list[_Token]]:
+    """The columns of a line, each a list of tokens that commas join."""
+    columns: list[list[_Token]] = []
+    position, joined = 0, False
+    end = len(line.rstrip())
+    while position < end:
+        match = _TOKEN.match(line, position)
+        if match is None:
+            raise ValueError("close the double quote")
+        position = match.end()
+        if match[1] is not None:
+            break
+        if match[2] is not None:
+            if not columns or joined:
+                raise ValueError("write a name before the comma")
+            joined = True
+            continue
+        quoted = match[4] is not None
+        token = _Token(match[4].replace('""', '"') if quoted else match[5], quoted, bool(match[3]))
+        if "\0" in token.text:
+            raise ValueError("remove the zero byte")
+        if joined:
+            columns[-1].append(token)
+        else:
+            columns.append([token])
+        joined = False
+    if joined:
+        raise ValueError("write a name behind the comma")
+    return columns
+
+
+def _rule(number: int, columns: list[list[_Token]], read: Callable[[str], str | None]) -> HbaRule:
+    kind = _word(columns[0], "a connection type")
+    if kind not in CONNECTION_TYPES:
+        raise ValueError(f"{_short(kind)} is no connection type; write one of {', '.join(CONNECTION_TYPES)}")
+    needed = 4 if kind == "local" else 5
+    if len(columns) < needed:
+        shape = "local database user method" if kind == "local" else f"{kind} database user address method"
+        raise ValueError(f"columns are missing; write {shape}")
+    databases = _names(columns[1], ("all", "sameuser", "replication"), read)
+    users = _names(columns[2], ("all",), read)
+    network: Network | None = None
+    rest = columns[3:]
+    if kind != "local":
+        address = _word(rest.pop(0), "an address")
+        mask = _word(rest[0], "a mask or method") if rest else ""
+        if "/" not in address and address != "all" and len(rest) > 1 and _is_address(mask):
+            rest.pop(0)
+            network = _masked(address, mask)
+        else:
+            network = _network(address)
+    method = _word(rest.pop(0), "a method")
+    if method in METHODS_REFUSED:
+        raise _RefusedMethod(method)
+    if method not in METHODS:
+        raise ValueError(f"{_short(method)} is no method; write one of {', '.join(METHODS)}")
+    if method == "peer" and kind != "local":
+        raise ValueError("peer works on local lines alone")
+    if method == "cert" and kind != "hostssl":
+        raise ValueError("cert works on hostssl lines alone")
+    return HbaRule(number, kind, databases, users, network, method, _map_option(rest))
+
+
+def _map_option(columns: list[list[_Token]]) -> str | None:
+    name: str | None = None
+    for column in columns:
+        key, _, value = _word(column, "an option").partition("=")
+        if key != "map" or not value:
+            raise ValueError(f"{_short(key)} is no option; only map=NAME is")
+        name = value
+    return name
+
+
+def _names(column: list[_Token], keywords: tuple[str, ...], read: Callable[[str], str | None]) -> Names:
+    found: set[str] = set()
+    names: set[str] = set()
+    for token in column:
+        if token.file:
+            names |= _names_of_file(token.text, read)
+        elif not token.quoted and token.text in keywords:
+            found.add(token.text)
+        elif not token.quoted and token.text.startswith("+"):
+            raise ValueError(f"{_short(token.text)} asks for a group, which the pooler cannot see; list the users")
+        else:
+            names.add(token.text)
+    return Names(frozenset(found), frozenset(names))
+
+
+def _names_of_file(name: str, read: Callable[[str], str | None]) -> set[str]:
+    text = read(name)
+    if text is None:
+        raise ValueError(f"the file @{_short(name)} cannot be read")
+    names: set[str] = set()
+    for line in text.split("\n"):
+        for column in _columns(line):
+            if any(token.file for token in column):
+                raise ValueError(f"the file @{_short(name)} names a further file; write its names there")
+            names |= {token.text for token in column}
+    return names
+
+
+def _word(column: list[_Token], what: str) -> str:
+    if len(column) != 1 or column[0].file:
+        raise ValueError(f"write one word as {what}")
+    return column[0].text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _network(text: str) -> Network | None:
+    if text == "all":
+        return None
+    address, slash, length = text.partition("/")
+    if not slash:
+        raise ValueError(f"{_short(text)} is no address range; write all, ADDRESS/LENGTH or ADDRESS MASK")
+    if not (length.isascii() and length.isdigit() and _is_address(address)):
+        raise ValueError(f"{_short(text)} is no address range; write an IP address, a slash and a number of bits")
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{_short(text)} has too many bits for its address") from None
+
+
+def _masked(address: str, mask: str) -> Network:
+    if not _is_address(address):
+        raise ValueError(f"{_short(address)} is no IP address")
+    bits = ipaddress.ip_address(mask)
+    if bits.version != ipaddress.ip_address(address).version:
+        raise ValueError(f"the mask {_short(mask)} is of another family than the address")
+    ones = format(int(bits), f"0{bits.max_prefixlen}b")
+    if "01" in ones:
+        raise ValueError(f"the mask {_short(mask)} has a gap; write ones first, then zeros, like 255.255.0.0")
+    return ipaddress.ip_network(f"{address}/{ones.count('1')}", strict=False)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
