@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for. They are written beside what they make."""
 
+from tests.pooler.fixtures import make_pooler, ours_only
 from tests.postgres.fixtures import (
     any_postgres,
     certificates,
@@ -9,4 +10,13 @@ from tests.postgres.fixtures import (
     postgres_tls,
 )
 
-__all__ = ["any_postgres", "certificates", "fresh_postgres", "make_postgres", "postgres", "postgres_tls"]
+__all__ = [
+    "any_postgres",
+    "certificates",
+    "fresh_postgres",
+    "make_pooler",
+    "make_postgres",
+    "ours_only",
+    "postgres",
+    "postgres_tls",
+]

@@ -37,6 +37,7 @@ __all__ = [
     "account",
     "find_installation",
     "free_port",
+    "give_to_account",
     "installations",
     "make_directory",
 ]

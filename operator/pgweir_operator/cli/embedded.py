@@ -413,7 +413,8 @@ class EmbeddedPostgres:
         """A libpq connection string over TCP; without a password the superuser's own is used for the superuser."""
         if password is None and user == SUPERUSER:
             password = SUPERUSER_PASSWORD
-        values = {"host": "127.0.0.1", "port": self.port, "user": user, "password": password, "dbname": dbname}
+        values: dict[str, str | int | None] = {"host": "127.0.0.1", "port": self.port, "user": user, "dbname": dbname}
+        values["password"] = password
         return make_conninfo("", **{**values, **more})
 
     def execute(self, sql: str, dbname: str = "postgres") -> list[tuple[Any, ...]]:

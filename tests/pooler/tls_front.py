@@ -1,0 +1,103 @@
+"""TLS in front of a PostgreSQL that was built without it, so that TLS towards servers is tested everywhere.
+
+It answers SSLRequest as PostgreSQL does, shows the certificate it was given, and hands everything on in clear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.pooler.wire import SSL_REQUEST
+
+
+class TlsFront:
+    """Listens on a free port; `plain` and `encrypted` count the connections of each kind."""
+
+    def __init__(self, target_port: int, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
+        self.target_port = target_port
+        self.plain = 0
+        self.encrypted = 0
+        self.peer_certificates: list[str] = []
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        if client_ca is not None:
+            self.context.verify_mode = ssl.CERT_OPTIONAL
+            self.context.load_verify_locations(client_ca)
+        self._closing = False
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener.settimeout(0.1)
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._thread.join(5)
+        self._listener.close()
+        for item in self._sockets:
+            _shut(item)
+            item.close()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        client.settimeout(30)
+        self._sockets.append(client)
+        first = client.recv(8, socket.MSG_WAITALL)
+        if first == struct.pack("!ii", 8, SSL_REQUEST):
+            client.sendall(b"S")
+            try:
+                client = self.context.wrap_socket(client, server_side=True)
+            except (ssl.SSLError, OSError):
+                return
+            self._sockets.append(client)
+            self.peer_certificates += _common_names(client)
+            self.encrypted += 1
+            first = b""
+        else:
+            self.plain += 1
+        server = socket.create_connection(("127.0.0.1", self.target_port), timeout=30)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets.append(server)
+        server.sendall(first)
+        client.settimeout(None)
+        server.settimeout(None)
+        threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+        _pump(client, server)
+
+
+def _common_names(client: ssl.SSLSocket) -> list[str]:
+    subject: Any = (client.getpeercert() or {}).get("subject", ())
+    return [value for part in subject for name, value in part if name == "commonName"]
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    _shut(target)
+
+
+def _shut(item: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        item.shutdown(socket.SHUT_RDWR)
