@@ -1,0 +1,177 @@
+"""The integration, done: look, decide (`sql`), run, and prove it by a login as the auth role; or take it all back.
+
+Every function opens its connections and closes them; none keeps state. Failures are PrerequisiteErrors. Called by
+reconcile.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg import sql as composed
+
+from pgweir_operator.api.conditions import PrerequisiteError, Reason
+from pgweir_operator.integration import scram, sql
+from pgweir_operator.integration.login import Credentials, Endpoint, explained, session
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionSpec:
+    """Whom to provision, where, and how that role will log in (a password; None: by certificate)."""
+
+    role: str
+    database: str = "postgres"
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<ProvisionSpec {self.role} in {self.database}>"
+
+
+async def provision(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) -> tuple[str, ...]:
+    """Bring role, grants and function to what we want. Answers what had to be done, without any secret."""
+    try:
+        async with session(endpoint, admin, spec.database) as connection:
+            if not _statements(await _facts(connection, spec), spec):
+                return ()
+            async with connection.transaction():
+                # Two Poolers of one cluster provision the same objects: the second looks again after the first.
+                await connection.execute(sql.LOCK)
+                statements = _statements(await _facts(connection, spec), spec)
+                for statement in statements:
+                    await _run(connection, statement)
+    except psycopg.Error as error:
+        raise explained(error, endpoint, admin.user) from None
+    done = tuple(statement.split(" PASSWORD ")[0] for statement in statements)
+    for statement in done:
+        logger.info("provisioned at %s: %s", endpoint, " ".join(statement.split())[:120])
+    return done
+
+
+async def check_login(endpoint: Endpoint, login: Credentials, *, query: str, database: str) -> None:
+    """Log in as the auth role and look itself up, as a pod will; raises where that does not work."""
+    try:
+        async with session(endpoint, login, database) as connection:
+            cursor = await connection.execute(query.replace("%", "%%").replace("$1", "%(name)s"), {"name": login.user})
+            row = await cursor.fetchone()
+    except psycopg.Error as error:
+        trouble = explained(error, endpoint, login.user)
+        if trouble.reason is Reason.TARGET_UNAVAILABLE:
+            raise trouble from None
+        way = "its certificate" if login.certificate else "its password" if login.password else "no secret"
+        raise PrerequisiteError(
+            Reason.LOOKUP_FAILED,
+            f"{login.user} with {way} cannot look users up at {endpoint}: {_first_words(error)}.",
+            retry_after=15.0,
+        ) from None
+    if row is None:
+        raise PrerequisiteError(
+            Reason.LOOKUP_FAILED,
+            f"The lookup at {endpoint} does not find {login.user} itself: check the query {query!r}.",
+            retry_after=30.0,
+        )
+
+
+async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) -> tuple[str, ...]:
+    """Take back what says it is ours: function, schema, and the role with its grants in every database.
+
+    The caller has made sure that no other Pooler needs it. Answers what remains, each with its reason: what somebody
+    else built on it is theirs, and stays.
+    """
+    remains: list[str] = []
+    try:
+        async with session(endpoint, admin, spec.database) as connection:
+            facts = await _facts(connection, spec)
+            if facts.is_standby:
+                raise PrerequisiteError(
+                    Reason.TARGET_UNAVAILABLE, f"{endpoint} is a standby: nothing can be removed there."
+                )
+            for statement in sql.withdrawal(facts, role=spec.role, database=spec.database):
+                try:
+                    await _run(connection, statement)
+                except psycopg.errors.DependentObjectsStillExist as error:
+                    remains.append(f"{statement}: {error.diag.message_detail or error.diag.message_primary}")
+            if facts.role_exists and facts.role_ours:
+                remains += await _drop_role(endpoint, admin, connection, spec.role)
+    except psycopg.Error as error:
+        raise explained(error, endpoint, admin.user) from None
+    logger.info("withdrawn at %s: role %s and its lookup; remains: %s", endpoint, spec.role, remains or "nothing")
+    return tuple(remains)
+
+
+_OWNED = """
+SELECT pg_catalog.count(*) AS owned FROM pg_catalog.pg_shdepend
+WHERE refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND deptype = 'o'
+  AND refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
+"""
+
+_DATABASES_WITH_GRANTS = """
+SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d
+  ON d.oid = s.dbid OR (s.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.oid = s.objid)
+WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.datallowconn
+  AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
+ORDER BY 1
+"""
+
+
+async def _drop_role(endpoint: Endpoint, admin: Credentials, connection: AsyncConnection[Any], role: str) -> list[str]:
+    """Revoke what the role was granted in every database, then drop it. A role that owns something stays."""
+    name = composed.Identifier(role)
+    if owned := await _owned(connection, role):
+        return [f"role {role}: it owns {owned} object(s) that pgweir did not make"]
+    cursor = await connection.execute(_DATABASES_WITH_GRANTS, (role,))
+    for row in await cursor.fetchall():
+        async with session(endpoint, admin, row["datname"]) as there, there.transaction():
+            # DROP OWNED is PostgreSQL's way to revoke everything granted here. The role owns nothing: looked at again,
+            # in the same transaction.
+            if owned := await _owned(there, role):
+                return [f"role {role}: it owns {owned} object(s) that pgweir did not make"]
+            await there.execute(composed.SQL("DROP OWNED BY {}").format(name))
+    try:
+        await connection.execute(composed.SQL("DROP ROLE {}").format(name))
+    except psycopg.errors.DependentObjectsStillExist as error:
+        return [f"role {role}: {error.diag.message_detail or error.diag.message_primary}"]
+    return []
+
+
+async def _owned(connection: AsyncConnection[Any], role: str) -> int:
+    row = await (await connection.execute(_OWNED, (role,))).fetchone()
+    return int(row["owned"]) if row else 0
+
+
+async def _facts(connection: AsyncConnection[Any], spec: ProvisionSpec) -> sql.Facts:
+    row = await (await connection.execute(sql.FACTS, sql.parameters(spec.role))).fetchone()
+    assert row is not None, "FACTS answers one row, whatever is there"
+    if not row.pop("is_superuser"):
+        raise PrerequisiteError(
+            Reason.NO_ADMIN_ACCESS,
+            f"{connection.info.user} is no superuser: the lookup reads pg_authid, which only a superuser's function may.",
+            retry_after=60.0,
+        )
+    secret = row.pop("role_secret")
+    wanted = secret is None if spec.password is None else scram.matches(spec.password, secret)
+    known = {item.name for item in fields(sql.Facts)}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known
+    }
+    return sql.Facts(**values, is_superuser=True, secret_as_wanted=wanted)
+
+
+def _statements(facts: sql.Facts, spec: ProvisionSpec) -> tuple[str, ...]:
+    verifier = None if spec.password is None else scram.verifier(spec.password)
+    return sql.provisioning(facts, role=spec.role, database=spec.database, verifier=verifier)
+
+
+async def _run(connection: AsyncConnection[Any], statement: str) -> None:
+    # As bytes, without parameters: a percent sign or $1 inside a function body is nobody's placeholder.
+    await connection.execute(statement.encode())
+
+
+def _first_words(error: psycopg.Error) -> str:
+    text = error.diag.message_primary or str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
