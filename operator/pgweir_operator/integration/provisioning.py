@@ -150,7 +150,7 @@ async def _facts(connection: AsyncConnection[Any], spec: ProvisionSpec) -> sql.F
     if not row.pop("is_superuser"):
         raise PrerequisiteError(
             Reason.NO_ADMIN_ACCESS,
-            f"{connection.info.user} is no superuser: the lookup reads pg_authid, which only a superuser's function may.",
+            f"{connection.info.user} is no superuser, and the lookup reads pg_authid: name one in the Secret.",
             retry_after=60.0,
         )
     secret = row.pop("role_secret")

@@ -17,8 +17,8 @@ FUNCTION = "user_search"
 SIGNATURE = f"{SCHEMA}.{FUNCTION}(text)"
 OWNERSHIP = "Managed by pgweir.io: provisioned for connection poolers, removed with the last of them."
 
-# SPEC: VALID UNTIL must hold for a pooled login too (CVE-2025-2291): an expired role keeps its row and loses its secret,
-# so that the pooler can tell "expired" from "unknown".
+# SPEC: VALID UNTIL must hold for a pooled login too (CVE-2025-2291): an expired role keeps its row and loses its
+# secret, so that the pooler can tell "expired" from "unknown".
 FUNCTION_BODY = """
   SELECT a.rolname,
          CASE WHEN a.rolvaliduntil <= pg_catalog.clock_timestamp() THEN NULL ELSE a.rolpassword END
@@ -30,6 +30,7 @@ SEARCH_PATH = "search_path=pg_catalog, pg_temp"
 
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgweir.io/provisioning', 0))"
 
+# ruff: noqa: S608 (only our own constants are put together here; what comes from outside is a parameter or quoted)
 FACTS = f"""
 SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
        (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS is_superuser,
@@ -37,7 +38,7 @@ SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
        pg_catalog.shobj_description(r.oid, 'pg_authid') IS NOT DISTINCT FROM %(ownership)s AS role_ours,
        coalesce(r.rolcanlogin, false) AS role_can_login,
        coalesce(r.rolsuper OR r.rolcreatedb OR r.rolcreaterole OR r.rolreplication OR r.rolbypassrls
-                OR r.rolvaliduntil IS NOT NULL OR r.rolconnlimit <> -1, false) AS role_too_much,
+                OR r.rolvaliduntil < 'infinity' OR r.rolconnlimit <> -1, false) AS role_too_much,
        (SELECT a.rolpassword FROM pg_catalog.pg_authid a WHERE a.oid = r.oid AND
           pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')) AS role_secret,
        EXISTS (SELECT FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) x

@@ -108,7 +108,8 @@ def test_only_the_auth_role_may_look_up(server, endpoint, admin):
     ):
         alice.execute("SELECT pgweir.user_search('bob')")
     rights = server.execute(
-        f"SELECT rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles WHERE rolname = '{ROLE}'"
+        "SELECT rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles"
+        f" WHERE rolname = '{ROLE}'"
     )
     assert rights == [(True, False, False, False, False)]
 
