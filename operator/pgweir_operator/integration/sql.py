@@ -48,7 +48,7 @@ SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
        pg_catalog.obj_description(n.oid, 'pg_namespace') IS NOT DISTINCT FROM %(ownership)s AS schema_ours,
        coalesce((SELECT o.rolsuper FROM pg_catalog.pg_roles o WHERE o.oid = n.nspowner), false) AS schema_owner_trusted,
        coalesce((SELECT pg_catalog.array_agg(g.rolname || ':' || x.privilege_type ORDER BY 1)
-                 FROM pg_catalog.aclexplode(n.nspacl) x LEFT JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
+                 FROM pg_catalog.aclexplode(n.nspacl) x JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
                  WHERE x.grantee <> n.nspowner), '{{}}') AS schema_grants,
        EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) x WHERE x.grantee = 0) AS schema_public,
        p.oid IS NOT NULL AS function_exists,
