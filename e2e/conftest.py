@@ -1,0 +1,22 @@
+"""Fixtures of every end-to-end test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from e2e.kubernetes_access import Kubernetes
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Kubernetes:
+    """The cluster that runs (`make cluster`, or E2E_CONTEXT). Without one the test fails: it was asked for."""
+    access = Kubernetes()
+    access.kubectl("get", "--raw", "/readyz")
+    return access
+
+
+@pytest.fixture
+def namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    with kubernetes.namespace("test") as name:
+        yield name

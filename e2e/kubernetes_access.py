@@ -1,0 +1,139 @@
+"""How end-to-end tests reach the Kubernetes they run on, and its pods.
+
+Through the wrappers in e2e/cluster, which know whether it is the local cluster (then commands of this machine run in
+its network namespace), kind's, or a context of the user's own (E2E_CONTEXT). No test calls kubectl by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+WRAPPERS = Path(__file__).parent / "cluster"
+BASE_IMAGE = "localhost/pgweir-base:1"
+
+
+class CommandFailed(AssertionError):
+    """A command ended with another status than 0; the message has what it said."""
+
+    def __init__(self, command: Sequence[str], status: int, stdout: str, stderr: str) -> None:
+        super().__init__(f"{' '.join(command)}: status {status}\n{stdout}{stderr}".rstrip())
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+def run(command: Sequence[str], *, stdin: str | None = None, timeout: float = 60.0) -> str:
+    """Run a command of this machine; its stdout, or CommandFailed."""
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode != 0:
+        raise CommandFailed(command, done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+class Kubernetes:
+    """The cluster under test, with verbs."""
+
+    def kubectl(
+        self, *arguments: str, namespace: str | None = None, stdin: str | None = None, timeout: float = 60.0
+    ) -> str:
+        scope = [] if namespace is None else ["--namespace", namespace]
+        return run([str(WRAPPERS / "kubectl"), *scope, *arguments], stdin=stdin, timeout=timeout)
+
+    def helm(self, *arguments: str, timeout: float = 180.0) -> str:
+        return run([str(WRAPPERS / "helm"), *arguments], timeout=timeout)
+
+    def in_net(self, *command: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+        """Run a command of this machine where pods and Services are reached."""
+        return run([str(WRAPPERS / "in-net"), *command], stdin=stdin, timeout=timeout)
+
+    def start_in_net(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command of this machine there, in the background; the caller ends it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen([str(WRAPPERS / "in-net"), *command], stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+    def apply(self, manifests: Sequence[Mapping[str, Any]]) -> None:
+        together = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+        self.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(together))
+
+    def get(self, kind: str, name: str, *, namespace: str | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "--output=json", namespace=namespace))
+        return found
+
+    def find(self, kind: str, name: str, *, namespace: str | None = None) -> dict[str, Any] | None:
+        text = self.kubectl("get", kind, name, "--output=json", "--ignore-not-found", namespace=namespace)
+        found: dict[str, Any] | None = json.loads(text) if text.strip() else None
+        return found
+
+    def rolled_out(self, kind: str, name: str, *, namespace: str, timeout: float = 120.0) -> None:
+        """Wait until every replica of it is there and ready."""
+        status = ["rollout", "status", f"{kind}/{name}", f"--timeout={timeout:.0f}s"]
+        self.kubectl(*status, namespace=namespace, timeout=timeout + 10)
+
+    def wait_for(
+        self, condition: str, kind: str, name: str, *, namespace: str | None = None, timeout: float = 120.0
+    ) -> None:
+        """`kubectl wait --for=CONDITION`, for example `condition=Ready` or `delete`."""
+        arguments = ["wait", f"--for={condition}", f"{kind}/{name}", f"--timeout={timeout:.0f}s"]
+        self.kubectl(*arguments, namespace=namespace, timeout=timeout + 10)
+
+    def execute(
+        self,
+        pod: str,
+        *command: str,
+        namespace: str,
+        container: str | None = None,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+    ) -> str:
+        """Run a command in a pod."""
+        where = [pod] if container is None else [pod, f"--container={container}"]
+        flags = ["--stdin"] if stdin is not None else []
+        return self.kubectl("exec", *flags, *where, "--", *command, namespace=namespace, stdin=stdin, timeout=timeout)
+
+    def client_pod(self, name: str, *, namespace: str, environment: Mapping[str, str] | None = None) -> str:
+        """A pod with Python and PostgreSQL's client tools that waits for `execute`; its name."""
+        container = {
+            "name": "client",
+            "image": BASE_IMAGE,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["sleep", "infinity"],
+            "env": [{"name": key, "value": value} for key, value in (environment or {}).items()],
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [container],
+            },
+        }
+        self.apply([pod])
+        self.wait_for("condition=Ready", "pod", name, namespace=namespace)
+        return name
+
+    def ensure_namespace(self, name: str) -> None:
+        self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
+
+    @contextmanager
+    def namespace(self, purpose: str) -> Iterator[str]:
+        """A namespace of the test's own, gone with everything in it at the end."""
+        name = f"{purpose}-{secrets.token_hex(3)}"
+        self.ensure_namespace(name)
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--timeout=120s", timeout=130.0)
