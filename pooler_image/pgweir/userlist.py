@@ -61,4 +61,4 @@ def _unescaped(quoted: str) -> str:
 
 
 def _length(quoted: str) -> int:
-    return len(_unescaped(quoted).encode("utf-8", "surrogateescape"))
+    return len(_unescaped(quoted).encode("utf-8", "replace"))  # a byte that is no UTF-8 counts as one

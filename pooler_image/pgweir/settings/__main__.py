@@ -1,0 +1,5 @@
+"""Print the settings reference."""
+
+from pgweir.settings.reference import settings_reference
+
+print(settings_reference(), end="")
