@@ -1,0 +1,194 @@
+"""The client side of the control endpoint: mutual TLS to a pod's address, under the one name that all pods bear.
+
+A pod is dialled by its IP; its certificate is checked for `control.pgweir.internal` against the Pooler's own control
+CA, so that neither a recycled address nor another Pooler's pod is ever taken for one of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from pgweir.bundle import MANIFEST
+from pgweir_operator.api.names import CONTROL_DNS_NAME, PORT_CONTROL
+from pgweir_operator.api.observed import PodAnswer, PodReport, PodSilence
+
+# A pod answers from memory: what takes longer than this is a pod that hangs, and the others do not wait for it.
+DEADLINE = 5.0
+# A pause looks again this often while servers are held; transactions that short are the rule.
+PAUSE_INTERVAL = 0.05
+
+UNPROCESSABLE = 422
+
+Answers = Mapping[str, PodAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the operator is to the pods, and whom it trusts: PEM, from the Pooler's control Secrets."""
+
+    trusted: bytes
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A pod to talk to."""
+
+    name: str
+    ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A configuration on its way: the bundle's files, with the manifest that says revision and pause."""
+
+    files: Mapping[str, bytes]
+
+    def body(self) -> bytes:
+        manifest = json.loads(self.files[MANIFEST])
+        return json.dumps(
+            {
+                "revision": manifest["revision"],
+                "paused": manifest["paused"],
+                "catalogueVersion": manifest["catalogueVersion"],
+                "files": {
+                    name: base64.b64encode(content).decode("ascii")
+                    for name, content in self.files.items()
+                    if name != MANIFEST
+                },
+            }
+        ).encode()
+
+    def __repr__(self) -> str:
+        return f"<Push {', '.join(sorted(self.files))}>"
+
+
+class Fleet:
+    """All pods of one Pooler, behind one TLS context. An async context manager; connections are kept between calls."""
+
+    def __init__(self, identity: Identity, *, port: int = PORT_CONTROL, deadline: float = DEADLINE) -> None:
+        self._context = _tls_context(identity)
+        self._port = port
+        self._deadline = deadline
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # WHY trust_env is off: a proxy of the environment has no business between the operator and a pod.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._context, limit=0), trust_env=False
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def poll(self, members: Sequence[Member]) -> Answers:
+        """What each pod says of itself."""
+        return await self._all(members, self._poll)
+
+    async def push(self, members: Sequence[Member], push: Push) -> Answers:
+        """Hand the configuration to every pod. A pod that refuses it is asked what it runs instead."""
+        body = push.body()
+        return await self._all(members, lambda member: self._push(member, body))
+
+    async def pause(self, members: Sequence[Member], push: Push, *, patience: float) -> Answers:
+        """In two phases: every pod acknowledges that it assigns no more, then servers are waited for.
+
+        Answers as soon as no pod holds a server, or after `patience` with who still does. The caller comes back for
+        the rest: the pods go on pausing by themselves.
+        """
+        answers = await self.push(members, push)
+        until = time.monotonic() + patience
+        while time.monotonic() < until and _is_draining(answers):
+            await asyncio.sleep(PAUSE_INTERVAL)
+            answers = await self.poll(members)
+        return answers
+
+    async def _all(self, members: Sequence[Member], ask: Callable[[Member], Awaitable[PodAnswer]]) -> Answers:
+        answers = await asyncio.gather(*(ask(member) for member in members))
+        return {member.name: answer for member, answer in zip(members, answers, strict=True)}
+
+    async def _push(self, member: Member, body: bytes) -> PodAnswer:
+        answer = await self._call(member, "PUT", "/v1/configuration", body)
+        if not isinstance(answer, _Refusal):
+            return answer
+        current = await self._call(member, "GET", "/v1/status", None)
+        if isinstance(current, _Refusal):
+            return PodSilence(member.name, current.error)
+        if isinstance(current, PodReport) and answer.status == UNPROCESSABLE:
+            return replace(current, rejected_revision=json.loads(body)["revision"], rejected_error=answer.error)
+        return current
+
+    async def _poll(self, member: Member) -> PodAnswer:
+        answer = await self._call(member, "GET", "/v1/status", None)
+        return PodSilence(member.name, answer.error) if isinstance(answer, _Refusal) else answer
+
+    async def _call(self, member: Member, method: str, path: str, body: bytes | None) -> PodAnswer | _Refusal:
+        assert self._session is not None, "a Fleet is entered before it is used"
+        host = f"[{member.ip}]" if ":" in member.ip else member.ip
+        where = f"{host}:{self._port}"
+        try:
+            async with (
+                asyncio.timeout(self._deadline),
+                self._session.request(
+                    method,
+                    f"https://{where}{path}",
+                    data=body,
+                    headers={"Content-Type": "application/json"} if body else None,
+                    server_hostname=CONTROL_DNS_NAME,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                document = await response.json(content_type=None)
+                if response.status == 200:
+                    return PodReport.from_json(member.name, document)
+                words = str(document.get("error") or response.reason) if isinstance(document, dict) else response.reason
+                return _Refusal(response.status, f"{where} answered {response.status}: {words}")
+        except TimeoutError:
+            return PodSilence(member.name, f"no answer from {where} within {self._deadline:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            return PodSilence(member.name, f"no answer from {where}: {error or type(error).__name__}")
+        except ValueError as error:
+            return PodSilence(member.name, f"{where} answered what cannot be read: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """The pod understood and said no."""
+
+    status: int
+    error: str
+
+
+def _is_draining(answers: Answers) -> bool:
+    """Whether waiting could still help: some pod holds servers, and none is lost."""
+    return any(isinstance(answer, PodReport) and answer.state == "pausing" for answer in answers.values())
+
+
+def _tls_context(identity: Identity) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=identity.trusted.decode("ascii"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # Python loads a key from a file only: it exists for as long as the call takes.
+    with tempfile.TemporaryDirectory(prefix="pgweir-") as folder:
+        pair = Path(folder, "pair.pem")
+        with open(pair, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(identity.certificate + b"\n" + identity.key)
+        context.load_cert_chain(pair)
+    return context

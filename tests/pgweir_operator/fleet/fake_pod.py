@@ -1,0 +1,148 @@
+"""A pod's control endpoint without a pod: real HTTPS with mutual TLS, and every way to be difficult.
+
+It keeps the endpoint's contract (revisions, digests, acknowledgement of a pause) and can be told to refuse a
+configuration, to lag, to hold servers, or to be silent. Used by the tests of fleet, reconcile and the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from aiohttp import web
+
+from pgweir.bundle import bundle_digest, bundle_manifest
+
+
+@dataclass
+class FakePod:
+    name: str
+    ca: bytes
+    certificate: bytes
+    key: bytes
+    address: str = "127.0.0.1"
+    port: int = 0
+    revision: int = 0
+    digest: str = ""
+    paused: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    rejected: dict[str, Any] | None = None
+    refuses: str = ""
+    """A sentence: every configuration is refused with it (422)."""
+    lags: float = 0.0
+    """Seconds before each answer."""
+    holders: list[dict[str, Any]] = field(default_factory=list)
+    """Clients that keep a server while the pod is pausing."""
+    lookup: dict[str, Any] = field(default_factory=lambda: {"ok": True, "lastError": None})
+    target: dict[str, Any] = field(default_factory=lambda: {"reachable": True, "lastError": None})
+    asked: list[str] = field(default_factory=list)
+    """Every request, as 'METHOD path'."""
+    _runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        application = web.Application(client_max_size=16 * 2**20)
+        application.router.add_get("/v1/status", self._get)
+        application.router.add_put("/v1/configuration", self._put)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.address, self.port, ssl_context=self._context(), reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def hold(self, **holder: Any) -> None:
+        """A client keeps a server from now on."""
+        row = {
+            "clientId": 7,
+            "serverPid": 4242,
+            "database": "app",
+            "user": "alice",
+            "applicationName": "psql",
+            "address": "10.0.0.7:5000",
+            "inTransactionSeconds": 12.5,
+        }
+        self.holders.append({**row, **holder})
+
+    def let_go(self) -> None:
+        self.holders.clear()
+
+    @property
+    def state(self) -> str:
+        if not self.paused:
+            return "active"
+        return "pausing" if self.holders else "paused"
+
+    def status(self) -> dict[str, Any]:
+        held = len(self.holders) if self.paused else 0
+        return {
+            "pod": self.name,
+            "version": "0.1.0",
+            "catalogueVersion": 1,
+            "revision": self.revision,
+            "digest": self.digest,
+            "rejected": self.rejected,
+            "state": self.state,
+            "paused": self.paused,
+            "heldServers": held,
+            "holders": self.holders[:20] if held else [],
+            "clients": 3,
+            "waitingClients": 0,
+            "servers": 0 if self.state == "paused" else 2,
+            "target": self.target,
+            "lookup": self.lookup,
+            "restartNeeded": [],
+        }
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=self.ca.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+        with tempfile.TemporaryDirectory() as folder:
+            pair = Path(folder, "pair.pem")
+            pair.write_bytes(self.certificate + b"\n" + self.key)
+            context.load_cert_chain(pair)
+        return context
+
+    async def _answer(self, request: web.Request) -> web.Response | None:
+        self.asked.append(f"{request.method} {request.path}")
+        transport = request.transport
+        assert transport is not None
+        subject = dict(item[0] for item in transport.get_extra_info("peercert")["subject"])
+        await asyncio.sleep(self.lags)
+        if subject.get("commonName") != "pgweir-operator":
+            return web.json_response({"error": f"{subject} is not the operator"}, status=403)
+        return None
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return await self._answer(request) or web.json_response(self.status())
+
+    async def _put(self, request: web.Request) -> web.Response:
+        if no := await self._answer(request):
+            return no
+        body = await request.json()
+        files = {name: base64.b64decode(content, validate=True) for name, content in body["files"].items()}
+        manifest = bundle_manifest(revision=body["revision"], paused=body["paused"], catalogue_version=1)
+        digest = bundle_digest({**files, "bundle.json": manifest})
+        if body["revision"] < self.revision or (body["revision"] == self.revision and digest != self.digest):
+            return web.json_response({"error": "a newer one runs", "revision": self.revision}, status=409)
+        if self.refuses:
+            self.rejected = {"revision": body["revision"], "error": self.refuses}
+            return web.json_response({"error": self.refuses, "key": None, "file": "pgbouncer.ini"}, status=422)
+        self.revision, self.digest, self.paused, self.files = body["revision"], digest, body["paused"], files
+        self.rejected = None
+        return web.json_response(self.status())

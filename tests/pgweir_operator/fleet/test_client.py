@@ -1,0 +1,184 @@
+"""The fleet's client against pods that keep the contract, lag, refuse, hold, hang up, and are somebody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import pytest
+from tests.pgweir_operator.fleet.fake_pod import FakePod
+
+from pgweir.bundle import bundle_digest, bundle_manifest
+from pgweir_operator.api.observed import PodReport, PodSilence
+from pgweir_operator.fleet import Fleet, Identity, Member, Push
+from pgweir_operator.integration.control import renewed
+
+CERTIFICATES = renewed(None, pooler="shop", now=time.time())
+OTHERS = renewed(None, pooler="other", now=time.time())
+
+
+def identity(certificates=CERTIFICATES, pair=None):
+    pair = pair or certificates.operator
+    return Identity(certificates.trusted, pair.certificate, pair.key)
+
+
+def bundle(revision=1, *, paused=False, **settings):
+    files = {"pgbouncer.ini": repr(settings).encode(), "server.key": b"secret bytes"}
+    return {**files, "bundle.json": bundle_manifest(revision=revision, paused=paused, catalogue_version=1)}
+
+
+@contextlib.asynccontextmanager
+async def pods(count=3, certificates=CERTIFICATES, **options):
+    """Pods on loopback addresses of their own, all at the same port, as in a cluster."""
+    async with contextlib.AsyncExitStack() as stack:
+        made, port = [], 0
+        for number in range(count):
+            pod = FakePod(
+                f"pod-{number}",
+                certificates.trusted,
+                certificates.pod.certificate,
+                certificates.pod.key,
+                address=f"127.0.9.{number + 1}",
+                port=port,
+                **options,
+            )
+            made.append(await stack.enter_async_context(pod))
+            port = pod.port
+        yield made
+
+
+def members(made):
+    return [Member(pod.name, pod.address) for pod in made]
+
+
+def conversation(test):
+    """Run a coroutine test; pytest stays without a plug-in for them."""
+
+    def run():
+        asyncio.run(asyncio.wait_for(test(), 60))
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@conversation
+async def test_every_pod_gets_the_configuration_and_answers_what_it_runs():
+    async with pods() as made, Fleet(identity(), port=made[0].port) as fleet:
+        files = bundle(4)
+        answers = await fleet.push(members(made), Push(files))
+        assert {a.revision for a in answers.values()} == {4}
+        assert {a.digest for a in answers.values()} == {bundle_digest(files)}
+        assert made[1].files["server.key"] == b"secret bytes"
+        assert await fleet.poll(members(made)) == answers
+
+
+@conversation
+async def test_a_pod_that_refuses_reports_why_and_what_it_still_runs():
+    async with pods(2) as made, Fleet(identity(), port=made[0].port) as fleet:
+        await fleet.push(members(made), Push(bundle(1)))
+        made[1].refuses = "pool_mode: 'sesion' is none of session, transaction, statement"
+        answers = await fleet.push(members(made), Push(bundle(2, changed=1)))
+        assert answers["pod-0"].revision == 2
+        assert answers["pod-1"].revision == 1
+        assert answers["pod-1"].rejected_revision == 2
+        assert "sesion" in answers["pod-1"].rejected_error
+
+
+@conversation
+async def test_a_pod_with_a_higher_revision_keeps_it_and_says_so():
+    async with pods(1) as made, Fleet(identity(), port=made[0].port) as fleet:
+        await fleet.push(members(made), Push(bundle(9)))
+        answer = (await fleet.push(members(made), Push(bundle(3, other=1))))["pod-0"]
+        assert isinstance(answer, PodReport)
+        assert answer.revision == 9
+        assert answer.rejected_revision is None
+
+
+@conversation
+async def test_a_pod_that_hangs_costs_its_deadline_and_no_other_pod_anything():
+    async with pods() as made, Fleet(identity(), port=made[0].port, deadline=0.5) as fleet:
+        made[0].lags = 30
+        start = time.monotonic()
+        answers = await fleet.push(members(made), Push(bundle()))
+        assert time.monotonic() - start < 5
+        assert isinstance(answers["pod-0"], PodSilence)
+        assert "within 0.5 s" in answers["pod-0"].error
+        assert made[1].revision == made[2].revision == 1
+
+
+@conversation
+async def test_a_pod_that_is_not_there_is_silent_with_a_reason():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with Fleet(identity(), port=taken.getsockname()[1]) as fleet:
+            answer = (await fleet.poll([Member("gone", "127.0.0.1")]))["gone"]
+            assert isinstance(answer, PodSilence)
+            assert "127.0.0.1" in answer.error
+
+
+@conversation
+async def test_another_poolers_pod_at_a_recycled_address_is_never_talked_to():
+    async with pods(1, certificates=OTHERS) as made, Fleet(identity(), port=made[0].port) as fleet:
+        answer = (await fleet.push(members(made), Push(bundle())))["pod-0"]
+        assert isinstance(answer, PodSilence)
+        assert made[0].asked == []
+
+
+@conversation
+async def test_nobody_but_the_operator_is_answered():
+    async with pods(1) as made, Fleet(identity(pair=CERTIFICATES.pod), port=made[0].port) as fleet:
+        assert isinstance((await fleet.poll(members(made)))["pod-0"], PodSilence)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"state": "asleep"}', b"<html>"])
+def test_noise_is_a_silence_with_a_reason(body):
+    from aiohttp import web
+
+    async def test():
+        async with pods(1) as made, Fleet(identity(), port=made[0].port) as fleet:
+
+            async def noise(request):
+                return web.Response(body=body)
+
+            await made[0].stop()
+            made[0]._get = noise
+            await made[0].start()
+            answer = (await fleet.poll(members(made)))["pod-0"]
+            assert isinstance(answer, PodSilence)
+
+    asyncio.run(test())
+
+
+@conversation
+async def test_a_pause_is_acknowledged_everywhere_and_waits_for_the_last_holder():
+    async with pods() as made, Fleet(identity(), port=made[0].port) as fleet:
+        made[2].hold(serverPid=99)
+
+        async def leave():
+            await asyncio.sleep(0.3)
+            assert [pod.state for pod in made] == ["paused", "paused", "pausing"]
+            made[2].let_go()
+
+        leaving = asyncio.create_task(leave())
+        answers = await fleet.pause(members(made), Push(bundle(2, paused=True)), patience=30)
+        await leaving
+        assert {a.state for a in answers.values()} == {"paused"}
+
+
+@conversation
+async def test_a_pause_that_runs_out_of_patience_names_the_holder():
+    async with pods(2) as made, Fleet(identity(), port=made[0].port) as fleet:
+        made[0].hold(serverPid=4711, user="batch")
+        answers = await fleet.pause(members(made), Push(bundle(2, paused=True)), patience=0.2)
+        assert answers["pod-0"].state == "pausing"
+        assert answers["pod-0"].holders[0].server_pid == 4711
+        assert answers["pod-0"].holders[0].user == "batch"
+        answers = await fleet.push(members(made), Push(bundle(3)))
+        assert {a.state for a in answers.values()} == {"active"}
+
+
+def test_nothing_prints_the_files_or_keys():
+    assert "secret bytes" not in repr(Push(bundle()))
+    assert "PRIVATE" not in repr(identity())
