@@ -46,3 +46,18 @@ PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(
 
 MAX_VALUE_LENGTH: Final = 1024
 """Of one value, in characters: the API server's cost estimate of the rules needs a bound."""
+
+MAX_PARAMETERS: Final = 100
+
+# WHY no octal and no hexadecimal, which PgBouncer reads: in a manifest "010" is a slip, not the number eight.
+WHOLE_NUMBER_PATTERN: Final = "^(0|[1-9][0-9]{0,9})$"
+TIME_PATTERN: Final = "^(0|[1-9][0-9]{0,9})([.][0-9]{1,6})?$"
+
+
+def usable_choices(info: SettingInfo) -> tuple[str, ...]:
+    return tuple(word for word in info.choices if word not in info.refused_choices)
+
+
+def expected(info: SettingInfo) -> str:
+    """What to write instead of a value that cannot be."""
+    return info.support_note if info.support is Support.REFUSED else info.expected

@@ -30,6 +30,7 @@ class ApiModel(BaseModel):
 
 
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=names.DNS_SUBDOMAIN_PATTERN)]
+HbaLine = Annotated[str, Field(max_length=1024)]
 PassThrough = dict[str, Any]
 """An object that goes to the API server as it stands; Kubernetes itself judges it (the Deployment is dry-run first)."""
 
@@ -123,8 +124,12 @@ class PgBouncer(ApiModel):
     parameters: dict[str, str] = Field(
         default_factory=dict, description="Settings by PgBouncer's names; every value is checked before a pod sees it."
     )
-    pg_hba: tuple[str, ...] = Field(
-        default=(), alias="pg_hba", strict=False, description="Lines of pg_hba.conf, placed before the default ones."
+    pg_hba: tuple[HbaLine, ...] = Field(
+        default=(),
+        alias="pg_hba",
+        strict=False,
+        max_length=500,
+        description="Lines of pg_hba.conf, placed before the default ones.",
     )
     auth_query: str | None = Field(
         default=None,

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-# Whatever any reader could take for the end of a line, and the other control characters but the tab.
-LINE_BREAKERS: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
-
-
-def has_line_breaker(text: str) -> bool:
-    return LINE_BREAKERS.search(text) is not None
+from pgweir_operator.api.one_line import LINE_BREAKERS
 
 
 def pgbouncer_ini(

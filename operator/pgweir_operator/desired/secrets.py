@@ -14,8 +14,8 @@ from cryptography.x509.oid import NameOID
 from pgweir_operator.api import names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import Observed, Provisioned, SecretFacts
+from pgweir_operator.api.one_line import has_line_breaker
 from pgweir_operator.api.pooler import Pooler, SecretReference
-from pgweir_operator.desired.render import has_line_breaker
 
 BASIC_AUTH = "kubernetes.io/basic-auth"
 TLS = "kubernetes.io/tls"
