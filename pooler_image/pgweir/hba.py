@@ -19,7 +19,7 @@ METHODS_REFUSED: Final = ("ldap",)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # A token is a run of plain characters, or a quoted text; an @ before either names a file. Commas join a list.
-_TOKEN: Final = re.compile(r'\s*(?:(#.*)|(,)|(@?)(?:"((?:[^"]|"")*)"|([^\s,#"@][^\s,#"]*)))')
+_TOKEN: Final = re.compile(r'\s*(?:(#.*)|(,)|(@?)(?:"((?:[^"]|"")*)"|([^\s,#"@][^\s,#"]*)))', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def _columns(line: str) -> list[list[_Token]]:
     """The columns of a line, each a list of tokens that commas join."""
     columns: list[list[_Token]] = []
     position, joined = 0, False
-    end = len(line.rstrip())
+    end = len(line.rstrip(" \t\r\f\v"))
     while position < end:
         match = _TOKEN.match(line, position)
         if match is None:

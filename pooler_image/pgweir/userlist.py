@@ -28,7 +28,7 @@ class Userlist:
 def parse_userlist(text: str) -> Userlist:
     users: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
-        content = line.strip()
+        content = line.strip(" \t\r\f\v")
         if not content or content.startswith(";"):
             continue
         fault = _fault(line)

@@ -13,12 +13,13 @@ from typing import Final
 
 INCLUDE_DEPTH_MAX: Final = 10
 
+# What C calls space, and nothing more: a no-break space is an ordinary character of a value.
 _SPACE: Final = " \t\r\f\v"
-_SECTION: Final = re.compile(r"\[([^\]]*)\]\s*")
-_PAIR: Final = re.compile(r"(?:'((?:[^']|'')*)'|([A-Za-z0-9_.*-]+))\s*=(.*)", re.DOTALL)
-_INCLUDE: Final = re.compile(r"%include\s+(.*)", re.DOTALL)
+_SECTION: Final = re.compile(r"\[([^\]]*)\]")
+_PAIR: Final = re.compile(r"(?:'((?:[^']|'')*)'|([A-Za-z0-9_.*-]+))\s*=(.*)", re.DOTALL | re.ASCII)
+_INCLUDE: Final = re.compile(r"%include\s+(.*)", re.DOTALL | re.ASCII)
 
-_WORD: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(?:'((?:[^']|'')*)'|([^\s']\S*))(?:\s+|$)")
+_WORD: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(?:'((?:[^']|'')*)'|([^\s']\S*))(?:\s+|\Z)", re.ASCII)
 
 
 class ConfigError(ValueError):
@@ -88,7 +89,8 @@ def parse_ini(file: str, read: Callable[[str], str], *, depth: int = 0) -> Itera
 def parse_connection_string(text: str) -> Iterator[tuple[str, str]]:
     """The pairs of `key=value key='it''s quoted'`. Raises ValueError, whose text never quotes a value."""
     position = 0
-    end = len(text.rstrip())
+    text = text.strip(_SPACE)
+    end = len(text)
     last = ""
     while position < end:
         match = _WORD.match(text, position)

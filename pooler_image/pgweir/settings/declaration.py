@@ -181,19 +181,17 @@ def format_value(info: SettingInfo, value: object) -> str | None:
 
 
 def _c_integer(info: SettingInfo, text: str) -> int:
-    digits = text.strip()
-    if not _C_INTEGER.fullmatch(digits) or len(digits) > 40:
+    if not _C_INTEGER.fullmatch(text) or len(text) > 40:
         raise SettingError(info.name, text, info.expected)
-    unsigned = digits.lstrip("+-").lower()
+    unsigned = text.lstrip("+-").lower()
     number = int(unsigned, 16 if unsigned.startswith("0x") else 8 if unsigned.startswith("0") else 10)
-    return -number if digits.startswith("-") else number
+    return -number if text.startswith("-") else number
 
 
 def _c_decimal(info: SettingInfo, text: str) -> float:
-    digits = text.strip()
-    if not _C_DECIMAL.fullmatch(digits):
+    if not _C_DECIMAL.fullmatch(text):
         raise SettingError(info.name, text, info.expected)
-    return float(digits)
+    return float(text)
 
 
 def _within(info: SettingInfo, text: str, number: float) -> float | None:
