@@ -140,11 +140,20 @@ class TestRefusedClients:
         with pytest.raises(ProtocolError, match=text):
             rfc_server().first(first)
 
-    def test_a_client_that_could_bind_channels_is_accepted(self) -> None:
+    def test_a_client_that_could_bind_channels_is_accepted_if_it_says_so_twice(self) -> None:
+        class Binding(scram.ScramClient):
+            """libpq over TLS towards a server that offers no binding: flag `y` at first, and again under `c=`."""
+
+            def first(self) -> bytes:
+                return b"y" + super().first()[1:]
+
         server = rfc_server()
-        server.first(b"y,,n=,r=x")
+        client = Binding(nonce=CLIENT_NONCE, password="pencil")
+        final = client.final(server.first(client.first()))
         with pytest.raises(ProtocolError, match="channel-binding attribute"):
-            server.final(CLIENT_FINAL)  # says c=biws, which is base64 of "n,,": a downgrade on the way
+            server.final(final)  # c=biws is base64 of "n,,": somebody changed the flag on the way
+        said_twice = final.replace(b"c=biws", b"c=eSws")
+        assert server.final(said_twice) is None, "well-formed now; its proof was for the other text"
 
     @pytest.mark.parametrize(
         ("final", "text"),
