@@ -208,7 +208,7 @@ class TestParameters:
         assert application_name_with_host("psql", "10.0.0.1:5000") == "psql - 10.0.0.1:5000"
         assert application_name_with_host(None, "unix(7@h):5432") == "app - unix(7@h):5432"
 
-    @given(st.text(st.characters(exclude_characters="\0")), st.sampled_from(["reject", "ignore", "relay"]))
+    @given(st.binary().map(messages.decode) | st.text("-c=\\ ab"), st.sampled_from(["reject", "ignore", "relay"]))
     def test_noise_in_options_gets_a_client_error_and_nothing_else(self, text: str, mode: StartupParameters) -> None:
         try:
             plan(mode, options=text)
