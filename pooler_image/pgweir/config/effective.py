@@ -46,9 +46,9 @@ class Config:
         return replace(self.template, name=name, dbname=self.template.dbname or name)
 
     def server_password(self, database: str, user: str) -> str | None:
-        """What a server login as `user` has to go by: the entry's password, else the secret in auth_file."""
+        """What a server login as `user` goes by: a forced user's own password, else the secret in auth_file."""
         entry = self.database(database)
-        if entry is not None and entry.password is not None and entry.user in (None, user):
+        if entry is not None and entry.password is not None and entry.user == user:
             return entry.password
         return self.userlist.get(user)
 

@@ -167,8 +167,9 @@ def _enter(draft: _Draft, section: Section) -> None:
             f" {', '.join(sorted(draft.values))}, set before it, are back at their defaults"
         )
     draft.seen_pgbouncer = True
+    for key in draft.values:
+        draft.places.pop(key, None)
     draft.values.clear()
-    draft.places.clear()
 
 
 def _store(draft: _Draft, pair: Pair) -> None:
@@ -185,6 +186,8 @@ def _store(draft: _Draft, pair: Pair) -> None:
                 values.setdefault("dbname", pair.key)
             draft.databases[pair.key] = DatabaseSettings(name=pair.key, **values)
             draft.places[f"databases.{pair.key}"] = _Place(pair.file, pair.line)
+            if "password" in values and "user" not in values:
+                draft.warn(f"databases.{pair.key}", "password counts only together with user; it is not used")
         case "users":
             draft.users[pair.key] = UserSettings(name=pair.key, **_entry(pair, USER_SETTINGS))
         case "peers":

@@ -186,6 +186,7 @@ def test_a_forced_users_password_comes_from_the_entry_or_from_auth_file(load_ini
         "[databases]\na = user=x password=p\nb = user=x\n[pgbouncer]\nauth_file = u.txt", u__txt='"x" "from file"'
     )
     assert config.server_password("a", "x") == "p"
+    assert config.server_password("a", "y") is None
     assert config.server_password("b", "x") == "from file"
     assert config.server_password("b", "y") is None
 
@@ -293,6 +294,7 @@ def test_no_repr_shows_a_password(load_ini: Loader):
             "[pgbouncer]\npool_mode=statement\n[pgbouncer]",
             "p.ini:3: another section [pgbouncer] begins here: pool_mode",
         ),
+        ("[pgbouncer]\n[databases]\na = password=x", "p.ini:3: databases.a: password counts only together with user"),
         ("[pgbouncer]\nauth_user = x\nauth_dbname = gone", "auth_dbname 'gone' is no entry of [databases]"),
     ],
 )
@@ -308,6 +310,12 @@ def test_an_unlimited_pool_may_have_any_minimum(load_ini: Loader):
 def test_another_section_pgbouncer_begins_at_the_defaults(load_ini: Loader):
     config = load_ini("[pgbouncer]\npool_mode = statement\nlisten_port = 1\n[pgbouncer]\nlisten_port = 2")
     assert config.settings == Settings(listen_port=2)
+
+
+def test_an_entry_is_still_found_after_another_section_pgbouncer(load_ini: Loader):
+    with pytest.raises(ConfigError) as error:
+        load_ini("[pgbouncer]\npool_mode = statement\n[databases]\na = auth_dbname=b\n[pgbouncer]")
+    assert error.value.line == 4
 
 
 def test_warnings_of_other_files_name_the_file(load_ini: Loader):
