@@ -44,6 +44,9 @@ class ServerAuthentication:
         self._exchange: scram.ScramClient | None = None
         self._expected: int | None = None
         """The one code that may come next; None before the server has asked for anything."""
+        self.completed = False
+        """AuthenticationOk came, and with SCRAM the server's own proof before it. A greeting (ParameterStatus,
+        BackendKeyData, ReadyForQuery) before that is an impostor's: the session must not take it."""
 
     def __repr__(self) -> str:
         keys = "with" if self._scram_keys else "without"
@@ -56,7 +59,8 @@ class ServerAuthentication:
                 raise ServerLoginError("server login failed: the server skipped its SCRAM signature")
             raise ServerLoginError(f"server login failed: unexpected authentication request {request.code}")
         match request.code:
-            case Auth.OK:
+            case Auth.OK if not self.completed:
+                self.completed = True
                 return None
             case Auth.CLEARTEXT:
                 return self._answer(messages.password_message(self._plain_password()))

@@ -110,6 +110,15 @@ class TestImpostors:
             "server login failed: unexpected authentication request 3"
         )
 
+    def test_a_login_is_complete_with_authentication_ok_and_not_before(self) -> None:
+        login = application_side("pencil")
+        assert not login.completed
+        login.receive(CLEARTEXT)
+        assert not login.completed
+        login.receive(OK)
+        assert login.completed
+        assert refusal(login, OK) == "server login failed: unsupported authentication request 0"
+
     def test_a_server_may_not_ask_twice(self) -> None:
         assert "unexpected" in refusal(application_side("x"), MD5_REQUEST, CLEARTEXT)
 
