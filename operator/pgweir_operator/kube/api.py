@@ -1,0 +1,243 @@
+"""The client: server-side apply, and the few other verbs the operator needs. Plain dictionaries in and out.
+
+WHY not the generated classes: an object that passes through them loses every field that this version of the client
+does not know. Each call is one request to a path that the kind decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client
+
+from pgweir_operator.api.names import FIELD_MANAGER
+from pgweir_operator.kube.errors import ApiError, NotFoundError, api_error
+
+Object = dict[str, Any]
+
+ATTEMPTS = 5
+REQUEST_TIMEOUT = 30.0
+# The API server ends a watch after this; a connection that died in silence is noticed a little later.
+WATCH_SECONDS = 290
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind, and where its objects live."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str, name: str | None = None, subresource: str | None = None) -> str:
+        root = "/api" if "/" not in self.api_version else "/apis"
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        parts = [f"{root}/{self.api_version}{scope}/{self.plural}", name, subresource]
+        return "/".join(part for part in parts if part)
+
+
+RESOURCES = {
+    resource.kind: resource
+    for resource in (
+        Resource("pgweir.io/v1", "Pooler", "poolers"),
+        Resource("apps/v1", "Deployment", "deployments"),
+        Resource("v1", "Service", "services"),
+        Resource("v1", "Secret", "secrets"),
+        Resource("v1", "ServiceAccount", "serviceaccounts"),
+        Resource("v1", "Pod", "pods"),
+        Resource("v1", "Namespace", "namespaces"),
+        Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+        Resource("monitoring.coreos.com/v1", "PodMonitor", "podmonitors"),
+        Resource("events.k8s.io/v1", "Event", "events"),
+        Resource("coordination.k8s.io/v1", "Lease", "leases"),
+    )
+}
+
+
+class Kube:
+    """One client for the whole process. An async context manager."""
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self._configuration = configuration
+        self._client: client.ApiClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = client.ApiClient(self._configuration)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._client is not None
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """None where it does not exist."""
+        try:
+            return await self._request("GET", RESOURCES[kind].path(namespace, name))
+        except NotFoundError:
+            return None
+
+    async def items(self, kind: str, namespace: str, *, labels: str | None = None) -> list[Object]:
+        """Every object of a kind, in a namespace or ("") in all of them."""
+        query: dict[str, str] = {"labelSelector": labels} if labels else {}
+        found: list[Object] = []
+        while True:
+            page = await self._request("GET", RESOURCES[kind].path(namespace), query={**query, "limit": "500"})
+            found += page.get("items") or []
+            if not (token := (page.get("metadata") or {}).get("continue")):
+                return found
+            query["continue"] = token
+
+    async def knows(self, api_version: str, kind: str) -> bool:
+        """Whether the API server serves this kind."""
+        root = "/api" if "/" not in api_version else "/apis"
+        try:
+            listed = await self._request("GET", f"{root}/{api_version}")
+        except NotFoundError:
+            return False
+        return any(resource.get("kind") == kind for resource in listed.get("resources") or [])
+
+    async def apply(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> Object:
+        """Server-side apply: what we name is ours, by force; what others set beside it stays."""
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        return await self._request("PATCH", path, query=query, body=manifest, content_type=APPLY)
+
+    async def create(self, manifest: Mapping[str, Any]) -> Object:
+        """Raises ConflictError where it exists."""
+        path = RESOURCES[manifest["kind"]].path(manifest["metadata"]["namespace"])
+        return await self._request("POST", path, body=manifest, attempts=1)
+
+    async def replace(self, manifest: Mapping[str, Any]) -> Object:
+        """Raises ConflictError where somebody else was faster (metadata.resourceVersion decides)."""
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        return await self._request("PUT", path, body=manifest, attempts=1)
+
+    async def patch_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> Object:
+        """The whole status: a field that is not in it any more goes away, which a merge would not do by itself."""
+        # SPEC: RFC 6902, 4.1: add replaces a member that exists.
+        body = [{"op": "add", "path": "/status", "value": status}]
+        path = RESOURCES[kind].path(namespace, name, "status")
+        return await self._request("PATCH", path, body=body, content_type=JSON_PATCH)
+
+    async def set_finalizers(self, target: Mapping[str, Any], finalizers: list[str]) -> Object:
+        """Of exactly this version of the object; raises ConflictError where it has changed meanwhile."""
+        metadata = target["metadata"]
+        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        path = RESOURCES[target["kind"]].path(metadata["namespace"], metadata["name"])
+        return await self._request("PATCH", path, body=body, content_type=MERGE, attempts=1)
+
+    async def delete(self, kind: str, namespace: str, name: str, *, uid: str) -> None:
+        """Delete exactly this object: one that was made anew under the same name has another uid."""
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._request("DELETE", RESOURCES[kind].path(namespace, name), body=body)
+        except NotFoundError:
+            return
+
+    async def changes(self, kind: str, namespace: str, name: str) -> AsyncIterator[Object]:
+        """Watch one object by name: its events from now on, until the API server ends the stream."""
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name}",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        response = await self._send(
+            "GET",
+            RESOURCES[kind].path(namespace),
+            query=query,
+            timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10, sock_read=WATCH_SECONDS + 30),
+        )
+        try:
+            async for line in response.content:
+                event = json.loads(line)
+                if event.get("type") == "ERROR":
+                    status = event.get("object") or {}
+                    raise api_error(int(status.get("code") or 500), status)
+                yield event
+        except aiohttp.ClientError as error:
+            raise ApiError(0, f"the watch of {kind} {name} broke: {error}") from None
+        finally:
+            response.close()
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        attempts: int = ATTEMPTS,
+    ) -> Object:
+        for attempt in range(1, attempts + 1):
+            try:
+                response = await self._send(
+                    method,
+                    path,
+                    query=query,
+                    body=body,
+                    content_type=content_type,
+                    timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
+                )
+                async with response:
+                    document: Object = await response.json(content_type=None)
+                    return document
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                failure = ApiError(0, f"the API server's answer to {method} {path} was cut off: {error}")
+            except ApiError as error:
+                failure = error
+            if not failure.may_pass or attempt == attempts:
+                raise failure
+            pause = failure.retry_after or min(0.1 * 3**attempt, 5.0)
+            await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 (spreads retries, guards nothing)
+        raise AssertionError("the loop returns or raises")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """One request, answered with success; else an ApiError."""
+        assert self._client is not None, "a Kube is entered before it is used"
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            wrapped = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ApiError(0, f"the API server cannot be reached: {error or type(error).__name__}") from None
+        response: aiohttp.ClientResponse = wrapped.response
+        if response.status < 300:
+            return response
+        async with response:
+            text = await response.text()
+        try:
+            document = json.loads(text)
+        except ValueError:
+            document = None
+        retry_after = response.headers.get("Retry-After", "")
+        raise api_error(response.status, document, retry_after=float(retry_after) if retry_after.isdigit() else None)
