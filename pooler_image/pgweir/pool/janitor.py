@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgweir.pool.ledger import Pool
-from pgweir.pool.records import ClientRecord, ClientState, ServerRecord
+from pgweir.pool.ledger import Client, Pool, Server
+from pgweir.pool.records import ClientState
 from pgweir.protocol.reasons import CloseReason
 
 
-def overdue_servers(pool: Pool, now: float) -> Iterator[tuple[ServerRecord, CloseReason]]:
+def overdue_servers(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Server, CloseReason]]:
     """Unused servers that have to go: too many, too old, idle too long."""
     policy = pool.policy
     excess = pool.server_count - (policy.size + policy.reserve_size) if policy.size else 0
@@ -32,7 +32,7 @@ def overdue_servers(pool: Pool, now: float) -> Iterator[tuple[ServerRecord, Clos
             yield server, CloseReason.SERVER_LIFETIME
 
 
-def stale_servers(pool: Pool, now: float) -> list[ServerRecord]:
+def stale_servers(pool: Pool[Server, Client], now: float) -> list[Server]:
     """Idle servers that must be checked before their next use."""
     delay = pool.policy.check_delay
     if not pool.policy.check_query:
@@ -40,7 +40,7 @@ def stale_servers(pool: Pool, now: float) -> list[ServerRecord]:
     return [server for server in pool.idle if now - server.checked_at >= delay]
 
 
-def overdue_holders(pool: Pool, now: float) -> Iterator[tuple[ServerRecord, CloseReason]]:
+def overdue_holders(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Server, CloseReason]]:
     """Servers whose client has used them for too long in one way or another."""
     policy = pool.policy
     if not (policy.query_timeout or policy.idle_transaction_timeout or policy.transaction_timeout):
@@ -63,7 +63,7 @@ def overdue_holders(pool: Pool, now: float) -> Iterator[tuple[ServerRecord, Clos
             yield server, CloseReason.IDLE_TRANSACTION_TIMEOUT
 
 
-def overdue_waiters(pool: Pool, now: float) -> Iterator[tuple[ClientRecord, CloseReason]]:
+def overdue_waiters(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Client, CloseReason]]:
     """Clients that have waited too long for a server. Nobody is overdue while the pool is paused."""
     if pool.paused:
         return
@@ -80,7 +80,7 @@ def overdue_waiters(pool: Pool, now: float) -> Iterator[tuple[ClientRecord, Clos
                 break  # they stand in the order of their arrival
 
 
-def waiters_to_notify(pool: Pool, now: float) -> Iterator[ClientRecord]:
+def waiters_to_notify(pool: Pool[Server, Client], now: float) -> Iterator[Client]:
     """Clients that shall be told, once for each wait, that they are queued (query_wait_notify)."""
     after = pool.policy.query_wait_notify
     if after:
@@ -91,7 +91,7 @@ def waiters_to_notify(pool: Pool, now: float) -> Iterator[ClientRecord]:
                 yield client
 
 
-def idle_clients(pool: Pool, now: float) -> list[ClientRecord]:
+def idle_clients(pool: Pool[Server, Client], now: float) -> list[Client]:
     """Clients that hold no server and have asked for none for client_idle_timeout."""
     limit = pool.policy.client_idle_timeout
     if not limit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from pgweir.pool.policy import PoolPolicy
 from pgweir.pool.records import ClientRecord, ClientState, ServerRecord, ServerState
@@ -17,6 +17,10 @@ from pgweir.pool.stats import Stats
 
 # How many logins a pool runs at a time, once one has succeeded. PgBouncer runs one: a ramp costs a round trip each.
 MAX_CONCURRENT_LOGINS: Final = 4
+
+
+Server = TypeVar("Server", bound=ServerRecord)
+Client = TypeVar("Client", bound=ClientRecord)
 
 
 class Open(Enum):
@@ -39,7 +43,7 @@ class Limit(Enum):
     MAX_USER_CONNECTIONS = "max_user_connections"
 
 
-class Pool:
+class Pool(Generic[Server, Client]):
     """The pool of one (database, user)."""
 
     def __init__(self, database: str, user: str, policy: PoolPolicy) -> None:
@@ -47,43 +51,32 @@ class Pool:
         self.user = user
         self.policy = policy
         self.stats = Stats()
-        self.idle: deque[ServerRecord] = deque()  # the right end was used last
-        self.used: deque[ServerRecord] = deque()
-        self.active: set[ServerRecord] = set()
-        self.tested: set[ServerRecord] = set()
-        self.logging_in: set[ServerRecord] = set()
-        self.being_canceled: set[ServerRecord] = set()
-        self.clients: set[ClientRecord] = set()  # everybody logged in, or waiting for that, on this pool
-        self.waiting: deque[ClientRecord] = deque()
-        self.waiting_login: deque[ClientRecord] = deque()
-        self.cancels_active = 0
+        self.idle: deque[Server] = deque()  # the right end was used last
+        self.used: deque[Server] = deque()
+        self.active: set[Server] = set()
+        self.tested: set[Server] = set()
+        self.logging_in: set[Server] = set()
+        self.being_canceled: set[Server] = set()
+        self.clients: set[Client] = set()  # everybody logged in, or waiting for that, on this pool
+        self.waiting: deque[Client] = deque()
+        self.waiting_login: deque[Client] = deque()
+        self.server_count = 0  # in whatever state
         self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
         self.proven = False  # a server login succeeded since the last failure: `welcome` may be used
         self.paused = False
         self.paused_at = 0.0
         self.failed_at: float | None = None  # of the last connect or login that failed, until one succeeds
-        self.failure = ""
-        self.emptied_at = 0.0
+        self.failure = ""  # what the server said, or why it could not be reached
+        self.failure_sqlstate = ""
 
     def __repr__(self) -> str:
         return f"<Pool {self.database}/{self.user} active={len(self.active)} idle={len(self.idle)} waiting={len(self.waiting)}>"
 
     # --- who is where ----------------------------------------------------------------------------------------------
 
-    def servers(self) -> Iterator[ServerRecord]:
+    def servers(self) -> Iterator[Server]:
         for group in (self.active, self.idle, self.used, self.tested, self.being_canceled, self.logging_in):
             yield from group
-
-    @property
-    def server_count(self) -> int:
-        return (
-            len(self.active)
-            + len(self.idle)
-            + len(self.used)
-            + len(self.tested)
-            + len(self.being_canceled)
-            + len(self.logging_in)
-        )
 
     @property
     def held_count(self) -> int:
@@ -97,7 +90,7 @@ class Pool:
 
     # --- clients -------------------------------------------------------------------------------------------------
 
-    def check_out(self, client: ClientRecord, now: float) -> ServerRecord | None:
+    def check_out(self, client: Client, now: float) -> Server | None:
         """A server for this client, or None: it is in the queue then, and `may_open` says what comes next."""
         client.requested_at = now
         if not self.waiting and not self.paused and self.idle:
@@ -110,7 +103,7 @@ class Pool:
         self.waiting.append(client)
         return None
 
-    def next_waiter(self, server: ServerRecord, now: float) -> ClientRecord | None:
+    def next_waiter(self, server: Server, now: float) -> Client | None:
         """The oldest waiter, to whom this free server now belongs; None when nobody waits or the pool is paused."""
         if not self.waiting or self.paused:
             return None
@@ -120,27 +113,34 @@ class Pool:
         self._assign(server, client, now)
         return client
 
-    def _assign(self, server: ServerRecord, client: ClientRecord, now: float) -> None:
+    def _assign(self, server: Server, client: Client, now: float) -> None:
         server.state = ServerState.ACTIVE
         server.requested_at = now
         self.active.add(server)
         client.state = ClientState.ACTIVE
         self.stats.server_assignment_count += 1
 
-    def forget_client(self, client: ClientRecord) -> None:
+    def forget_client(self, client: Client) -> None:
         """The client is going."""
         self.clients.discard(client)
         self.leave_queue(client)
 
-    def leave_queue(self, client: ClientRecord) -> None:
+    def leave_queue(self, client: Client) -> None:
         queue = {ClientState.WAITING: self.waiting, ClientState.WAITING_LOGIN: self.waiting_login}.get(client.state)
         if queue is not None and client in queue:
             queue.remove(client)
 
     # --- servers -------------------------------------------------------------------------------------------------
 
-    def place(self, server: ServerRecord, state: ServerState) -> None:
+    def open(self, server: Server) -> None:
+        """A new server is being logged in."""
+        self.server_count += 1
+        self.logging_in.add(server)
+
+    def place(self, server: Server, state: ServerState) -> None:
         """Move a server to another shelf (CLOSED: off the book)."""
+        if server.state is ServerState.CLOSED:
+            return
         self._take_off_shelf(server)
         server.state = state
         match state:
@@ -160,9 +160,9 @@ class Pool:
             case ServerState.BEING_CANCELED:
                 self.being_canceled.add(server)
             case ServerState.CLOSED:
-                pass
+                self.server_count -= 1
 
-    def _take_off_shelf(self, server: ServerRecord) -> None:
+    def _take_off_shelf(self, server: Server) -> None:
         match server.state:
             case ServerState.ACTIVE:
                 self.active.discard(server)
@@ -217,11 +217,12 @@ class Pool:
         self.welcome = welcome
         self.proven = True
         self.failed_at = None
-        self.failure = ""
+        self.failure = self.failure_sqlstate = ""
 
-    def login_failed(self, failure: str, now: float) -> None:
+    def login_failed(self, failure: str, sqlstate: str, now: float) -> None:
         self.failed_at = now
         self.failure = failure
+        self.failure_sqlstate = sqlstate
         if not self.active:
             self.proven = False
 

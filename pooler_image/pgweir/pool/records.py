@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 from itertools import count
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pgweir.pool.ledger import Pool
 
 connection_ids = count(1)  # one counter for clients and servers, never reused (SHOW CLIENTS/SERVERS `id`)
 
@@ -44,7 +40,6 @@ class ServerRecord:
         "connected_at",
         "id",
         "in_transaction",
-        "pool",
         "query_open",
         "query_started",
         "released_at",
@@ -54,9 +49,8 @@ class ServerRecord:
         "transaction_started",
     )
 
-    def __init__(self, pool: Pool, now: float) -> None:
+    def __init__(self, now: float) -> None:
         self.id = next(connection_ids)
-        self.pool = pool
         self.state = ServerState.LOGIN
         self.connected_at = now
         self.requested_at = now  # last time it was given to a client
@@ -74,11 +68,10 @@ class ServerRecord:
 class ClientRecord:
     """The bookkeeping part of a client connection. Times are seconds of the monotonic clock."""
 
-    __slots__ = ("connected_at", "id", "notified", "pool", "requested_at", "state", "waiting_since")
+    __slots__ = ("connected_at", "id", "notified", "requested_at", "state", "waiting_since")
 
     def __init__(self, now: float) -> None:
         self.id = next(connection_ids)
-        self.pool: Pool | None = None
         self.state = ClientState.LOGIN
         self.connected_at = now
         self.requested_at = now  # last time it asked for a server

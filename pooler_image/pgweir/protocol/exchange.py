@@ -75,7 +75,7 @@ class Action(Enum):
 class Owed:
     """A reply that concerns prepared statements. (A plain one is just its message type, an int.)"""
 
-    __slots__ = ("action", "kind", "names", "name", "statement")
+    __slots__ = ("action", "kind", "name", "names", "statement")
 
     def __init__(
         self,
@@ -102,6 +102,8 @@ class Exchange:
         "changed_parameters",
         "copy_in",
         "deallocated_all",
+        "errors",
+        "fatal",
         "need",
         "owed",
         "saw_error",
@@ -124,6 +126,8 @@ class Exchange:
         self.tail = b""  # a header, or a small message, that is not complete yet
         self.transactions = 0  # ended since the session last looked
         self.saw_error = False  # the server discards what comes, up to a Sync that was not sent yet
+        self.errors = 0  # ErrorResponses seen
+        self.fatal = False  # one of them said that the server is going
         self.deallocated_all = False
         self.changed_parameters: list[tuple[str, str]] | None = None
 
@@ -248,6 +252,9 @@ class Exchange:
                         pieces.append(self._take_fakes())
                         start = end
             elif kind == ERROR_RESPONSE:
+                self.errors += 1
+                if b"FATAL\0" in data[pos + 5 : pos + 40]:
+                    self.fatal = True
                 self._failed()
             elif kind == PARAMETER_STATUS:
                 if end > size and length <= MAX_HELD:

@@ -1,0 +1,437 @@
+"""One client after its login: its bytes to whichever server it holds, and the queue when it holds none.
+
+`server.data_received` carries the other direction. Most reads are handed on whole; only headers are looked at, and only
+messages that name a prepared statement are rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pgweir.pool.records import ClientState
+from pgweir.protocol import messages, prepared
+from pgweir.protocol.errors import PROTOCOL_VIOLATION, ProtocolError
+from pgweir.protocol.exchange import CLOSE_COMPLETE_MESSAGE, Action, Owed
+from pgweir.protocol.framing import (
+    BIND,
+    CLOSE,
+    COPY_DATA,
+    COPY_DONE,
+    COPY_FAIL,
+    DESCRIBE,
+    EXECUTE,
+    FLUSH,
+    FUNCTION_CALL,
+    HEADER,
+    PARSE,
+    QUERY,
+    SYNC,
+    TERMINATE,
+    unpack_header,
+)
+from pgweir.protocol.prepared import Statement
+from pgweir.protocol.reasons import CloseReason
+from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.wire import Origin, TlsInfo, Wire
+
+if TYPE_CHECKING:
+    from pgweir.session.pooler import Pooler
+    from pgweir.session.server import ServerSession
+
+HELD_LIMIT: Final = 64 * 1024  # bytes kept of a client that has to wait; beyond that it is not read
+MAX_NAME: Final = 64 * 1024  # bytes that the names in a Bind, Describe or Close may take
+
+_IDLE_READY: Final = messages.ready_for_query(b"I")
+
+
+class ClientSession(Holder):
+    """A client connection; its transport's protocol from ReadyForQuery on."""
+
+    __slots__ = (
+        "address",
+        "application_name",
+        "cancel_key",
+        "close_reason",
+        "database",
+        "discard",
+        "held",
+        "login",
+        "origin",
+        "pooler",
+        "reading_paused",
+        "rewrites",
+        "statements",
+        "tls",
+        "user",
+        "wanted",
+    )
+
+    wire: Wire
+
+    def __init__(
+        self,
+        pooler: Pooler,
+        pool: SessionPool,
+        wire: Wire,
+        *,
+        origin: Origin,
+        user: str,
+        tls: TlsInfo | None,
+        now: float,
+    ) -> None:
+        super().__init__(pool, now)
+        self.pooler = pooler
+        self.wire = wire
+        self.origin = origin
+        self.user = user
+        self.database = pool.database
+        self.tls = tls
+        self.application_name = ""
+        self.statements: dict[bytes, Statement] = {}
+        self.cancel_key = b""
+        self.held = bytearray()  # not looked at yet: no server, or a message that must be seen whole
+        self.wanted = 0  # how much `held` must have before it is looked at again
+        self.discard = 0  # bytes to come of a message that nobody wants
+        self.reading_paused = False
+        self.close_reason: CloseReason | None = None
+        self.login: Callable[[], None] | None = None  # completes the login, when it waits for the pool's first server
+        self.policy_changed()
+
+    def policy_changed(self) -> None:
+        """The pool's policy is new to this client."""
+        mode = self.pool.policy.mode
+        self.keeps_server = mode == "session"
+        self.rewrites = mode != "session" and self.pooler.settings.max_prepared_statements > 0
+
+    def __repr__(self) -> str:
+        return f"<ClientSession {self.id} {self.database}/{self.user}@{self.origin} {self.state.value}>"
+
+    # --- bytes from the client -------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self.pool.stats.received += len(data)
+        if self.held:
+            self.held += data
+            if len(self.held) < self.wanted:
+                return
+            if self.server is None and self.state is not ClientState.IDLE:
+                if len(self.held) > HELD_LIMIT:
+                    self.pause_reading()
+                return
+            data = bytes(self.held)
+            self.held.clear()
+            self.wanted = 0
+        server = self.server
+        try:
+            if server is None:
+                if self.state is not ClientState.IDLE:  # waiting, or its server is being prepared
+                    self.held += data
+                    return
+                data = self._without_server(data)
+                if not data:
+                    return
+                server = self.pooler.check_out(self)
+                if server is None:
+                    self.held += data
+                    return
+            self._forward(data, server)
+        except ProtocolError as error:
+            self.disconnect(CloseReason.CLIENT_PROTOCOL_ERROR, error.message, error.sqlstate)
+
+    def granted(self, server: ServerSession) -> None:
+        """A server at last: what was held goes on."""
+        if self.held and len(self.held) >= self.wanted:
+            data = bytes(self.held)
+            self.held.clear()
+            self.wanted = 0
+            try:
+                self._forward(data, server)
+            except ProtocolError as error:
+                self.disconnect(CloseReason.CLIENT_PROTOCOL_ERROR, error.message, error.sqlstate)
+                return
+        self.resume_reading()
+
+    def _without_server(self, data: bytes) -> bytes:
+        """What needs no server is dealt with here; the answer is the rest, which does."""
+        if data[0] == QUERY and len(data) >= 5:
+            return data
+        if self.discard:
+            if self.discard >= len(data):
+                self.discard -= len(data)
+                return b""
+            data = data[self.discard :]
+            self.discard = 0
+        while data:
+            if len(data) < 5:
+                self.held += data
+                return b""
+            kind, length = unpack_header(data)
+            end = length + 1
+            if kind == TERMINATE:
+                self.disconnect(CloseReason.CLIENT_CLOSE)
+                return b""
+            if kind in (COPY_DATA, COPY_DONE, COPY_FAIL) and length >= 4:
+                # SPEC: "COPY Operations": after a failed COPY the backend drops what the frontend still sends.
+                self.discard = max(0, end - len(data))
+            elif kind == SYNC and length == 4:
+                self.wire.write(_IDLE_READY)
+            elif kind == FLUSH and length == 4:
+                pass
+            elif kind == CLOSE and self.rewrites and 6 <= length <= MAX_NAME:
+                if len(data) < end:
+                    self.held += data
+                    self.wanted = end
+                    return b""
+                target, name = prepared.split_target(data[5:end], "broken Close packet")
+                if target != b"S" or not name:
+                    return data
+                self.statements.pop(name, None)
+                self.wire.write(CLOSE_COMPLETE_MESSAGE)
+            else:
+                return data
+            data = data[end:]
+        return b""
+
+    def _forward(self, data: bytes, server: ServerSession) -> None:
+        """Pass bytes on to the server, noting what it will owe.
+
+        PERF: the usual read is one whole Query and costs one header; everything else walks headers.
+        """
+        assert server.wire is not None
+        exchange = server.exchange
+        size = len(data)
+        pos = self.need
+        if not server.query_open:
+            server.query_open = True
+            now = server.query_started = self.pooler.clock()
+            if not server.transaction_started:
+                server.transaction_started = now
+        if pos:
+            if pos >= size:
+                self.need = pos - size
+                server.wire.write(data)
+                if not self.need and exchange.settled:
+                    server.settle_again()
+                return
+            self.need = 0
+        start = 0  # of the span that goes on as it is
+        pieces: list[bytes] | None = None  # what stands before it, when something was rewritten
+        while pos < size:
+            if size - pos < 5:
+                self.held += data[pos:]
+                size = pos
+                break
+            kind, length = unpack_header(data, pos)
+            end = pos + length + 1
+            if length < 4 or length > self.pooler.max_packet_size:
+                raise ProtocolError(f"bad packet header: '{data[pos : pos + 5].hex()}'")
+            if kind == QUERY:
+                if self.pooler.disable_pqexec:
+                    raise ProtocolError("PQexec disallowed", "0A000")
+                exchange.expect(QUERY)
+            elif kind == SYNC or kind == EXECUTE:
+                exchange.expect(kind)
+            elif kind == COPY_DATA:
+                pass
+            elif kind == PARSE or kind == BIND or kind == DESCRIBE or kind == CLOSE:
+                if not self.rewrites:
+                    exchange.expect(kind)
+                else:
+                    rewritten = self._rewrite(kind, data, pos, end, server)
+                    if rewritten is None:  # cut off where it must not be: wait for more
+                        self.held += data[pos:]
+                        self.wanted = self._wanted(kind, end - pos, size - pos)
+                        size = pos
+                        break
+                    if rewritten is not _UNCHANGED:
+                        if pieces is None:
+                            pieces = []
+                        before, resume_at = rewritten
+                        pieces += (data[start:pos], before)
+                        start = resume_at
+            elif kind == FLUSH:
+                exchange.flush()
+            elif kind == COPY_DONE or kind == COPY_FAIL:
+                exchange.expect(COPY_DONE)
+            elif kind == FUNCTION_CALL:
+                exchange.expect(FUNCTION_CALL)
+            elif kind == TERMINATE:
+                self._send(server, pieces, data[start:pos])
+                self.disconnect(CloseReason.CLIENT_CLOSE)
+                return
+            else:
+                raise ProtocolError(f"unknown pkt: '{chr(kind)}'")
+            pos = end
+        if pos > size:
+            self.need = pos - size
+        if start == 0 and size == len(data):
+            exchange.status = 0
+            server.wire.write(data)
+        else:
+            self._send(server, pieces, data[start:size])
+        if exchange.status and exchange.settled and not self.need:
+            server.settle_again()  # everything was answered here: nothing went to the server
+
+    def _send(self, server: ServerSession, pieces: list[bytes] | None, last: bytes) -> None:
+        whole = b"".join([*pieces, last]) if pieces else last
+        if whole:
+            server.exchange.status = 0
+            assert server.wire is not None
+            server.wire.write(whole)
+
+    def _wanted(self, kind: int, message_size: int, have: int) -> int:
+        if kind == BIND:
+            if have > MAX_NAME:
+                raise ProtocolError("broken Bind packet")
+            return have + 1
+        if kind != PARSE and message_size > MAX_NAME:
+            raise ProtocolError("broken Describe packet" if kind == DESCRIBE else "broken Close packet")
+        return message_size
+
+    # --- prepared statements -----------------------------------------------------------------------------------------
+
+    def _rewrite(self, kind: int, data: bytes, pos: int, end: int, server: ServerSession) -> _Rewritten | None:
+        """What replaces the message at `pos`, and where unchanged bytes go on; `_UNCHANGED`; None: more is needed.
+
+        Only messages that name a statement change. SPEC: PgBouncer's max_prepared_statements.
+        """
+        body = pos + 5
+        stats = self.pool.stats
+        if kind == BIND:
+            ends = prepared.bind_names_end(data, body)
+            if ends is None:
+                if end <= len(data):
+                    raise ProtocolError("broken Bind packet")
+                return None
+            portal_end, statement_end = ends
+            if statement_end == portal_end + 1:
+                server.exchange.expect(BIND)
+                return _UNCHANGED
+            stats.bind_count += 1
+            name = data[portal_end + 1 : statement_end]
+            statement = self.statements.get(name)
+            if statement is None:  # the server knows best what to say about that
+                server.exchange.expect(BIND)
+                return _UNCHANGED
+            before = self._ensure_prepared(statement, server)
+            server.exchange.expect(BIND)
+            length = end - pos - 1 - len(name) + len(statement.name)
+            return before + HEADER.pack(BIND, length) + data[body : portal_end + 1] + statement.name, statement_end
+        if end > len(data):
+            if kind == PARSE and body < len(data) and data[body] == 0:
+                server.exchange.expect(PARSE)
+                return _UNCHANGED
+            return None
+        if kind == PARSE:
+            return self._rewrite_parse(data[body:end], end, server)
+        target, name = prepared.split_target(
+            data[body:end], "broken Describe packet" if kind == DESCRIBE else "broken Close packet"
+        )
+        if target != b"S" or not name or name not in self.statements:
+            server.exchange.expect(kind)
+            return _UNCHANGED
+        statement = self.statements[name]
+        if kind == DESCRIBE:
+            before = self._ensure_prepared(statement, server)
+            server.exchange.expect(DESCRIBE)
+            return before + statement.describe_message(), end
+        del self.statements[name]
+        reply = server.exchange.expect_special(Owed(CLOSE, Action.FAKE, statement, self.statements, name))
+        if reply:
+            self.wire.write(reply)
+        return b"", end
+
+    def _rewrite_parse(self, body: bytes, end: int, server: ServerSession) -> _Rewritten:
+        name, rest = prepared.split_parse(body)
+        exchange = server.exchange
+        if not name:
+            exchange.expect(PARSE)
+            return _UNCHANGED
+        stats = self.pool.stats
+        stats.client_parse_count += 1
+        known = self.statements.get(name)
+        if known is not None:
+            # The name is taken: prepare the taken one once more, so that PostgreSQL itself says so (42P05).
+            before = self._ensure_prepared(known, server)
+            exchange.expect(PARSE)
+            return before + known.parse_message(), end
+        statement = self.pooler.statements.intern(rest)
+        self.statements[name] = statement
+        if exchange.statements.touch(statement):
+            reply = exchange.expect_special(Owed(PARSE, Action.FAKE, statement, self.statements, name))
+            if reply:
+                self.wire.write(reply)
+            return b"", end
+        exchange.expect_special(Owed(PARSE, Action.FORWARD, statement, self.statements, name))
+        return statement.parse_message() + self._note_prepared(statement, server), end
+
+    def _ensure_prepared(self, statement: Statement, server: ServerSession) -> bytes:
+        """What must be said to the server first, so that it has the statement."""
+        if server.exchange.statements.touch(statement):
+            return b""
+        server.exchange.expect_special(Owed(PARSE, Action.SKIP, statement))
+        return statement.parse_message() + self._note_prepared(statement, server)
+
+    def _note_prepared(self, statement: Statement, server: ServerSession) -> bytes:
+        """Remember it, and close what falls off the end of the list."""
+        exchange = server.exchange
+        if exchange.saw_error:  # the server discards all this, up to the next Sync
+            return b""
+        self.pool.stats.server_parse_count += 1
+        evictions = b""
+        for evicted in exchange.statements.add(statement, self.pooler.settings.max_prepared_statements):
+            exchange.expect_special(Owed(CLOSE, Action.SKIP, evicted))
+            evictions += evicted.close_message()
+        return evictions
+
+    def forget_statements(self) -> None:
+        self.statements.clear()
+
+    # --- flow control ------------------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and not self.wire.is_closing():
+            self.reading_paused = True
+            self.wire.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and not self.wire.is_closing():
+            self.reading_paused = False
+            self.wire.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not take more: its server must not be read."""
+        self.write_paused = True
+        if self.server is not None:
+            self.server.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.server is not None:
+            self.server.resume_reading()
+
+    # --- the end -------------------------------------------------------------------------------------------------------
+
+    def disconnect(self, reason: CloseReason, message: str | None = None, sqlstate: str = PROTOCOL_VIOLATION) -> None:
+        """Say goodbye (with an error, when there is something to say) and go."""
+        if self.close_reason is not None:
+            return
+        self.close_reason = reason
+        if message is not None:
+            self.pooler.log_pooler_error(self, message)
+            self.wire.write(messages.error_response("FATAL", sqlstate, message))
+        self.wire.close()
+        self.pooler.client_gone(self, reason, message)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.close_reason is None:
+            self.close_reason = CloseReason.CLIENT_GONE
+            self.pooler.client_gone(self, CloseReason.CLIENT_GONE, None)
+
+
+_Rewritten = tuple[bytes, int]
+_UNCHANGED: Final[_Rewritten] = (b"", -1)

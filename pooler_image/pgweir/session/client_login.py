@@ -1,0 +1,448 @@
+"""A client from its first byte to ReadyForQuery: TLS, startup, proof, limits, and the wait for the pool's first server.
+
+The steps stand in the order in which they happen. Whatever goes wrong ends in `_refuse`, with what the client is told and what
+only the log may know. Before the login nothing is unbounded: sizes by the readers, time by `client_login_timeout`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pgweir.config import CONSOLE_DATABASE
+from pgweir.hba import ident_allows, match_hba
+from pgweir.pool.records import ClientState
+from pgweir.protocol import messages
+from pgweir.protocol.auth.auth_query import AuthQueryOutcome, Found, LookupFailed
+from pgweir.protocol.auth.client_auth import ClientAuthentication, ClientAuthMethod, Continue, Succeeded
+from pgweir.protocol.errors import (
+    ClientError,
+    ProtocolError,
+    client_error,
+    database_disabled,
+    no_such_database,
+)
+from pgweir.protocol.reader import MessageReader
+from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.startup import (
+    CancelRequest,
+    DirectTls,
+    GssEncRequest,
+    SslRequest,
+    Startup,
+    StartupPlan,
+    StartupReader,
+    application_name_with_host,
+    negotiate,
+    split_parameters,
+)
+from pgweir.session.client import HELD_LIMIT, ClientSession
+from pgweir.session.database import Database
+from pgweir.session.wire import Origin, TlsInfo, Wire
+
+if TYPE_CHECKING:
+    from pgweir.session.pooler import Pooler
+
+log = logging.getLogger(__name__)
+
+CONSOLE_USER: Final = "pgbouncer"
+# How HBA and auth_type name a method, and what the exchange is then.
+_EXCHANGES: Final[dict[str, ClientAuthMethod]] = {
+    "trust": "trust",
+    "any": "any",
+    "plain": "plain",
+    "password": "plain",
+    "md5": "md5",
+    "scram-sha-256": "scram-sha-256",
+}
+
+
+class ClientLogin:
+    """One login; its transport's protocol until the client is in."""
+
+    def __init__(self, pooler: Pooler, wire: Wire, origin: Origin, now: float) -> None:
+        self.pooler = pooler
+        self.wire = wire
+        self.origin = origin
+        self.started_at = now
+        self.tls: TlsInfo | None = None
+        self.user = ""
+        self.database_name = ""
+        self._startup_reader = StartupReader()
+        self._reader = MessageReader()
+        self._receive: Callable[[bytes], None] = self._receive_startup
+        self._plan: StartupPlan | None = None
+        self._database: Database | None = None
+        self._authentication: ClientAuthentication | None = None
+        self._secret: str | None = None
+        self._client: ClientSession | None = None
+        self._over = False
+
+    def __repr__(self) -> str:
+        return f"<ClientLogin {self.name()}>"
+
+    def name(self) -> str:
+        return f"C: {self.database_name or '(nodb)'}/{self.user or '(nouser)'}@{self.origin}"
+
+    # --- the transport's side ---------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        try:
+            self._receive(data)
+        except ClientError as error:
+            self._refuse(error)
+        except ProtocolError as error:
+            self._refuse(ClientError(error.sqlstate, error.message, stage="startup"))
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._client is not None:
+            self._client.connection_lost(exc)
+        self._end()
+
+    def is_overdue(self, now: float) -> bool:
+        limit = self.pooler.settings.client_login_timeout
+        return limit > 0 and now - self.started_at > limit
+
+    def time_out(self) -> None:
+        self._refuse(client_error("client_login_timeout", stage="startup"), CloseReason.CLIENT_LOGIN_TIMEOUT)
+
+    # --- TLS, cancel, startup ---------------------------------------------------------------------------------------
+
+    def _receive_startup(self, data: bytes) -> None:
+        event = self._startup_reader.feed(data)
+        match event:
+            case None:
+                return
+            case DirectTls(rest):
+                if self.tls is not None or not self._tls_offered():
+                    self._end()
+                    self.wire.close()
+                    return
+                self._upgrade(rest)
+            case SslRequest(rest) if self._tls_offered() and self.tls is None:
+                if rest:
+                    raise client_error("received unencrypted data after SSL request", stage="tls")
+                self.wire.pause_reading()  # nothing may be read before the handshake owns the socket
+                self.wire.write(b"S")
+                self._upgrade(b"")
+            case SslRequest(rest):
+                if self.tls is not None:
+                    raise client_error("SSL request inside TLS", stage="tls")
+                self._decline(rest)
+            case GssEncRequest(rest):
+                if rest:
+                    raise client_error("received unencrypted data after GSSAPI encryption request", stage="tls")
+                self._decline(rest)
+            case CancelRequest(pid_key=key):
+                self._over = True
+                self.pooler.logins.discard(self)
+                self.pooler.cancel(key, self.wire.close)
+            case Startup():
+                self._begin(event)
+
+    def _tls_offered(self) -> bool:
+        return not self.origin.is_unix and self.pooler.edge.client_tls_available()
+
+    def _decline(self, rest: bytes) -> None:
+        self.wire.write(b"N")
+        self._startup_reader = StartupReader()
+        if rest:
+            self._receive_startup(rest)
+
+    def _upgrade(self, first_bytes: bytes) -> None:
+        self._receive = self._receive_nothing
+        self.pooler.edge.start_client_tls(self, first_bytes)
+
+    def _receive_nothing(self, data: bytes) -> None:
+        raise client_error("received unencrypted data after SSL request", stage="tls")
+
+    def tls_started(self, wire: Wire, info: TlsInfo) -> None:
+        """The handshake is done: start again, inside."""
+        self.wire = wire
+        self.tls = info
+        self._startup_reader = StartupReader()
+        self._receive = self._receive_startup
+
+    def tls_failed(self, message: str) -> None:
+        """The handshake failed; the edge has closed the connection."""
+        if not self._over:
+            log.info("%s TLS handshake failed: %s", self.name(), message)
+            self._count_failure("tls")
+        self._end()
+
+    # --- who is it, and what proof is asked -------------------------------------------------------------------------
+
+    def _begin(self, startup: Startup) -> None:
+        pooler = self.pooler
+        settings = pooler.settings
+        plan = split_parameters(
+            startup,
+            pooler.tracker.names,
+            settings.ignore_startup_parameters,
+            "ignore" if settings.startup_parameters == "ignore" else "reject",
+        )
+        self._plan = plan
+        self.user, self.database_name = plan.user, plan.database
+        self._receive = self._receive_proof
+        if plan.replication:
+            raise client_error("replication connections are not supported", stage="startup")
+        is_console = plan.database == CONSOLE_DATABASE
+        if not is_console and pooler.client_count() > settings.max_client_conn:
+            raise client_error("no more connections allowed (max_client_conn)", stage="limits")
+        if not is_console and not pooler.accepting:
+            raise client_error("pooler is shutting down", stage="limits")
+        if self.tls is None and not self.origin.is_unix and settings.client_tls_sslmode in _TLS_REQUIRED:
+            raise client_error("SSL required", stage="tls")
+        negotiation = negotiate(startup)
+        if negotiation:
+            self.wire.write(negotiation)
+        if startup.rest:
+            self._reader.feed(startup.rest)
+        if is_console:
+            self._begin_console()
+            return
+        self._database = pooler.database(plan.database)
+        self._authenticate(self._method())
+
+    def _begin_console(self) -> None:
+        if self.origin.is_own_uid and self.user == CONSOLE_USER:
+            self._open_console(admin=True)
+            return
+        settings = self.pooler.settings
+        if self.user not in settings.admin_users and self.user not in settings.stats_users:
+            raise client_error("not allowed", stage="console")
+        self._authenticate(self._method())
+
+    def _method(self) -> str:
+        """auth_type, or what the first HBA line that fits says."""
+        pooler = self.pooler
+        method = pooler.settings.auth_type
+        ident_map = None
+        if method == "hba":
+            rule = match_hba(
+                pooler.config.hba,
+                transport="unix" if self.origin.is_unix else "tcp",
+                tls=self.tls is not None,
+                address=self.origin.address,
+                database=self.database_name,
+                user=self.user,
+                replication=False,
+            )
+            if rule is None:
+                raise client_error("no authentication method is found", stage="hba")
+            method, ident_map = rule.method, rule.map
+        if method == "reject":
+            raise client_error("login rejected", stage="hba")
+        if method == "peer":
+            system_user = self.origin.peer_user
+            if system_user is None or not self._ident_allows(ident_map, system_user):
+                raise client_error("unix socket login rejected", stage="hba")
+            return "any"
+        if method == "cert":
+            name = self.tls.common_name if self.tls is not None else None
+            if name is None or not self._ident_allows(ident_map, name):
+                raise client_error("certificate authentication failed", stage="hba")
+            return "any"
+        return method
+
+    def _ident_allows(self, ident_map: str | None, system_user: str) -> bool:
+        if ident_map is None:
+            return system_user == self.user
+        return ident_allows(self.pooler.config.ident, ident_map, system_user=system_user, user=self.user)
+
+    def _authenticate(self, method: str) -> None:
+        pooler = self.pooler
+        exchange = _EXCHANGES.get(method)
+        if exchange is None:
+            raise client_error("bouncer config error", stage="hba")
+        self._secret = pooler.config.userlist.get(self.user)
+        database = self._database
+        if not self._secret and exchange != "any" and database is not None and pooler.config.auth_user(database.name):
+            pooler.lookups.ask(database, self.user, lambda outcome: self._looked_up(outcome, exchange))
+            return
+        self._prove(exchange)
+
+    def _looked_up(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
+        if self._over:
+            return
+        try:
+            if isinstance(outcome, LookupFailed):
+                log.warning("%s error in auth_query: %s", self.name(), outcome.message)
+                raise client_error("bouncer config error", stage="auth_query")
+            if isinstance(outcome, Found):
+                self._secret = outcome.secret
+            self._prove(exchange)
+        except ClientError as error:
+            self._refuse(error)
+
+    def _prove(self, exchange: ClientAuthMethod) -> None:
+        pooler = self.pooler
+        self._authentication = ClientAuthentication(
+            exchange,
+            user=self.user,
+            secret=self._secret,
+            random=pooler.edge.random,
+            mock_key=pooler.mock_key,
+            scram_iterations=pooler.settings.scram_iterations,
+            verifier_cache=pooler.scram_cache,
+        )
+        request = self._authentication.start()
+        if not request:
+            self._proved(Succeeded())
+            return
+        self.wire.write(request)
+        self._receive_proof(b"")  # what came behind the startup packet
+
+    def _receive_proof(self, data: bytes) -> None:
+        for type_, body in self._reader.feed(data):
+            if type_ == messages.F.TERMINATE:
+                self._end()
+                self.wire.close()
+                return
+            if self._authentication is None:
+                raise client_error("client password pkt before startup packet", stage="password")
+            answer = self._authentication.receive(type_, body)
+            if isinstance(answer, Continue):
+                self.wire.write(answer.data)
+                continue
+            if answer.data:
+                self.wire.write(answer.data)
+            self._proved(answer)
+            return
+
+    # --- in: limits, pool, greeting ---------------------------------------------------------------------------------
+
+    def _proved(self, proof: Succeeded) -> None:
+        self._receive = self._receive_early
+        if self.database_name == CONSOLE_DATABASE:
+            self._open_console(admin=self.user in self.pooler.settings.admin_users)
+            return
+        pooler = self.pooler
+        database = self._database
+        if database is None:
+            raise no_such_database(self.database_name)
+        if database.disabled:
+            raise database_disabled(database.name)
+        if pooler.settings.auth_type == "any" and database.settings.user is None:
+            raise client_error("bouncer config error", stage="limits")
+        self._check_client_limits(database)
+        pool = pooler.pool(database, database.pool_user(self.user))
+        if database.settings.user is None:
+            # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
+            pooler.set_credentials(pool, proof.password or self._secret or None, proof.scram_keys)
+        now = pooler.clock()
+        client = ClientSession(pooler, pool, self.wire, origin=self.origin, user=self.user, tls=self.tls, now=now)
+        client.connected_at = self.started_at
+        self._client = client
+        self.pooler.logins.discard(self)
+        pooler.client_logged_in(client)
+        if pool.welcome is not None and (pool.proven or pool.paused):
+            client.state = ClientState.IDLE
+            self._welcome()
+            return
+        client.state = ClientState.WAITING_LOGIN
+        client.waiting_since = now
+        client.login = self._welcome
+        pool.waiting_login.append(client)
+        pooler.wake(pool)
+
+    def _check_client_limits(self, database: Database) -> None:
+        config, clients = self.pooler.config, self.pooler.clients
+        limit = config.max_db_client_connections(database.name)
+        if limit and sum(c.database == database.name for c in clients) >= limit:
+            raise client_error("client connections exceeded (max_db_client_connections)", stage="limits")
+        limit = config.max_user_client_connections(self.user)
+        if limit and sum(c.user == self.user for c in clients) >= limit:
+            raise client_error("client connections exceeded (max_user_client_connections)", stage="limits")
+
+    def _receive_early(self, data: bytes) -> None:
+        """The client is in, but has not been greeted: what it sends is kept."""
+        self._reader.feed(data)
+        if len(self._reader.rest) > HELD_LIMIT and self._client is not None:
+            self._client.pause_reading()
+
+    def _welcome(self) -> None:
+        """Everything up to ReadyForQuery in one write; from here on the session has the wire."""
+        client, plan, pooler = self._client, self._plan, self.pooler
+        assert client is not None
+        assert plan is not None
+        pool = client.pool
+        assert pool.welcome is not None
+        self._over = True
+        tracker = pooler.tracker
+        requested = dict(plan.variables)
+        if pooler.settings.application_name_add_host:
+            requested["application_name"] = application_name_with_host(plan.application_name, str(self.origin))
+        defaults = tracker.values(pool.welcome)
+        client.values = tracker.filled(tracker.values(requested), defaults)
+        client.application_name = requested.get("application_name", "")
+        tracked = dict(tracker.items(client.values))
+        spelled = {name.lower(): value for name, value in tracked.items()}
+        parts = [messages.authentication_ok()]
+        for name, value in pool.welcome.items():
+            parts.append(messages.parameter_status(name, spelled.get(name.lower(), value)))
+        key = pooler.new_cancel_key(client)
+        parts.append(messages.backend_key_data(int.from_bytes(key[:4], "big"), key[4:]))
+        if pooler.settings.login_notify_message:
+            parts.append(messages.notice_response("NOTICE", "00000", pooler.settings.login_notify_message))
+        parts.append(messages.ready_for_query(b"I"))
+        client.requested_at = pooler.clock()
+        pooler.edge.set_protocol(self.wire, client)
+        self.wire.write(b"".join(parts))
+        if pooler.settings.log_connections:
+            tls = str(self.tls) if self.tls else "no"
+            log.info("C-%d: login attempt: db=%s user=%s tls=%s", client.id, client.database, client.user, tls)
+        rest = self._reader.rest
+        client.resume_reading()
+        if rest:
+            client.data_received(rest)
+
+    def _open_console(self, *, admin: bool) -> None:
+        self._over = True
+        self.pooler.logins.discard(self)
+        if self.pooler.open_console is None:
+            raise client_error("not allowed", stage="console")
+        console = self.pooler.open_console(self, self.wire, admin)
+        self.pooler.edge.set_protocol(self.wire, console)
+
+    @property
+    def rest(self) -> bytes:
+        """What the client sent behind its proof (the console takes it over)."""
+        return self._reader.rest
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: ClientError, reason: CloseReason = CloseReason.CLIENT_REFUSED) -> None:
+        if self._client is not None:
+            self._client.disconnect(reason, error.message, error.sqlstate)
+            self._end()
+            return
+        stage = error.stage or "startup"
+        self._count_failure(stage)
+        if self.pooler.settings.log_pooler_errors:
+            log.warning("%s closing because: %s (stage=%s)", self.name(), error.reason, stage)
+        self.wire.write(messages.fatal(error))
+        self.wire.close()
+        self.pooler.closed_counts[reason] = self.pooler.closed_counts.get(reason, 0) + 1
+        self._end()
+
+    def _count_failure(self, stage: str) -> None:
+        counts = self.pooler.auth_failures
+        counts[stage] = counts.get(stage, 0) + 1
+
+    def _end(self) -> None:
+        self._over = True
+        self.pooler.logins.discard(self)
+
+
+_TLS_REQUIRED: Final = ("require", "verify-ca", "verify-full")

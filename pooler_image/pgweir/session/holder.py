@@ -1,0 +1,56 @@
+"""Whoever can hold a server: a client (`client`), or a look-up of our own (`lookup`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from pgweir.pool.ledger import Pool
+from pgweir.pool.records import ClientRecord
+from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.variables import Values
+
+if TYPE_CHECKING:
+    from pgweir.session.server import ServerSession
+
+
+SessionPool: TypeAlias = "Pool[ServerSession, Holder]"
+
+
+class Writer(Protocol):
+    """Where a holder's replies go."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+
+class Holder(ClientRecord):
+    """What `server` and `pooler` know of whoever holds a server."""
+
+    __slots__ = ("keeps_server", "linking", "need", "pool", "server", "values", "wire", "write_paused")
+
+    pool: SessionPool
+    wire: Writer
+
+    def __init__(self, pool: SessionPool, now: float) -> None:
+        super().__init__(now)
+        self.pool = pool
+        self.server: ServerSession | None = None
+        self.linking: ServerSession | None = None  # ours already, but its variables are still being set
+        self.values: Values | None = None  # None: any server will do as it is
+        self.keeps_server = False  # beyond the transaction (session mode)
+        self.need = 0  # bytes to come of a message that is being passed on
+        self.write_paused = False  # its replies are not taken; a server it holds must not be read
+
+    def granted(self, server: ServerSession) -> None:
+        """The server is linked and ready for use."""
+        raise NotImplementedError
+
+    def disconnect(self, reason: CloseReason, message: str | None = None, sqlstate: str = "08P01") -> None:
+        """Say goodbye (with an error, when there is something to say) and go."""
+        raise NotImplementedError
+
+    def forget_statements(self) -> None:
+        """DEALLOCATE ALL or DISCARD ALL went through."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...

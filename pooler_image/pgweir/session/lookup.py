@@ -1,0 +1,123 @@
+"""auth_query: a user's stored secret, asked of PostgreSQL on a pool of `auth_user`.
+
+A look-up holds a server like a client does, for one query. None of a client's variables reach that connection. Those who ask
+for the same user at the same time share one query; nothing is kept afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pgweir.pool.records import ClientState
+from pgweir.protocol import framing
+from pgweir.protocol.auth.auth_query import (
+    AuthQueryOutcome,
+    AuthQueryResult,
+    LookupFailed,
+    auth_query_messages,
+)
+from pgweir.protocol.errors import ProtocolError
+from pgweir.protocol.reader import MessageReader
+from pgweir.protocol.reasons import CloseReason
+from pgweir.session.database import Database
+from pgweir.session.holder import Holder, SessionPool
+
+if TYPE_CHECKING:
+    from pgweir.session.pooler import Pooler
+    from pgweir.session.server import ServerSession
+
+Answer = Callable[[AuthQueryOutcome], None]
+
+
+class Lookups:
+    """All look-ups under way, and how the last one ended."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self._pooler = pooler
+        self._running: dict[tuple[str, str], list[Answer]] = {}
+        self.last_ok: bool | None = None
+        self.last_error: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def ask(self, database: Database, user: str, answer: Answer) -> None:
+        """Call `answer` with what auth_query says about this user, for logins to this database."""
+        key = (database.name, user)
+        waiting = self._running.get(key)
+        if waiting is not None:
+            waiting.append(answer)
+            return
+        config = self._pooler.config
+        auth_user = config.auth_user(database.name)
+        target = self._pooler.database(config.auth_dbname(database.name))
+        if auth_user is None or target is None or target.disabled:
+            answer(LookupFailed("auth_query cannot run: its database is not configured or disabled"))
+            return
+        self._running[key] = [answer]
+        pool = self._pooler.pool(target, target.pool_user(auth_user))
+        lookup = Lookup(self._pooler, pool, config.auth_query(database.name), user, lambda o: self._done(key, o))
+        lookup.start()
+
+    def _done(self, key: tuple[str, str], outcome: AuthQueryOutcome) -> None:
+        failed = isinstance(outcome, LookupFailed)
+        self.last_ok = not failed
+        self.last_error = outcome.message if isinstance(outcome, LookupFailed) else None
+        for answer in self._running.pop(key, ()):
+            answer(outcome)
+
+
+class Lookup(Holder):
+    """One query for one user."""
+
+    __slots__ = ("_done", "_pooler", "_query", "_reader", "_result", "_user")
+
+    def __init__(self, pooler: Pooler, pool: SessionPool, query: str, user: str, done: Answer) -> None:
+        super().__init__(pool, pooler.clock())
+        self._pooler = pooler
+        self._query = query
+        self._user = user
+        self._done: Answer | None = done
+        self._reader = MessageReader()
+        self._result = AuthQueryResult()
+        self.wire = self  # the server's bytes come to `write`
+        self.state = ClientState.IDLE
+
+    def start(self) -> None:
+        self.pool.clients.add(self)
+        server = self._pooler.check_out(self)
+        if server is not None:
+            self.granted(server)
+
+    def granted(self, server: ServerSession) -> None:
+        assert server.wire is not None
+        server.query_open = True
+        server.query_started = server.transaction_started = self._pooler.clock()
+        for kind in (framing.PARSE, framing.BIND, framing.DESCRIBE, framing.EXECUTE, framing.SYNC):
+            server.exchange.expect(kind)
+        server.exchange.status = 0
+        server.wire.write(auth_query_messages(self._query, self._user))
+
+    def write(self, data: bytes) -> None:
+        """What PostgreSQL answers."""
+        try:
+            for type_, body in self._reader.feed(data):
+                outcome = self._result.receive(type_, body)
+                if outcome is not None:
+                    # The server settles (and is released) right after this write: tell when that is done.
+                    self._finish(outcome)
+                    return
+        except ProtocolError as error:
+            self._finish(LookupFailed(error.message, error.sqlstate))
+
+    def disconnect(self, reason: CloseReason, message: str | None = None, sqlstate: str = "08P01") -> None:
+        """No server could be had, or it was lost."""
+        self.pool.leave_queue(self)
+        self._finish(LookupFailed(message or reason.text, sqlstate))
+
+    def _finish(self, outcome: AuthQueryOutcome) -> None:
+        self.pool.clients.discard(self)
+        done, self._done = self._done, None
+        if done is not None:
+            done(outcome)

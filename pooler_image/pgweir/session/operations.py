@@ -1,0 +1,229 @@
+"""What an administrator does to a running pooler: PAUSE, RESUME, KILL, RECONNECT, DISABLE, RELOAD's live part, SHUTDOWN.
+
+The console, the control endpoint and signals are three doors to these. Nothing here waits: whoever has to (PAUSE answers when
+no server is held) hangs a callback on `when_paused` and the like.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from pgweir.config import Config
+from pgweir.pool.records import ClientState
+from pgweir.protocol.errors import ADMIN_SHUTDOWN, DATABASE_DROPPED
+from pgweir.protocol.reasons import CloseReason
+from pgweir.session.client import ClientSession
+from pgweir.session.database import Database
+from pgweir.session.holder import SessionPool
+from pgweir.session.pooler import Pooler
+from pgweir.settings import DatabaseSettings
+
+log = logging.getLogger(__name__)
+
+
+class OperationError(Exception):
+    """The command makes no sense now; the message is PgBouncer's and goes to the console as it is."""
+
+
+class Operations:
+    """Verbs on a running pooler."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self.pooler = pooler
+        self.draining = False
+
+    # --- PAUSE and RESUME ----------------------------------------------------------------------------------------------
+
+    def pause(self, name: str | None = None) -> None:
+        """Stop assigning servers: everywhere, or in one database. Servers go as they become free."""
+        pooler = self.pooler
+        if name is None:
+            if pooler.paused:
+                raise OperationError("already suspended/paused")
+            pooler.paused = True
+        else:
+            self._database(name).paused = True
+        now = pooler.clock()
+        for pool in self._pools(name):
+            pool.pause(now)
+            pooler.close_unused(pool, CloseReason.PAUSED)
+
+    def resume(self, name: str | None = None) -> None:
+        """Assign again; everybody who was held goes on, in the order of their arrival."""
+        pooler = self.pooler
+        if name is None:
+            if not pooler.paused:
+                raise OperationError("pooler is not paused/suspended")
+            pooler.paused = False
+            for database in pooler.databases.values():
+                database.paused = False
+        else:
+            database = self._database(name)
+            if not database.paused:
+                raise OperationError(f"database {name} is not paused")
+            database.paused = False
+        now = pooler.clock()
+        for pool in self._pools(name):
+            pool.resume(now)
+            pooler.greet_waiting_logins(pool)
+            pooler.wake(pool)
+        self._tell_waiters()
+
+    def held_servers(self, name: str | None = None) -> int:
+        """Servers that exist at all: a pause is complete when this is 0."""
+        return sum(pool.server_count for pool in self._pools(name))
+
+    def when_paused(self, name: str | None, done: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `done(True)` once no server is held, `done(False)` if the pause ends before that. Answers how to give up."""
+
+        def check() -> None:
+            if not self._is_paused(name):
+                stop()
+                done(False)
+            elif self.held_servers(name) == 0:
+                stop()
+                done(True)
+
+        def stop() -> None:
+            if check in self.pooler.on_server_gone:
+                self.pooler.on_server_gone.remove(check)
+
+        self.pooler.on_server_gone.append(check)
+        check()
+        return stop
+
+    def _is_paused(self, name: str | None) -> bool:
+        if name is None:
+            return self.pooler.paused
+        database = self.pooler.databases.get(name)
+        return database is not None and database.paused
+
+    def _tell_waiters(self) -> None:
+        for waiting in list(self.pooler.on_server_gone):
+            waiting()
+
+    # --- KILL, RECONNECT, DISABLE ----------------------------------------------------------------------------------------
+
+    def kill(self, name: str | None = None) -> None:
+        """Drop clients and servers at once, and leave the database(s) paused."""
+        now = self.pooler.clock()
+        for database in [self._database(name)] if name else list(self.pooler.databases.values()):
+            database.paused = True
+        for pool in self._pools(name):
+            pool.pause(now)
+            self._drop_all(pool, CloseReason.ADMIN_KILLED, ADMIN_SHUTDOWN)
+
+    def kill_client(self, client_id: int) -> None:
+        for client in list(self.pooler.clients):
+            if client.id == client_id:
+                client.disconnect(CloseReason.ADMIN_KILLED, CloseReason.ADMIN_KILLED.text, ADMIN_SHUTDOWN)
+                return
+        raise OperationError(f"no such client: {client_id}")
+
+    def reconnect(self, name: str | None = None) -> None:
+        """Every server connection of today is closed as soon as it is free."""
+        for pool in self._pools(name):
+            for server in list(pool.servers()):
+                server.close_needed = True
+            self.pooler.close_unused(pool, CloseReason.CLOSE_NEEDED)
+            self.pooler.wake(pool)
+
+    def when_reconnected(self, name: str | None, done: Callable[[], None]) -> Callable[[], None]:
+        """WAIT_CLOSE: call `done` once no server is marked any more. Answers how to give up."""
+
+        def check() -> None:
+            if not any(server.close_needed for pool in self._pools(name) for server in pool.servers()):
+                stop()
+                done()
+
+        def stop() -> None:
+            if check in self.pooler.on_server_gone:
+                self.pooler.on_server_gone.remove(check)
+
+        self.pooler.on_server_gone.append(check)
+        check()
+        return stop
+
+    def disable(self, name: str) -> None:
+        self._database(name).disabled = True
+
+    def enable(self, name: str) -> None:
+        self._database(name).disabled = False
+
+    # --- RELOAD ----------------------------------------------------------------------------------------------------------
+
+    def apply(self, config: Config) -> None:
+        """Take a configuration that has been found good. Connections stay, but for databases that are gone or moved."""
+        pooler = self.pooler
+        old = pooler.config
+        server_tls_changed = old.tls_identity("server") != config.tls_identity("server")
+        pooler.apply_settings(config)
+        for name, database in list(pooler.databases.items()):
+            settings = config.database(name)
+            if settings is None:
+                self._remove(database)
+                continue
+            moved = server_tls_changed or _moved(database.settings, settings)
+            database.settings = settings
+            database.is_auto = name not in config.databases
+            if moved:
+                self.reconnect(name)
+        for pool in list(pooler.pools.values()):
+            # The user's secret may be another one now; a server that refused the old one may be tried at once.
+            pool.failed_at = None
+            pooler.wake(pool)
+
+    def _remove(self, database: Database) -> None:
+        for key, pool in list(self.pooler.pools.items()):
+            if pool.database == database.name:
+                self._drop_all(pool, CloseReason.DATABASE_REMOVED, DATABASE_DROPPED)
+                del self.pooler.pools[key]
+        self.pooler.databases.pop(database.name, None)
+
+    # --- SHUTDOWN ----------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Refuse new logins, and let each client go at the end of its transaction (57P01); session clients stay."""
+        self.draining = True
+        self.pooler.accepting = False
+        self.release_idle_clients()
+
+    def release_idle_clients(self) -> None:
+        """Say goodbye to clients of transaction pools that are between transactions and have asked for nothing."""
+        for client in list(self.pooler.clients):
+            if not client.keeps_server and client.state is ClientState.IDLE and not client.held:
+                client.disconnect(CloseReason.POOLER_SHUTDOWN, CloseReason.POOLER_SHUTDOWN.text, ADMIN_SHUTDOWN)
+
+    def holders(self) -> list[ClientSession]:
+        """Clients that hold a server, the longest transaction first: those that a pause waits for."""
+        found = [server.client for server in self.pooler.servers() if isinstance(server.client, ClientSession)]
+        return sorted(found, key=lambda client: client.server.transaction_started if client.server else 0.0)
+
+    # --- helpers -----------------------------------------------------------------------------------------------------------
+
+    def _drop_all(self, pool: SessionPool, reason: CloseReason, sqlstate: str) -> None:
+        for holder in [*pool.clients, *pool.waiting, *pool.waiting_login]:
+            holder.disconnect(reason, reason.text, sqlstate)
+        for server in list(pool.servers()):
+            self.pooler.drop_server(server, reason)
+
+    def _database(self, name: str) -> Database:
+        database = self.pooler.database(name)
+        if database is None:
+            raise OperationError(f"no such database: {name}")
+        return database
+
+    def _pools(self, name: str | None) -> list[SessionPool]:
+        return [pool for pool in self.pooler.pools.values() if name is None or pool.database == name]
+
+
+def _moved(old: DatabaseSettings, new: DatabaseSettings) -> bool:
+    """The server connections of today lead elsewhere, or were prepared otherwise, than the next ones will."""
+    return (old.host, old.port, old.dbname, old.user, old.connect_query) != (
+        new.host,
+        new.port,
+        new.dbname,
+        new.user,
+        new.connect_query,
+    )

@@ -1,0 +1,602 @@
+"""The two sides joined: who gets which server, when one is opened, what becomes of one that is free.
+
+`Pooler` owns everything that lives while the process serves: databases, pools, clients. It decides with the ledgers of `pool`
+and acts through the `Edge`. Operators' verbs (PAUSE, RELOAD, SHUTDOWN, …) are in `operations`, logins in `client_login`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from pgweir.config import Config
+from pgweir.pool import janitor
+from pgweir.pool.ledger import Limit, Open, Pool
+from pgweir.pool.records import ClientState, ServerState
+from pgweir.pool.stats import Stats
+from pgweir.protocol import framing, messages
+from pgweir.protocol.auth.scram import ScramCache, ScramKeys
+from pgweir.protocol.auth.server_auth import ServerAuthentication
+from pgweir.protocol.errors import (
+    ADMIN_SHUTDOWN,
+    CANNOT_CONNECT_NOW,
+    CONNECTION_FAILURE,
+    FEATURE_NOT_SUPPORTED,
+    IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    IDLE_SESSION_TIMEOUT,
+    PROTOCOL_VIOLATION,
+    QUERY_CANCELED,
+    TOO_MANY_CONNECTIONS,
+    TRANSACTION_TIMEOUT,
+)
+from pgweir.protocol.prepared import StatementRegistry
+from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.variables import Tracker, set_statement
+from pgweir.session.client import ClientSession
+from pgweir.session.client_login import ClientLogin
+from pgweir.session.database import Database
+from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.lookup import Lookups
+from pgweir.session.policies import pool_policy
+from pgweir.session.server import ServerSession
+from pgweir.session.wire import Edge, Origin, Wire
+
+log = logging.getLogger(__name__)
+
+QUEUED_NOTICE: Final = "No server connection available in postgres backend, client being queued"
+
+# What a client is told when one of these ends its connection. (Texts are PgBouncer's.)
+_SQLSTATES: Final = {
+    CloseReason.QUERY_WAIT_TIMEOUT: TOO_MANY_CONNECTIONS,
+    CloseReason.QUERY_TIMEOUT: QUERY_CANCELED,
+    CloseReason.IDLE_TRANSACTION_TIMEOUT: IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    CloseReason.TRANSACTION_TIMEOUT: TRANSACTION_TIMEOUT,
+    CloseReason.CLIENT_IDLE_TIMEOUT: IDLE_SESSION_TIMEOUT,
+    CloseReason.STATEMENT_MODE: FEATURE_NOT_SUPPORTED,
+    CloseReason.SERVER_PROTOCOL_ERROR: PROTOCOL_VIOLATION,
+    CloseReason.INVALID_SERVER_PARAMETER: PROTOCOL_VIOLATION,
+    CloseReason.ADMIN_KILLED: ADMIN_SHUTDOWN,
+}
+# Server errors at login that say "not now": those who wait go on waiting. (53300 and its class, 57P01–57P03, 08…)
+_TRANSIENT_CLASSES: Final = ("08", "53", "57")
+
+
+class Credentials:
+    """How the pooler logs in to the servers of one pool."""
+
+    __slots__ = ("password", "scram_keys")
+
+    def __init__(self, password: str | None = None, scram_keys: ScramKeys | None = None) -> None:
+        self.password = password
+        self.scram_keys = scram_keys
+
+
+class Pooler:
+    """Everything that lives while the process serves."""
+
+    def __init__(self, config: Config, edge: Edge) -> None:
+        self.edge = edge
+        self.clock = edge.clock
+        self.config = config
+        self.settings = config.settings
+        self.tracker = Tracker(config.settings.track_extra_parameters)
+        self.statements = StatementRegistry()
+        self.scram_cache = ScramCache()
+        self.mock_key = edge.random(32)
+        self.databases: dict[str, Database] = {}
+        self.pools: dict[tuple[str, str], SessionPool] = {}
+        self.credentials: dict[tuple[str, str], Credentials] = {}
+        self.clients: set[ClientSession] = set()
+        self.logins: set[ClientLogin] = set()
+        self.cancel_keys: dict[bytes, ClientSession] = {}
+        self.lookups = Lookups(self)
+        self.paused = False
+        self.accepting = True  # False: new logins are refused (shutting down)
+        self.closed_counts: dict[CloseReason, int] = {}
+        self.auth_failures: dict[str, int] = {}  # by stage
+        self.server_login_errors: dict[str, int] = {}  # by SQLSTATE
+        self.on_server_gone: list[Callable[[], None]] = []  # PAUSE, WAIT_CLOSE and SHUTDOWN wait for this
+        self.open_console: Callable[[ClientLogin, Wire, bool], object] | None = None  # set by `lifecycle`
+        self.max_packet_size = 0
+        self.disable_pqexec = False
+        self.apply_settings(config)
+
+    def apply_settings(self, config: Config) -> None:
+        """Take a configuration (the first, or one that RELOAD found good)."""
+        self.config = config
+        self.settings = config.settings
+        self.max_packet_size = min(config.settings.max_packet_size, 0x7FFFFFFF)
+        self.disable_pqexec = config.settings.disable_pqexec
+        for (database, user), pool in self.pools.items():
+            pool.policy = pool_policy(config, database, user)
+        for client in self.clients:
+            client.policy_changed()
+
+    # --- databases and pools -----------------------------------------------------------------------------------------
+
+    def database(self, name: str) -> Database | None:
+        """The entry for this name, made from the `*` template on first use."""
+        known = self.databases.get(name)
+        if known is not None:
+            return known
+        settings = self.config.database(name)
+        if settings is None:
+            return None
+        is_auto = name not in self.config.databases
+        if is_auto:
+            log.info("registered new auto-database: %s", name)
+        database = Database(settings, is_auto=is_auto, now=self.clock())
+        database.paused = self.paused
+        self.databases[name] = database
+        return database
+
+    def pool(self, database: Database, user: str) -> SessionPool:
+        """The pool for this database and (pool) user."""
+        key = (database.name, user)
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = Pool[ServerSession, Holder](database.name, user, pool_policy(self.config, database.name, user))
+            self.pools[key] = pool
+            if database.paused or self.paused:
+                pool.pause(self.clock())
+        return pool
+
+    def set_credentials(self, pool: SessionPool, password: str | None, scram_keys: ScramKeys | None) -> None:
+        """Remember how a client proved itself, where that is also how its pool logs in."""
+        known = self.credentials.setdefault((pool.database, pool.user), Credentials())
+        if password is not None:
+            known.password = password
+        if scram_keys is not None:
+            known.scram_keys = scram_keys
+
+    def server_authentication(self, pool: SessionPool) -> ServerAuthentication:
+        known = self.credentials.get((pool.database, pool.user)) or Credentials()
+        password = self.config.server_password(pool.database, pool.user)
+        if password is None:
+            password = known.password
+        return ServerAuthentication(
+            pool.user,
+            password=password,
+            scram_keys=known.scram_keys,
+            random=self.edge.random,
+            cache=self.scram_cache,
+        )
+
+    def server_startup_parameters(self, pool: SessionPool) -> dict[str, str]:
+        settings = self.databases[pool.database].settings
+        parameters = {"user": pool.user, "database": settings.dbname or pool.database}
+        for name, value in (
+            ("client_encoding", settings.client_encoding),
+            ("DateStyle", settings.datestyle),
+            ("TimeZone", settings.timezone),
+            ("application_name", settings.application_name),
+        ):
+            if value is not None:
+                parameters[name] = value
+        return parameters
+
+    def stats(self, database: Database) -> Stats:
+        return Stats.total([database.past, *(p.stats for p in self.pools.values() if p.database == database.name)])
+
+    def servers(self) -> Iterator[ServerSession]:
+        for pool in self.pools.values():
+            yield from pool.servers()
+
+    # --- a client asks for a server, and gets one ------------------------------------------------------------------------
+
+    def check_out(self, holder: Holder) -> ServerSession | None:
+        """A server that the holder may use at once. None: `holder.granted` will be called, or it will be disconnected."""
+        pool = holder.pool
+        server = pool.check_out(holder, self.clock())
+        if server is None:
+            self.wake(pool)
+            return None
+        if server.values is holder.values or holder.values is None:
+            server.client = holder
+            holder.server = server
+            if holder.write_paused:
+                server.pause_reading()
+            return server
+        return server if self._link(holder, server) else None
+
+    def _link(self, holder: Holder, server: ServerSession) -> bool:
+        """Join the two; False when the server's variables have to be set first (`granted` follows)."""
+        server.client = holder
+        changes = self.tracker.difference(holder.values, server.values) if holder.values is not None else []
+        if not changes:
+            holder.server = server
+            if holder.write_paused:
+                server.pause_reading()
+            return True
+        holder.linking = server
+
+        def done(failed: bool) -> None:
+            holder.linking = None
+            if failed:
+                self.drop_server(server, CloseReason.INVALID_SERVER_PARAMETER)
+                return
+            # The server's spelling becomes the client's, or the same SET would be sent for ever.
+            assert holder.values is not None
+            names = {name for name, _ in changes}
+            holder.values = self.tracker.updated(
+                holder.values, [item for item in self.tracker.items(server.values) if item[0] in names]
+            )
+            holder.server = server
+            if holder.write_paused:
+                server.pause_reading()
+            holder.granted(server)
+
+        server.run_internal(set_statement(changes), done)
+        return False
+
+    def wake(self, pool: SessionPool) -> Limit | Open:
+        """Open what servers the pool's clients need and its limits allow. Answers the last decision."""
+        while pool.used and not pool.paused and len(pool.waiting) > len(pool.logging_in) + len(pool.tested):
+            self._check_used(pool)
+        while True:
+            decision = pool.may_open(
+                self.clock(),
+                database_servers=self._database_servers(pool),
+                user_servers=self._user_servers(pool),
+            )
+            if decision in (Limit.MAX_DB_CONNECTIONS, Limit.MAX_USER_CONNECTIONS):
+                if not self._evict_for(pool, decision):
+                    return decision
+                continue
+            if isinstance(decision, Limit):
+                return decision
+            if decision is Open.RESERVE:
+                log.warning("taking connection from reserve_pool: %s/%s", pool.database, pool.user)
+            self._open(pool)
+
+    def _open(self, pool: SessionPool) -> None:
+        server = ServerSession(self, pool, self.clock())
+        pool.open(server)
+        self.edge.connect(server)
+
+    def _database_servers(self, pool: SessionPool) -> int:
+        if not pool.policy.max_db_connections:
+            return 0
+        return sum(p.server_count for p in self.pools.values() if p.database == pool.database)
+
+    def _user_servers(self, pool: SessionPool) -> int:
+        if not pool.policy.max_user_connections:
+            return 0
+        return sum(p.server_count for p in self.pools.values() if p.user == pool.user)
+
+    def _evict_for(self, pool: SessionPool, limit: Limit) -> bool:
+        """Close the most idle server of another pool under the same limit."""
+        by_database = limit is Limit.MAX_DB_CONNECTIONS
+        idle = [
+            server
+            for other in self.pools.values()
+            if other is not pool and (other.database == pool.database if by_database else other.user == pool.user)
+            for server in (*other.used, *other.idle)
+        ]
+        if not idle:
+            return False
+        self.drop_server(min(idle, key=lambda s: s.released_at), CloseReason.EVICTED)
+        return True
+
+    # --- a server comes, is given back, goes ---------------------------------------------------------------------------
+
+    def server_logged_in(self, server: ServerSession, parameters: dict[str, str]) -> None:
+        """Its first ReadyForQuery: it joins the pool."""
+        assert server.wire is not None
+        pool = server.pool
+        self.edge.set_protocol(server.wire, server)
+        now = self.clock()
+        server.connected_at = now
+        if self.settings.log_connections:
+            log.info("%s new connection to server (pid %d)", _server_name(server), server.pid)
+        pool.login_succeeded(parameters)
+        pool.place(server, ServerState.TESTED)
+        connect_query = self.databases[pool.database].settings.connect_query
+        if connect_query:
+            server.run_internal(connect_query, lambda failed: self._joined(server))
+        else:
+            self._joined(server)
+
+    def _joined(self, server: ServerSession) -> None:
+        pool = server.pool
+        self.greet_waiting_logins(pool)
+        now = self.clock()
+        server.released_at = server.checked_at = now
+        self._offer(server, now)
+        self.wake(pool)
+
+    def greet_waiting_logins(self, pool: SessionPool) -> None:
+        """Complete the logins that waited for the pool's first server, if there is (or was) one."""
+        while pool.welcome is not None and pool.proven and pool.waiting_login:
+            client = pool.waiting_login.popleft()
+            client.waiting_since = 0.0
+            client.state = ClientState.IDLE
+            if isinstance(client, ClientSession) and client.login is not None:
+                login, client.login = client.login, None
+                login()
+
+    def server_failed(self, server: ServerSession, message: str, sqlstate: str, *, answered: bool) -> None:
+        """Connect or login failed. `answered`: PostgreSQL itself said no (then sqlstate and message are its own)."""
+        if server.state is ServerState.CLOSED:
+            return
+        pool = server.pool
+        now = self.clock()
+        self.databases[pool.database].host_failed(self.config)
+        self.server_login_errors[sqlstate] = self.server_login_errors.get(sqlstate, 0) + 1
+        log.warning("%s server login failed: %s (%s)", _server_name(server), message, sqlstate)
+        pool.login_failed(message, sqlstate, now)
+        self._shelve(server, CloseReason.SERVER_LOGIN_FAILED)
+        usable = pool.server_count - len(pool.logging_in)
+        if answered and not sqlstate.startswith(_TRANSIENT_CLASSES) and not usable:
+            for client in [*pool.waiting, *pool.waiting_login]:
+                client.disconnect(CloseReason.SERVER_LOGIN_FAILED, message, sqlstate)
+
+    def release(self, server: ServerSession, now: float) -> None:
+        """The holder's transaction (or session) is over. PERF: once a transaction."""
+        holder = server.client
+        if holder is not None:
+            server.client = None
+            holder.server = None
+            holder.state = ClientState.IDLE
+            holder.requested_at = now
+            if server.reading_paused:
+                server.resume_reading()  # or the next client would wait for ever
+            holder.resume_reading()
+        self.check_in(server, now)
+
+    def check_in(self, server: ServerSession, now: float) -> None:
+        """A server is free: reset it, give it to the next, keep it, or let it go."""
+        pool = server.pool
+        policy = pool.policy
+        server.released_at = server.checked_at = now
+        server.query_open = server.in_transaction = False
+        server.transaction_started = 0.0
+        if server.cancel_waiters is not None:
+            pool.place(server, ServerState.BEING_CANCELED)
+            return
+        if server.close_needed:
+            self.drop_server(server, CloseReason.CLOSE_NEEDED)
+        elif now - server.connected_at >= policy.lifetime:
+            self.drop_server(server, CloseReason.SERVER_LIFETIME)
+            self.wake(pool)
+        elif policy.check_query and policy.check_delay == 0 and not policy.reset_query:
+            pool.place(server, ServerState.USED)
+            self.wake(pool)
+        elif policy.reset_query:
+            pool.place(server, ServerState.TESTED)
+            server.run_internal(policy.reset_query, lambda failed: self._tested(server, failed))
+        else:
+            self._offer(server, now)
+
+    def _tested(self, server: ServerSession, failed: bool) -> None:
+        if server.state is ServerState.CLOSED:
+            return
+        if failed or server.exchange.status != framing.STATUS_IDLE:
+            self.drop_server(server, CloseReason.SERVER_RESET_FAILED)
+            self.wake(server.pool)
+            return
+        now = self.clock()
+        server.checked_at = now
+        self._offer(server, now)
+
+    def _offer(self, server: ServerSession, now: float) -> None:
+        """A clean server: to the oldest waiter, or on the shelf."""
+        pool = server.pool
+        if pool.paused:
+            self.drop_server(server, CloseReason.PAUSED)
+            return
+        holder = pool.next_waiter(server, now)
+        if holder is None:
+            if pool.policy.size and pool.server_count > pool.policy.size + pool.policy.reserve_size:
+                self.drop_server(server, CloseReason.POOL_TOO_BIG)
+            else:
+                pool.place(server, ServerState.IDLE)
+            return
+        if self._link(holder, server):
+            holder.granted(server)
+
+    def drop_server(self, server: ServerSession, reason: CloseReason, detail: str = "") -> None:
+        """Close a server connection; whoever holds it is told."""
+        if server.state is ServerState.CLOSED:
+            return
+        pool = server.pool
+        holder, server.client = server.client, None
+        had_said_goodbye = server.exchange.fatal
+        if self.settings.log_disconnections:
+            age = self.clock() - server.connected_at
+            log.info(
+                "%s closing because: %s (age=%ds)%s", _server_name(server), reason, age, f" {detail}" if detail else ""
+            )
+        if reason is CloseReason.SERVER_GONE and not pool.active:
+            pool.proven = False
+        self._shelve(server, reason)
+        if holder is not None:
+            holder.server = None
+            holder.linking = None
+            message = "" if had_said_goodbye else reason.text
+            holder.disconnect(reason, message or None, _SQLSTATES.get(reason, CONNECTION_FAILURE))
+        for waiting in list(self.on_server_gone):
+            waiting()
+        if pool.waiting or pool.waiting_login:
+            self.wake(pool)
+
+    def _shelve(self, server: ServerSession, reason: CloseReason) -> None:
+        self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
+        server.pool.place(server, ServerState.CLOSED)
+        server.state = ServerState.CLOSED
+        waiters, server.cancel_waiters = server.cancel_waiters, None
+        for done in waiters or ():
+            done()
+        if server.wire is not None and not server.wire.is_closing():
+            if reason is not CloseReason.SERVER_GONE:
+                server.wire.write(messages.terminate())
+            server.wire.close()
+
+    def refuse_transaction_block(self, server: ServerSession) -> None:
+        """Statement mode, and the server says that a transaction is open."""
+        self.drop_server(server, CloseReason.STATEMENT_MODE)
+
+    # --- clients come and go -------------------------------------------------------------------------------------------
+
+    def accept(self, wire: Wire, origin: Origin) -> ClientLogin:
+        """A new connection; the answer is its protocol until the login is over."""
+        login = ClientLogin(self, wire, origin, self.clock())
+        self.logins.add(login)
+        return login
+
+    def client_count(self) -> int:
+        return len(self.clients) + len(self.logins)
+
+    def client_logged_in(self, client: ClientSession) -> None:
+        self.clients.add(client)
+        client.pool.clients.add(client)
+        client.pool.stats.client_login_count += 1
+
+    def client_gone(self, client: ClientSession, reason: CloseReason, message: str | None) -> None:
+        """The client has left or was told to; its server is cleaned up or closed."""
+        if client.state is ClientState.CLOSED:
+            return
+        self.clients.discard(client)
+        client.pool.forget_client(client)
+        client.state = ClientState.CLOSED
+        self.cancel_keys.pop(client.cancel_key, None)
+        self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
+        if self.settings.log_disconnections:
+            age = self.clock() - client.connected_at
+            log.info("%s closing because: %s (age=%ds)", client_name(client), message or reason, age)
+        server = client.server or client.linking
+        client.server = client.linking = None
+        if server is not None and server.client is client:
+            server.client = None
+            self._left_behind(server)
+
+    def _left_behind(self, server: ServerSession) -> None:
+        """A server whose client went away while holding it."""
+        server.resume_reading()
+        exchange = server.exchange
+        if server.internal is not None or not exchange.settled:
+            self.drop_server(server, CloseReason.CLIENT_LEFT_SERVER_BUSY)
+        elif exchange.status == framing.STATUS_IDLE:
+            self.check_in(server, self.clock())
+        else:
+            server.pool.place(server, ServerState.TESTED)
+            server.run_internal("ROLLBACK", lambda failed: self._rolled_back(server, failed))
+
+    def _rolled_back(self, server: ServerSession, failed: bool) -> None:
+        if failed or server.exchange.status != framing.STATUS_IDLE:
+            self.drop_server(server, CloseReason.SERVER_RESET_FAILED)
+        else:
+            self.check_in(server, self.clock())
+
+    # --- cancel requests -------------------------------------------------------------------------------------------------
+
+    def new_cancel_key(self, client: ClientSession) -> bytes:
+        """Eight random bytes; the first four read as a positive number, which drivers take for a process id."""
+        while True:
+            key = self.edge.random(8)
+            key = bytes((key[0] & 0x7F,)) + key[1:]
+            if key not in self.cancel_keys and any(key[:4]):
+                self.cancel_keys[key] = client
+                client.cancel_key = key
+                return key
+
+    def cancel(self, key: bytes, done: Callable[[], None]) -> None:
+        """Pass a CancelRequest on to the server that works for the client with this key; `done` in any case.
+
+        A server that is given back meanwhile is not used again before the cancel has run its course, so that a late
+        one never hits the next client. SPEC: PgBouncer's cancel rules.
+        """
+        client = self.cancel_keys.get(key)
+        server = client.server if client is not None else None
+        if client is None or server is None or not server.query_open or not server.cancel_key:
+            done()
+            return
+        if server.cancel_waiters is not None:
+            server.cancel_waiters.append(done)  # one is under way to this server already
+            return
+        server.cancel_waiters = [done]
+        self.edge.send_cancel(server, lambda: self._cancel_done(server))
+
+    def _cancel_done(self, server: ServerSession) -> None:
+        waiters, server.cancel_waiters = server.cancel_waiters, None
+        for done in waiters or ():
+            done()
+        if server.state is ServerState.BEING_CANCELED:
+            self.check_in(server, self.clock())
+
+    # --- time passes ---------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Three times a second: everything that a clock decides."""
+        now = self.clock()
+        for login in [login for login in self.logins if login.is_overdue(now)]:
+            login.time_out()
+        for pool in list(self.pools.values()):
+            self._tick_pool(pool, now)
+
+    def _tick_pool(self, pool: SessionPool, now: float) -> None:
+        for server, reason in list(janitor.overdue_servers(pool, now)):
+            self.drop_server(server, reason)
+        for server in janitor.stale_servers(pool, now):
+            pool.place(server, ServerState.USED)
+        for server, reason in list(janitor.overdue_holders(pool, now)):
+            self._end_overdue_holder(server, reason)
+        for client, reason in list(janitor.overdue_waiters(pool, now)):
+            self._end_overdue_waiter(client, reason)
+        for client in janitor.waiters_to_notify(pool, now):
+            client.notified = True
+            if isinstance(client, ClientSession):
+                client.wire.write(messages.notice_response("NOTICE", "00000", QUEUED_NOTICE))
+        for client in janitor.idle_clients(pool, now):
+            if isinstance(client, ClientSession):
+                client.disconnect(
+                    CloseReason.CLIENT_IDLE_TIMEOUT, CloseReason.CLIENT_IDLE_TIMEOUT.text, IDLE_SESSION_TIMEOUT
+                )
+        if pool.paused:
+            self.close_unused(pool, CloseReason.PAUSED)
+        self.wake(pool)
+
+    def _check_used(self, pool: SessionPool) -> None:
+        server = pool.used[-1]
+        pool.place(server, ServerState.TESTED)
+        server.run_internal(pool.policy.check_query, lambda failed: self._tested(server, failed))
+
+    def close_unused(self, pool: SessionPool, reason: CloseReason) -> None:
+        """Close the servers that nobody uses, and the logins under way."""
+        for server in [*pool.idle, *pool.used, *pool.logging_in]:
+            self.drop_server(server, reason)
+
+    def _end_overdue_holder(self, server: ServerSession, reason: CloseReason) -> None:
+        """Cancel what runs, tell the client, and (when nothing runs) keep the server."""
+        holder = server.client
+        if server.query_open:
+            self.edge.send_cancel(server, lambda: None)
+            self.drop_server(server, reason)
+        elif isinstance(holder, ClientSession):
+            holder.disconnect(reason, reason.text, _SQLSTATES[reason])
+
+    def _end_overdue_waiter(self, client: Holder, reason: CloseReason) -> None:
+        pool = client.pool
+        if pool.failed_at is not None and reason is CloseReason.QUERY_WAIT_TIMEOUT:
+            sqlstate = pool.failure_sqlstate or CONNECTION_FAILURE
+            client.disconnect(reason, f"query_wait_timeout: {pool.failure}", sqlstate)
+        elif client.state is ClientState.WAITING_LOGIN:
+            client.disconnect(reason, "client_login_timeout (server down)", CANNOT_CONNECT_NOW)
+        else:
+            client.disconnect(reason, reason.text, _SQLSTATES[reason])
+
+    # --- words for the log ---------------------------------------------------------------------------------------------
+
+    def log_pooler_error(self, client: ClientSession, message: str) -> None:
+        if self.settings.log_pooler_errors:
+            log.warning("%s pooler error: %s", client_name(client), message)
+
+
+def client_name(client: ClientSession) -> str:
+    """How a client is called in the log (PgBouncer's form)."""
+    return f"C-{client.id}: {client.database}/{client.user}@{client.origin}"
+
+
+def _server_name(server: ServerSession) -> str:
+    return f"S-{server.id}: {server.pool.database}/{server.pool.user}@{server.host or '(connecting)'}:{server.port}"

@@ -1,0 +1,272 @@
+"""One connection to PostgreSQL: its login, and then whatever passes to the client that holds it.
+
+The pool's book about it is its base class; `pooler` decides what becomes of it when it is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pgweir.pool.records import ServerRecord, ServerState
+from pgweir.protocol import framing, messages
+from pgweir.protocol.auth.server_auth import ServerAuthentication
+from pgweir.protocol.errors import CONNECTION_FAILURE, ProtocolError, ServerLoginError
+from pgweir.protocol.exchange import Exchange
+from pgweir.protocol.messages import B
+from pgweir.protocol.reader import MessageReader
+from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.variables import Values
+from pgweir.session.wire import TlsInfo, Wire
+
+if TYPE_CHECKING:
+    from pgweir.session.holder import Holder, SessionPool
+    from pgweir.session.pooler import Pooler
+
+MAX_LOGIN_MESSAGE: Final = 1 << 20
+
+
+class ServerSession(ServerRecord):
+    """A server connection. It is its transport's protocol once `login_done`."""
+
+    __slots__ = (
+        "application_name",
+        "cancel_key",
+        "cancel_waiters",
+        "client",
+        "exchange",
+        "host",
+        "internal",
+        "local_address",
+        "local_port",
+        "pid",
+        "pool",
+        "pooler",
+        "port",
+        "reading_paused",
+        "tls",
+        "values",
+        "wire",
+    )
+
+    def __init__(self, pooler: Pooler, pool: SessionPool, now: float) -> None:
+        super().__init__(now)
+        self.pool = pool
+        self.pooler = pooler
+        self.exchange = Exchange()
+        self.client: Holder | None = None
+        self.wire: Wire | None = None
+        self.internal: Callable[[bool], None] | None = None  # called when a query of our own is done: (failed)
+        self.values: Values = pooler.tracker.nothing
+        self.cancel_key = b""
+        self.pid = 0
+        self.cancel_waiters: list[Callable[[], None]] | None = None  # a cancel is under way; whom to tell when done
+        self.reading_paused = False
+        self.host = ""
+        self.port = 0
+        self.local_address: str | None = None
+        self.local_port = 0
+        self.tls: TlsInfo | None = None
+        self.application_name = ""
+
+    def __repr__(self) -> str:
+        return f"<ServerSession {self.id} {self.pool.database}/{self.pool.user} {self.state.value} pid={self.pid}>"
+
+    # --- login -------------------------------------------------------------------------------------------------------
+
+    def connected(self, wire: Wire, host: str, port: int, tls: TlsInfo | None) -> object:
+        """The edge has connected; answers the protocol that takes the wire's bytes during the login."""
+        self.wire = wire
+        self.host, self.port, self.tls = host, port, tls
+        return ServerLogin(self, wire)
+
+    # --- steady state ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        try:
+            data = exchange.scan(data)
+        except ProtocolError as error:
+            self.pooler.drop_server(self, CloseReason.SERVER_PROTOCOL_ERROR, error.message)
+            return
+        client = self.client
+        if exchange.changed_parameters is not None:
+            self._parameters_changed(client)
+        if self.internal is not None:
+            if exchange.settled:
+                self._internal_done()
+            return
+        if client is None:
+            self._unsolicited(data)
+            return
+        if exchange.deallocated_all:
+            exchange.deallocated_all = False
+            client.forget_statements()
+        if data:
+            self.pool.stats.sent += len(data)
+            client.wire.write(data)
+        if exchange.owed or exchange.unsynced or exchange.need or exchange.copy_in or exchange.tail:
+            return
+        self._settled(client)
+
+    def _settled(self, client: Holder) -> None:
+        """The answer is complete. PERF: once a query; one clock read."""
+        exchange = self.exchange
+        now = self.pooler.clock()
+        stats = self.pool.stats
+        if self.query_open:
+            self.query_open = False
+            stats.query_count += 1
+            stats.query_time += now - self.query_started
+        if exchange.transactions:
+            stats.xact_count += exchange.transactions
+            exchange.transactions = 0
+            stats.xact_time += now - self.transaction_started
+            self.transaction_started = 0.0
+        self.settled_at = now
+        if exchange.status == framing.STATUS_IDLE:
+            self.in_transaction = False
+            if not client.keeps_server and not client.need:
+                self.pooler.release(self, now)
+        else:
+            self.in_transaction = True
+            if self.pool.policy.mode == "statement":
+                self.pooler.refuse_transaction_block(self)
+
+    def settle_again(self) -> None:
+        """The client had not finished a message when the answer was complete; now it has."""
+        if self.client is not None and self.internal is None:
+            self._settled(self.client)
+
+    def _parameters_changed(self, client: Holder | None) -> None:
+        changes = self.exchange.changed_parameters or []
+        self.exchange.changed_parameters = None
+        tracker = self.pooler.tracker
+        self.values = tracker.updated(self.values, changes)
+        for name, value in changes:
+            if name == "application_name":
+                self.application_name = value
+        if client is not None and client.values is not None:
+            client.values = tracker.updated(client.values, changes)
+
+    def _unsolicited(self, data: bytes) -> None:
+        """Something from a server that nobody asked anything."""
+        if self.exchange.errors or data[:1] == b"N":
+            # PostgreSQL says goodbye (57P01, 57P05), or something went wrong that the next client must not meet.
+            self.pooler.drop_server(self, CloseReason.SERVER_DIRTY)
+
+    # --- queries of our own --------------------------------------------------------------------------------------------
+
+    def run_internal(self, sql: str, done: Callable[[bool], None]) -> None:
+        """Run a simple query whose results nobody gets; `done(failed)` when the server is ready again."""
+        assert self.wire is not None
+        self.internal = done
+        self.exchange.errors = 0
+        self.exchange.expect(framing.QUERY)
+        self.exchange.status = 0
+        self.wire.write(messages.query(sql))
+
+    def _internal_done(self) -> None:
+        done, self.internal = self.internal, None
+        failed = self.exchange.errors > 0
+        self.exchange.errors = 0
+        self.exchange.transactions = 0
+        if self.exchange.deallocated_all:
+            self.exchange.deallocated_all = False
+        if done is not None:
+            done(failed)
+
+    # --- flow control and the end ------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and self.wire is not None:
+            self.reading_paused = True
+            self.wire.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and self.wire is not None:
+            self.reading_paused = False
+            self.wire.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The server does not take more: its client must wait."""
+        if self.client is not None:
+            self.client.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.client is not None:
+            self.client.resume_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.state is not ServerState.CLOSED:
+            self.pooler.drop_server(self, CloseReason.SERVER_GONE, str(exc) if exc else "")
+
+
+class ServerLogin:
+    """The protocol of a server's wire from StartupMessage to the first ReadyForQuery."""
+
+    __slots__ = ("_authentication", "_parameters", "_reader", "_server", "_wire")
+
+    def __init__(self, server: ServerSession, wire: Wire) -> None:
+        self._server = server
+        self._wire = wire
+        self._reader = MessageReader(MAX_LOGIN_MESSAGE)
+        self._authentication: ServerAuthentication = server.pooler.server_authentication(server.pool)
+        self._parameters: dict[str, str] = {}
+
+    def start(self) -> None:
+        self._wire.write(messages.startup_message(self._server.pooler.server_startup_parameters(self._server.pool)))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for type_, body in self._reader.feed(data):
+                if self._message(type_, body):
+                    return
+        except (ProtocolError, ServerLoginError) as error:
+            self._failed(error.message, error.sqlstate)
+
+    def _message(self, type_: int, body: bytes) -> bool:
+        """True when this object's work is over."""
+        server = self._server
+        match type_:
+            case B.AUTHENTICATION:
+                answer = self._authentication.receive(body)
+                if answer:
+                    self._wire.write(answer)
+            case B.PARAMETER_STATUS:
+                name, value = messages.parse_parameter_status(body)
+                self._parameters[name] = value
+            case B.BACKEND_KEY_DATA:
+                server.cancel_key = messages.parse_backend_key_data(body)
+                server.pid = int.from_bytes(server.cancel_key[:4], "big")
+            case B.READY_FOR_QUERY:
+                server.exchange.status = framing.STATUS_IDLE
+                server.values = server.pooler.tracker.values(self._parameters)
+                server.pooler.server_logged_in(server, self._parameters)
+                return True
+            case B.ERROR_RESPONSE:
+                error = messages.parse_error(body)
+                server.pooler.server_failed(server, error.message, error.sqlstate or CONNECTION_FAILURE, answered=True)
+                return True
+            case B.NOTICE_RESPONSE | B.NEGOTIATE_PROTOCOL_VERSION:
+                pass
+            case _:
+                raise ProtocolError(f"unexpected message {chr(type_)!r} during the login")
+        return False
+
+    def _failed(self, message: str, sqlstate: str) -> None:
+        self._server.pooler.server_failed(self._server, message, sqlstate, answered=False)
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._server.state is ServerState.LOGIN:
+            self._failed("server closed the connection during the login", CONNECTION_FAILURE)

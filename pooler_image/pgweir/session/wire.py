@@ -1,0 +1,81 @@
+"""What a session asks of the transport under it, and of the edge around it. `net` provides both; tests hand in recorders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pgweir.session.client_login import ClientLogin
+    from pgweir.session.server import ServerSession
+
+
+class Wire(Protocol):
+    """A byte stream to a peer: the part of `asyncio.Transport` that sessions use."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def close(self) -> None:
+        """Send what is buffered, then close."""
+
+    def abort(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a client comes from."""
+
+    address: str | None  # None: a Unix socket
+    port: int
+    local_address: str | None = None
+    local_port: int = 0
+    peer_user: str | None = None  # of a Unix socket's peer
+    peer_pid: int | None = None
+    is_own_uid: bool = False  # the peer of a Unix socket runs as the pooler itself does
+
+    @property
+    def is_unix(self) -> bool:
+        return self.address is None
+
+    def __str__(self) -> str:
+        if self.address is None:
+            return f"unix({self.peer_pid}):{self.port}"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo:
+    """What the handshake agreed on; `peer_names` are the common name and the DNS names of a verified certificate."""
+
+    version: str
+    cipher: str
+    common_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.version}/{self.cipher}"
+
+
+class Edge(Protocol):
+    """What sessions need done outside: the clock, randomness, and everything that takes time."""
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+
+    def random(self, size: int, /) -> bytes: ...
+
+    def set_protocol(self, wire: Wire, protocol: object, /) -> None:
+        """From now on the wire's bytes and events go to this object."""
+
+    def client_tls_available(self) -> bool: ...
+
+    def start_client_tls(self, login: ClientLogin, first_bytes: bytes, /) -> None:
+        """Handshake, then `login.tls_started(wire, info)`; a failure closes the connection."""
+
+    def connect(self, server: ServerSession, /) -> None:
+        """Connect (and TLS), then `server.connected(wire, …)`; or `pooler.server_failed(server, …)`."""
+
+    def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
+        """Send the server's cancel key over a connection of its own; `done` when the server has closed that."""
