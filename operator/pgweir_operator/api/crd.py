@@ -89,7 +89,16 @@ def _resource_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {
+                "type": "object",
+                "properties": {
+                    "name": {
+                        "type": "string",
+                        "maxLength": names.MAX_NAME_LENGTH,
+                        "pattern": names.DNS_LABEL_PATTERN,
+                    }
+                },
+            },
             "spec": _spec_schema(),
             "status": _status_schema(),
         },
