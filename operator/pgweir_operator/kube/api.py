@@ -59,6 +59,7 @@ RESOURCES = {
         Resource("v1", "Namespace", "namespaces"),
         Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
         Resource("monitoring.coreos.com/v1", "PodMonitor", "podmonitors"),
+        Resource("postgresql.cnpg.io/v1", "Cluster", "clusters"),
         Resource("events.k8s.io/v1", "Event", "events"),
         Resource("coordination.k8s.io/v1", "Lease", "leases"),
     )

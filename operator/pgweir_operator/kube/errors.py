@@ -51,5 +51,9 @@ def api_error(status: int, document: Any, *, retry_after: float | None = None) -
     """From a Status object, or from whatever came instead of one."""
     kind = _KINDS.get(status, ApiError)
     if isinstance(document, Mapping) and document.get("message"):
-        return kind(status, str(document["message"]), reason=str(document.get("reason") or ""), retry_after=retry_after)
+        message = str(document["message"])
+        # WHY: server-side apply answers 500 to a field that the schema does not have; it is a plain mistake.
+        if message.startswith("failed to create typed patch object"):
+            kind, status = InvalidError, 422
+        return kind(status, message, reason=str(document.get("reason") or ""), retry_after=retry_after)
     return kind(status, f"the API server answered {status}", retry_after=retry_after)

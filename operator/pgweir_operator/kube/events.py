@@ -39,7 +39,7 @@ class Events:
         manifest = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"namespace": metadata["namespace"], "generateName": f"{metadata['name']}."},
+            "metadata": {"namespace": metadata["namespace"], "generateName": f"{metadata['name']}-"},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": "pgweir.io/operator",
             "reportingInstance": self._instance[:128],

@@ -1,0 +1,262 @@
+"""Read the world around one Pooler once, into frozen facts. Decides nothing and changes nothing.
+
+Everything is read at the same time; what does not exist is None, what may not be read is as if it did not exist (the
+chart may bind the operator to a few namespaces). Called by reconcile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pgweir_operator.api import names
+from pgweir_operator.api.observed import (
+    ClusterFacts,
+    ClusterFlavour,
+    DeploymentFacts,
+    Observed,
+    PodFacts,
+    SecretFacts,
+)
+from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.kube import ForbiddenError, Kube
+from pgweir_operator.kube.api import Object
+
+_POD_MONITOR: Final = ("monitoring.coreos.com/v1", "PodMonitor")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What was read: the facts that decide, and the objects that acting needs."""
+
+    observed: Observed
+    children: Mapping[tuple[str, str], Object] = field(repr=False)
+    """Existing objects with a child's name, ours or not, by kind and name."""
+    control: SecretFacts | None = None
+    control_authority: SecretFacts | None = None
+
+    def is_ours(self, pooler: Pooler, kind: str, name: str) -> bool:
+        child = self.children.get((kind, name))
+        return child is not None and is_controlled_by(child, pooler.uid)
+
+
+async def observe(kube: Kube, pooler: Pooler) -> World:
+    children, secrets, pods, monitors_known, taken_by = await asyncio.gather(
+        _children(kube, pooler),
+        _named_secrets(kube, pooler),
+        kube.items("Pod", pooler.namespace, labels=names.selector_text(pooler.name)),
+        kube.knows(*_POD_MONITOR) if pooler.spec.monitoring.enable_pod_monitor else _no(),
+        _name_taken_by(kube, pooler),
+    )
+    cluster = await _cluster(kube, pooler, secrets)
+    strangers = tuple(
+        f"{kind} {name}"
+        for (kind, name), child in sorted(children.items())
+        if not is_controlled_by(child, pooler.uid) and not _is_named_account(pooler, kind, name)
+    )
+    observed = Observed(
+        cluster=cluster,
+        secrets=secrets,
+        pods=tuple(sorted((pod_facts(pod) for pod in pods if _is_of_ours(pod)), key=lambda pod: pod.name)),
+        deployment=_deployment(children.get(("Deployment", names.deployment_name(pooler.name)))),
+        bundle=secret_facts(children.get(("Secret", names.bundle_secret_name(pooler.name))), pooler.uid),
+        pod_monitors_known=monitors_known,
+        service_account_exists=(
+            pooler.spec.service_account_name is None or ("ServiceAccount", pooler.spec.service_account_name) in children
+        ),
+        name_taken_by=taken_by,
+        strangers=strangers,
+    )
+    return World(
+        observed=observed,
+        children=children,
+        control=secret_facts(children.get(("Secret", names.control_secret_name(pooler.name))), pooler.uid),
+        control_authority=secret_facts(children.get(("Secret", names.control_ca_secret_name(pooler.name))), pooler.uid),
+    )
+
+
+def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> frozenset[str]:
+    """Every Secret whose change concerns this Pooler: its own, those it names, those of its cluster."""
+    found = {
+        names.bundle_secret_name(pooler.name),
+        names.control_secret_name(pooler.name),
+        names.control_ca_secret_name(pooler.name),
+        *pooler.secret_names,
+    }
+    if pooler.cluster_name is not None:
+        found |= set(_secret_names(pooler.cluster_name, None).values())
+    if observed is not None:
+        cluster = observed.cluster
+        for secret in (cluster.superuser, cluster.server_ca, cluster.client_ca, cluster.server):
+            found |= {secret.name} if secret else set()
+    return frozenset(found)
+
+
+def is_controlled_by(child: Mapping[str, Any], uid: str) -> bool:
+    owners: Sequence[Mapping[str, Any]] = child["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
+def secret_facts(secret: Object | None, owner_uid: str = "") -> SecretFacts | None:
+    if secret is None:
+        return None
+    return SecretFacts(
+        name=secret["metadata"]["name"],
+        type=secret.get("type") or "Opaque",
+        resource_version=secret["metadata"]["resourceVersion"],
+        data={key: _decoded(value) for key, value in (secret.get("data") or {}).items()},
+        owned=bool(owner_uid) and is_controlled_by(secret, owner_uid),
+    )
+
+
+def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    conditions = {row["type"]: row for row in status.get("conditions") or ()}
+    return PodFacts(
+        name=metadata["name"],
+        ip=status.get("podIP") or "",
+        uid=metadata["uid"],
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        phase=status.get("phase") or "Pending",
+        terminating=metadata.get("deletionTimestamp") is not None,
+        restart_digest=(metadata.get("annotations") or {}).get(names.RESTART_DIGEST_ANNOTATION, ""),
+        created=_time(metadata["creationTimestamp"]),
+        message=_why_not_ready(status, conditions),
+    )
+
+
+async def _children(kube: Kube, pooler: Pooler) -> dict[tuple[str, str], Object]:
+    name = pooler.name
+    wanted = [
+        ("Deployment", names.deployment_name(name)),
+        ("Service", names.service_name(name)),
+        ("Service", names.peers_service_name(name)),
+        ("Secret", names.bundle_secret_name(name)),
+        ("Secret", names.control_secret_name(name)),
+        ("Secret", names.control_ca_secret_name(name)),
+        ("ServiceAccount", pooler.spec.service_account_name or names.service_account_name(name)),
+        ("PodDisruptionBudget", names.pod_disruption_budget_name(name)),
+        ("PodMonitor", names.pod_monitor_name(name)),
+    ]
+    found = await asyncio.gather(*(_readable(kube, kind, pooler.namespace, name) for kind, name in wanted))
+    return {key: child for key, child in zip(wanted, found, strict=True) if child is not None}
+
+
+async def _named_secrets(kube: Kube, pooler: Pooler) -> dict[str, SecretFacts | None]:
+    found = await asyncio.gather(*(_secret(kube, pooler.namespace, name) for name in pooler.secret_names))
+    return dict(zip(pooler.secret_names, found, strict=True))
+
+
+async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts | None]) -> ClusterFacts:
+    """A plain target has no Secrets but those the spec names; a cluster is found by its contract."""
+    if pooler.spec.target is not None:
+        admin = pooler.spec.target.admin_secret
+        return ClusterFacts(
+            host=pooler.target_host,
+            port=pooler.target_port,
+            flavour=ClusterFlavour.PLAIN,
+            superuser=secrets.get(admin.name) if admin is not None else None,
+        )
+    assert pooler.cluster_name is not None, "validation has passed: one of cluster and target is there"
+    namespace, cluster = pooler.namespace, pooler.cluster_name
+    service, native = await asyncio.gather(
+        kube.get("Service", namespace, pooler.target_host), _readable(kube, "Cluster", namespace, cluster)
+    )
+    of = _secret_names(cluster, native)
+    roles = ("superuser", "server_ca", "client_ca", "server", "app")
+    found = await asyncio.gather(*(_secret(kube, namespace, of[role]) for role in roles))
+    return ClusterFacts(
+        host=pooler.target_host,
+        port=pooler.target_port,
+        name=cluster,
+        flavour=ClusterFlavour.CONTRACT if native is None else ClusterFlavour.CLOUDNATIVEPG,
+        found=service is not None or native is not None,
+        **dict(zip(roles, found, strict=True)),
+    )
+
+
+def _secret_names(cluster: str, native: Mapping[str, Any] | None) -> dict[str, str]:
+    """By the contract; a CloudNativePG Cluster object names its own, and wins."""
+    known = ((native or {}).get("status") or {}).get("certificates") or {}
+    authority = f"{cluster}-ca"
+    return {
+        "superuser": f"{cluster}-superuser",
+        "server_ca": known.get("serverCASecret") or authority,
+        "client_ca": known.get("clientCASecret") or authority,
+        "server": known.get("serverTLSSecret") or f"{cluster}-server",
+        "app": f"{cluster}-app",
+    }
+
+
+async def _name_taken_by(kube: Kube, pooler: Pooler) -> str | None:
+    """A cluster of the Pooler's name has a Service `<name>-rw`: its own Services and Secrets begin with that name."""
+    service = await kube.get("Service", pooler.namespace, f"{pooler.name}-rw")
+    return None if service is None else f"a cluster (Service {pooler.name}-rw)"
+
+
+async def _secret(kube: Kube, namespace: str, name: str) -> SecretFacts | None:
+    return secret_facts(await _readable(kube, "Secret", namespace, name))
+
+
+async def _readable(kube: Kube, kind: str, namespace: str, name: str) -> Object | None:
+    try:
+        return await kube.get(kind, namespace, name)
+    except ForbiddenError:
+        return None
+
+
+async def _no() -> bool:
+    return False
+
+
+def _is_named_account(pooler: Pooler, kind: str, name: str) -> bool:
+    return kind == "ServiceAccount" and name == pooler.spec.service_account_name
+
+
+def _is_of_ours(pod: Mapping[str, Any]) -> bool:
+    """A pod that somebody labelled by hand belongs to no ReplicaSet and is none of the fleet."""
+    owners: Sequence[Mapping[str, Any]] = pod["metadata"].get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("kind") == "ReplicaSet" for owner in owners)
+
+
+def _deployment(child: Object | None) -> DeploymentFacts | None:
+    if child is None:
+        return None
+    status = child.get("status") or {}
+    return DeploymentFacts(
+        generation=int(child["metadata"].get("generation") or 0),
+        observed_generation=int(status.get("observedGeneration") or 0),
+        replicas=int(status.get("replicas") or 0),
+        updated_replicas=int(status.get("updatedReplicas") or 0),
+        ready_replicas=int(status.get("readyReplicas") or 0),
+        available_replicas=int(status.get("availableReplicas") or 0),
+    )
+
+
+def _why_not_ready(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str:
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        state = container.get("state") or {}
+        held = state.get("waiting") or state.get("terminated") or {}
+        if held.get("reason") and held["reason"] not in {"Completed", "PodInitializing"}:
+            return ": ".join(part for part in (held["reason"], held.get("message")) if part)
+    for name in ("PodScheduled", "Ready"):
+        row = conditions.get(name) or {}
+        if row.get("status") == "False" and (row.get("message") or row.get("reason")):
+            return str(row.get("message") or row.get("reason"))
+    return ""
+
+
+def _decoded(value: str) -> bytes:
+    try:
+        return base64.b64decode(value)
+    except binascii.Error:
+        return b""
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
