@@ -53,7 +53,10 @@ def eventually(predicate: Callable[[], object], what: str = "", timeout: float =
 
 
 class PoolerProcess:
-    """One pooler in front of the PostgreSQL at `server_port`; everything about it can be said by keyword."""
+    """One pooler in front of the PostgreSQL at `server_port`; everything about it can be said by keyword.
+
+    `{port}` in a database's line becomes that port.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class PoolerProcess:
         self.http_port = 0
         self.server_port = server_port
         self.settings: dict[str, object] = dict(settings or {})
-        self.databases = dict(databases) if databases is not None else {"*": f"host=127.0.0.1 port={server_port}"}
+        self.databases = {"*": "host=127.0.0.1 port={port}"} if databases is None else dict(databases)
         self.users = dict(users or {})
         self.userlist = dict(SECRETS if userlist is None else userlist)
         self.hba = hba
@@ -115,7 +118,9 @@ class PoolerProcess:
             values["auth_hba_file"] = self.directory / "pg_hba.conf"
             self._write("pg_hba.conf", "".join(f"{line}\n" for line in self.hba))
         values |= self.settings
-        text = "[databases]\n" + "".join(f"{name} = {value}\n" for name, value in self.databases.items())
+        text = "[databases]\n" + "".join(
+            f"{name} = {value.replace('{port}', str(self.server_port))}\n" for name, value in self.databases.items()
+        )
         text += "[users]\n" + "".join(f"{name} = {value}\n" for name, value in self.users.items())
         text += "[pgbouncer]\n" + "".join(f"{name} = {value}\n" for name, value in values.items() if value is not None)
         self._write("pgbouncer.ini", text)

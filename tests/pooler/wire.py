@@ -146,6 +146,14 @@ class PeerClosed(AssertionError):
     """The other side hung up where a message was expected."""
 
 
+class LoginRefused(AssertionError):
+    """An ErrorResponse came in the middle of a login."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        super().__init__(f"login refused: {fields}")
+        self.fields = fields
+
+
 class WireClient:
     """One connection to a pooler (or to PostgreSQL)."""
 
@@ -238,6 +246,15 @@ class WireClient:
             return
         assert data == b"", f"expected the end, got {data!r}"
 
+    def until_closed(self) -> list[Message]:
+        """Whatever is still said, to the end."""
+        heard: list[Message] = []
+        try:
+            while True:
+                heard.append(self.hear())
+        except (PeerClosed, ConnectionResetError):
+            return heard
+
     def expect_silence(self, seconds: float = 0.3) -> None:
         before = self.socket.gettimeout()
         self.socket.settimeout(seconds)
@@ -263,7 +280,7 @@ class WireClient:
         while True:
             heard = self.hear()
             if heard.type == "E":
-                raise AssertionError(f"login refused: {heard.fields}")
+                raise LoginRefused(heard.fields)
             assert heard.type == "R", f"expected an authentication request, heard {heard}"
             (kind,) = struct.unpack_from("!i", heard.body)
             if kind == 0:
@@ -276,6 +293,14 @@ class WireClient:
                 self._scram(secret)
             else:
                 raise AssertionError(f"unexpected authentication request {kind}")
+
+    def login_error(self, user: str, secret: str) -> dict[str, str]:
+        """Answer what is asked, after a startup packet, until the login is refused; the error's fields."""
+        try:
+            self.authenticate(user, secret)
+        except LoginRefused as refused:
+            return refused.fields
+        return self.until("E")[-1].fields
 
     def take_in(self, heard: Message) -> None:
         if heard.type == "S":
@@ -311,7 +336,7 @@ class WireClient:
     def _sasl(self, wanted: int) -> bytes:
         heard = self.hear()
         if heard.type == "E":
-            raise AssertionError(f"login refused: {heard.fields}")
+            raise LoginRefused(heard.fields)
         assert (heard.type, struct.unpack_from("!i", heard.body)[0]) == ("R", wanted), str(heard)
         return heard.body[4:]
 

@@ -1,0 +1,108 @@
+"""A cancel request hits the query it was meant for, or nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from tests.pooler.process import PoolerProcess, eventually
+from tests.pooler.wire import WireClient, cancel_request, query
+
+pytestmark = pytest.mark.timeout(60)
+MakePooler = Callable[..., PoolerProcess]
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_running_query_is_cancelled(make_pooler: MakePooler, mode: str) -> None:
+    pooler = make_pooler(pool_mode=mode, default_pool_size=1)
+    with pooler.connect() as connection:
+        timer = threading.Timer(0.5, connection.cancel_safe)
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("SELECT pg_sleep(30)")
+        assert time.monotonic() - started < 20
+        timer.join()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_cancel_for_an_idle_client_does_nothing(make_pooler: MakePooler) -> None:
+    pooler = make_pooler(default_pool_size=1)
+    with pooler.wire() as client, pooler.wire() as other:
+        other.say(query("SELECT pg_sleep(1.5)"))
+        eventually(lambda: pooler.pool()["sv_active"] == 1)
+        send_cancel(pooler, client.pid, client.key)
+        other.expect("TDCZ")
+
+
+def test_a_wrong_key_cancels_nothing(make_pooler: MakePooler) -> None:
+    pooler = make_pooler(default_pool_size=1)
+    with pooler.wire() as client:
+        client.say(query("SELECT pg_sleep(1)"))
+        send_cancel(pooler, client.pid, client.key ^ 1)
+        send_cancel(pooler, client.pid ^ 1, client.key)
+        client.expect("TDCZ")
+
+
+def test_late_cancels_never_hit_the_next_client(make_pooler: MakePooler) -> None:
+    """One server, one client that cancels as its queries end, and another that must never notice."""
+    pooler = make_pooler(default_pool_size=1)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def innocent() -> None:
+        try:
+            with pooler.connect() as connection:
+                while not stop.is_set():
+                    connection.execute("SELECT pg_sleep(0.005)")
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=innocent)
+    thread.start()
+    with pooler.wire() as client:
+        for _ in range(100):
+            client.say(query("SELECT pg_sleep(0.005)"))
+            with WireClient(pooler.port) as canceller:
+                canceller.say(cancel_request(client.pid, client.key))
+                client.until("Z")
+    stop.set()
+    thread.join(20)
+    assert errors == []
+
+
+def test_a_waiting_client_that_cancels_is_not_left_hanging(make_pooler: MakePooler) -> None:
+    pooler = make_pooler(default_pool_size=1)
+    with pooler.wire() as holder, pooler.wire() as waiting:
+        holder.ask("BEGIN")
+        waiting.say(query("SELECT 1"))
+        eventually(lambda: pooler.pool()["cl_waiting"] == 1)
+        send_cancel(pooler, waiting.pid, waiting.key)
+        holder.ask("COMMIT")
+        assert waiting.until("Z")[-1].body == b"I"
+
+
+def test_many_cancels_at_once_end_many_queries_and_leave_the_pool_whole(make_pooler: MakePooler) -> None:
+    pooler = make_pooler(default_pool_size=4)
+    clients = [pooler.wire() for _ in range(4)]
+    for client in clients:
+        client.say(query("SELECT pg_sleep(30)"))
+    eventually(lambda: pooler.pool()["sv_active"] == 4)
+    for client in clients:
+        send_cancel(pooler, client.pid, client.key)
+    for client in clients:
+        assert client.until("E")[-1].fields["C"] == "57014"
+        client.expect("Z")
+        assert client.ask("SELECT 1") == [[b"1"]]
+        client.close()
+    eventually(lambda: pooler.pool()["sv_active"] == 0 and pooler.pool()["sv_active_cancel"] == 0)
+
+
+def send_cancel(pooler: PoolerProcess, pid: int, key: int) -> None:
+    """As libpq does it: say it, then wait until the other side hangs up."""
+    with WireClient(pooler.port) as client:
+        client.say(cancel_request(pid, key))
+        client.expect_closed()
