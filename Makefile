@@ -37,6 +37,7 @@ clean: ## Remove what was made here (not the caches outside the tree)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+-include operator/operator.mk
 -include e2e/cluster/cluster.mk
 
 .PHONY: help venv check test format demo clean
