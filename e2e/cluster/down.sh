@@ -37,7 +37,7 @@ else
   for group in /sys/fs/cgroup/{,*/}{kubepods,k8s.io}; do
     [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} \; 2> /dev/null || true
   done
-  rm -rf "$RECORD" "${home:?}/run"
+  rm -rf "$RECORD" "${home:?}/run" "/run/$CLUSTER-buildah"
   rmdir --ignore-fail-on-non-empty /run/containerd /var/lib/cni /var/lib/kubelet /var/log/containers /usr/libexec/kubernetes 2> /dev/null || true
   step "down"
 fi

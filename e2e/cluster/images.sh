@@ -33,19 +33,20 @@ else
   in_node() { "$HERE/ctr" "$@"; }
   # Once per image: containerd's store outlives the cluster, and the marks of what it holds lie in it.
   load() {
-    local home mark id archive
+    local home mark id layers log
     home=$(cluster_home)
     mark=$home/containerd/loaded/${1//[^a-z0-9.]/_} id=$(identity "$1")
     [ "$(cat "$mark" 2> /dev/null)" != "$id" ] || return 0
     step "loading $1"
-    archive=$home/run/image.tar
-    rm -f "$archive"
-    logged "$LOGS/load.log" store push --quiet "$1" "docker-archive:$archive:$1"
-    logged "$LOGS/load.log" in_node images import --snapshotter "$(cat "$home/config/snapshotter")" "$archive"
-    rm -f "$archive"
+    layers=$home/run/${mark##*/} log=$LOGS/load-${mark##*/}.log
+    rm -rf "$layers"
+    logged "$log" store push --quiet --disable-compression "$1" "dir:$layers"
+    logged "$log" import_missing "$1" "$layers" "$(cat "$home/config/snapshotter")"
+    rm -rf "$layers"
     mkdir -p "${mark%/*}"
     echo "$id" > "$mark"
   }
+  import_missing() { in_node content ls --quiet | python3 "$HERE/archive.py" "$1" "$2" | in_node images import --snapshotter "$3" -; }
   a_cluster_runs() { [ -n "$(cluster_pid)" ]; }
 fi
 
@@ -109,25 +110,33 @@ load_base() {
 }
 
 build_dev() {
-  local name ref own_ca=()
+  local name own_ca=() builds=()
   # Behind a proxy that signs for the registries, pip has to trust what this machine trusts. The bundle is mounted for
   # the time of the build alone: no layer has it, and an image that a user builds elsewhere never meets it.
   if ! with_kind && [ -s /etc/ssl/certs/ca-certificates.crt ]; then
     own_ca=(--volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
   fi
   for name in operator pooler; do
-    ref=localhost/pgweir-$name:dev
-    step "building $ref"
-    logged "$LOGS/build-pgweir-$name.log" build "$ref" --build-arg BASE_IMAGE=localhost/pgweir-base:1 "${own_ca[@]}" \
-      --file "$ROOT/Dockerfile.$name" "$ROOT"
-    ! a_cluster_runs || load "$ref"
+    build_one "$name" "${own_ca[@]}" &
+    builds+=($!)
   done
+  for build in "${builds[@]}"; do wait "$build" || exit 1; done
   a_cluster_runs || step "no cluster runs: nothing to load them into"
+}
+
+# build_one NAME FLAG…
+build_one() {
+  local ref=localhost/pgweir-$1:dev
+  step "building $ref"
+  logged "$LOGS/build-pgweir-$1.log" build "$ref" --build-arg BASE_IMAGE=localhost/pgweir-base:1 "${@:2}" \
+    --file "$ROOT/Dockerfile.$1" "$ROOT"
+  ! a_cluster_runs || load "$ref"
+  step "$ref is ready"
 }
 
 case ${1:-} in
   build-base) build_base ;;
   load-base) load_base ;;
-  dev) with_kind || "$HERE/prerequisites.sh"; build_base; lock images; build_dev; step "images are ready" ;;
+  dev) with_kind || "$HERE/prerequisites.sh"; build_base; lock images; build_dev ;;
   *) die "usage: images.sh build-base|load-base|dev" ;;
 esac

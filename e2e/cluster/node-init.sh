@@ -19,6 +19,14 @@ for folder in "$RECORD/private" /run/containerd /var/lib/cni /var/lib/kubelet /v
   mount -t tmpfs -o mode=755 tmpfs "$folder"
 done
 
+# Whoever waits outside learns at once which server gave up (up.sh reads it, and `make cluster` later).
+watch() {
+  while sleep 0.5; do
+    if dead=$(dead_server); then echo "$dead" > "$run/dead"; fi
+  done
+}
+watch &
+
 start_etcd
 start containerd containerd --config "$home/config/containerd.toml"
 start_apiserver --bind-address 0.0.0.0 --advertise-address "$NODE_ADDRESS" --authorization-mode Node,RBAC \
@@ -44,6 +52,4 @@ kubectl create clusterrolebinding cluster-dns --clusterrole=cluster-dns --user=s
 start dns "$bin/kubenode" dns --kubeconfig "$pki/dns.kubeconfig" --listen "$NODE_ADDRESS:53"
 
 touch "$run/started"
-while sleep 2; do
-  if dead=$(dead_server); then echo "$dead" > "$run/dead"; fi
-done
+wait

@@ -33,13 +33,15 @@ start_controller_manager() {
     --authentication-kubeconfig "$pki/controller-manager.kubeconfig" --authorization-kubeconfig "$pki/controller-manager.kubeconfig" \
     --service-account-private-key-file "$pki/service-accounts.key" --root-ca-file "$pki/ca.crt" \
     --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key" --use-service-account-credentials \
-    --leader-elect=false --bind-address 127.0.0.1 --secure-port "$controllers_port" --cert-dir "$run/controller-manager" "$@"
+    --leader-elect=false --bind-address 127.0.0.1 --secure-port "$controllers_port" --cert-dir "$run/controller-manager" \
+    --flex-volume-plugin-dir "$run/volume-plugins" "$@"
 }
 
 # dead_server: the name of a server that was started and runs no more.
 dead_server() {
   local file name
   for file in "$run"/*.pid; do
+    [ -s "$file" ] || continue
     name=$(basename "$file" .pid)
     if ! runs "$(cat "$file")"; then echo "$name"; return; fi
   done
