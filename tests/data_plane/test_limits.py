@@ -81,7 +81,7 @@ def test_one_client_too_many_is_refused_by_name_and_the_others_stay(make_pooler:
         assert client.ask("SELECT 1") == [[b"1"]]
     assert pooler.console("SHOW VERSION"), "the console is exempt"
     clients.pop().close()
-    eventually(lambda: pooler.connect().close, "a place for a new client")
+    eventually(lambda: connects(pooler), "a place for a new client")
     for client in clients:
         client.close()
 
@@ -225,3 +225,8 @@ def test_the_refused_client_learns_why_in_psycopg_too(make_pooler: MakePooler) -
     pooler = make_pooler(max_client_conn=1)
     with pooler.connect(), pytest.raises(psycopg.OperationalError, match="no more connections allowed"):
         pooler.connect()
+
+
+def connects(pooler: PoolerProcess) -> bool:
+    pooler.connect().close()
+    return True

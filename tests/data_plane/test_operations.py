@@ -26,7 +26,7 @@ def test_pause_holds_everybody_and_resume_lets_go_without_an_error(
             pooler.console("PAUSE")
             assert traffic.is_held()
             assert pooler.pool()["sv_active"] == pooler.pool()["sv_idle"] == 0
-            assert postgres.backends(usename="alice") == []
+            eventually(lambda: postgres.backends(usename="alice") == [], "no session of alice is left")
             pooler.console("RESUME")
             traffic.wait_for_more(50)
     assert traffic.errors == []
@@ -108,7 +108,7 @@ def test_reload_under_load_takes_effect_and_disturbs_nobody(make_pooler: MakePoo
     assert traffic.errors == []
 
 
-def test_a_bad_value_is_refused_and_the_old_configuration_goes_on(make_pooler: MakePooler) -> None:
+def test_a_bad_value_is_refused_and_the_old_configuration_goes_on(make_pooler: MakePooler, ours_only: None) -> None:
     pooler = make_pooler(query_wait_timeout=77)
     with Traffic(pooler, clients=4) as traffic:
         pooler.settings |= {"query_wait_timeout": 99, "default_pool_size": "many"}
@@ -202,7 +202,7 @@ def test_sigint_lets_servers_finish(make_pooler: MakePooler) -> None:
         assert pooler.wait_exit() == 0
 
 
-def test_sigquit_ends_at_once(make_pooler: MakePooler) -> None:
+def test_sigquit_ends_at_once(make_pooler: MakePooler, ours_only: None) -> None:
     pooler = make_pooler()
     with pooler.wire() as client:
         client.ask("BEGIN")

@@ -14,21 +14,10 @@ from tests.pooler.tls_front import TlsFront
 from tests.pooler.wire import WireClient, query, ssl_request, startup
 from tests.postgres.certificates import Certificates, Pair
 from tests.postgres.fixtures import TlsPostgres
-from tests.postgres.server import PostgresServer, account, give_to_account
+from tests.postgres.server import PostgresServer
 
 pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
-
-
-@pytest.fixture(autouse=True)
-def readable_by_a_pooler_that_is_not_root(certificates: Certificates) -> None:
-    if account() is not None:
-        for path in (certificates.ca.parent, *certificates.ca.parent.parents):
-            if "pytest" in path.name:
-                path.chmod(0o755)
-        for path in certificates.ca.parent.iterdir():
-            if path.suffix == ".key":
-                give_to_account(path)
 
 
 def client_tls(pair: Pair, mode: str, ca: object = None) -> dict[str, Any]:
@@ -46,7 +35,12 @@ def test_a_client_that_verifies_everything_gets_in(
     make_pooler: MakePooler, certificates: Certificates, mode: str
 ) -> None:
     pooler = make_pooler(**client_tls(certificates.server, mode))
-    verified: dict[str, Any] = {"sslmode": "verify-full", "sslrootcert": certificates.ca, "host": "localhost", "hostaddr": "127.0.0.1"}
+    verified: dict[str, Any] = {
+        "sslmode": "verify-full",
+        "sslrootcert": certificates.ca,
+        "host": "localhost",
+        "hostaddr": "127.0.0.1",
+    }
     with pooler.connect(**verified) as connection:
         assert connection.pgconn.ssl_in_use
         assert connection.execute("SELECT repeat('x', 3000000)").fetchone() == ("x" * 3_000_000,)

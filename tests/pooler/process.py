@@ -330,8 +330,9 @@ class Traffic:
 
     def stop(self) -> None:
         self._stop.set()
+        deadline = time.monotonic() + 20
         for thread in self._threads:
-            thread.join(20)
+            thread.join(max(0.0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
 
     def wait_for_more(self, count: int = 20) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.postgres.certificates import Certificates, make_certificates
-from tests.postgres.server import TLS_HBA, Installation, PostgresServer, installations
+from tests.postgres.server import TLS_HBA, Installation, PostgresServer, account, installations, make_directory
 
 
 def version_id(installation: Installation) -> str:
@@ -61,9 +63,17 @@ def any_postgres(request: pytest.FixtureRequest, make_postgres: Callable[..., Po
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def certificates() -> Iterator[Certificates]:
     """Two authorities, server certificates by each, client certificates: see the class."""
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
+    folder = make_directory("pgwc-")
+    made = make_certificates(folder)
+    if (who := account()) is not None:
+        # Readable for a server that is not root, and still a key that libpq accepts from root.
+        for key in folder.glob("*.key"):
+            os.chown(key, 0, who.gid)
+            key.chmod(0o640)
+    yield made
+    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
