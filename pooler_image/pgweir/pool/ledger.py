@@ -44,11 +44,12 @@ class Limit(Enum):
 
 
 class Pool(Generic[Server, Client]):
-    """The pool of one (database, user)."""
+    """The pool of one (database, user), and of one set of relayed startup parameters."""
 
-    def __init__(self, database: str, user: str, policy: PoolPolicy) -> None:
+    def __init__(self, database: str, user: str, policy: PoolPolicy, relayed: tuple[tuple[str, str], ...] = ()) -> None:
         self.database = database
         self.user = user
+        self.relayed = relayed
         self.policy = policy
         self.stats = Stats()
         self.idle: deque[Server] = deque()  # the right end was used last

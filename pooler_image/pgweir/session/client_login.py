@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pgweir.config import CONSOLE_DATABASE
 from pgweir.hba import ident_allows, match_hba
@@ -31,6 +31,7 @@ from pgweir.protocol.startup import (
     GssEncRequest,
     SslRequest,
     Startup,
+    StartupParameters,
     StartupPlan,
     StartupReader,
     application_name_with_host,
@@ -77,6 +78,7 @@ class ClientLogin:
         self._authentication: ClientAuthentication | None = None
         self._secret: str | None = None
         self._client: ClientSession | None = None
+        self._early = b""
         self._over = False
 
     def __repr__(self) -> str:
@@ -160,11 +162,12 @@ class ClientLogin:
             self._receive_startup(rest)
 
     def _upgrade(self, first_bytes: bytes) -> None:
-        self._receive = self._receive_nothing
+        self._receive = self._receive_during_handshake
         self.pooler.edge.start_client_tls(self, first_bytes)
 
-    def _receive_nothing(self, data: bytes) -> None:
-        raise client_error("received unencrypted data after SSL request", stage="tls")
+    def _receive_during_handshake(self, data: bytes) -> None:
+        # Reading stands still until TLS owns the socket: this is decrypted, but came before `tls_started`.
+        self._early += data
 
     def tls_started(self, wire: Wire, info: TlsInfo) -> None:
         """The handshake is done: start again, inside."""
@@ -172,6 +175,9 @@ class ClientLogin:
         self.tls = info
         self._startup_reader = StartupReader()
         self._receive = self._receive_startup
+        if self._early:
+            early, self._early = self._early, b""
+            self.data_received(early)
 
     def tls_failed(self, message: str) -> None:
         """The handshake failed; the edge has closed the connection."""
@@ -189,7 +195,7 @@ class ClientLogin:
             startup,
             pooler.tracker.names,
             settings.ignore_startup_parameters,
-            "ignore" if settings.startup_parameters == "ignore" else "reject",
+            cast(StartupParameters, settings.startup_parameters),
         )
         self._plan = plan
         self.user, self.database_name = plan.user, plan.database
@@ -336,7 +342,8 @@ class ClientLogin:
         if pooler.settings.auth_type == "any" and database.settings.user is None:
             raise client_error("bouncer config error", stage="limits")
         self._check_client_limits(database)
-        pool = pooler.pool(database, database.pool_user(self.user))
+        assert self._plan is not None
+        pool = pooler.pool(database, database.pool_user(self.user), self._plan.relayed)
         if database.settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
             pooler.set_credentials(pool, proof.password or self._secret or None, proof.scram_keys)

@@ -195,6 +195,12 @@ class Operations:
             if not client.keeps_server and client.state is ClientState.IDLE and not client.held:
                 client.disconnect(CloseReason.POOLER_SHUTDOWN, CloseReason.POOLER_SHUTDOWN.text, ADMIN_SHUTDOWN)
 
+    def refuse_waiting(self) -> None:
+        """Nobody who waits will be served any more (SHUTDOWN WAIT_FOR_SERVERS)."""
+        for pool in self._pools(None):
+            for holder in [*pool.waiting, *pool.waiting_login]:
+                holder.disconnect(CloseReason.POOLER_SHUTDOWN, "server shutting down", ADMIN_SHUTDOWN)
+
     def holders(self) -> list[ClientSession]:
         """Clients that hold a server, the longest transaction first: those that a pause waits for."""
         found = [server.client for server in self.pooler.servers() if isinstance(server.client, ClientSession)]

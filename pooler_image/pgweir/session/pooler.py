@@ -7,7 +7,7 @@ and acts through the `Edge`. Operators' verbs (PAUSE, RELOAD, SHUTDOWN, …) are
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from pgweir.config import Config
@@ -62,6 +62,10 @@ _SQLSTATES: Final = {
 _TRANSIENT_CLASSES: Final = ("08", "53", "57")
 
 
+# Database, user, and the startup parameters that are relayed: servers that differ in one of these cannot be exchanged.
+PoolKey = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
 class Credentials:
     """How the pooler logs in to the servers of one pool."""
 
@@ -85,7 +89,7 @@ class Pooler:
         self.scram_cache = ScramCache()
         self.mock_key = edge.random(32)
         self.databases: dict[str, Database] = {}
-        self.pools: dict[tuple[str, str], SessionPool] = {}
+        self.pools: dict[PoolKey, SessionPool] = {}
         self.credentials: dict[tuple[str, str], Credentials] = {}
         self.clients: set[ClientSession] = set()
         self.logins: set[ClientLogin] = set()
@@ -99,7 +103,7 @@ class Pooler:
         self.on_server_gone: list[Callable[[], None]] = []  # PAUSE, WAIT_CLOSE and SHUTDOWN wait for this
         self.open_console: Callable[[ClientLogin, Wire, bool], object] | None = None  # set by `lifecycle`
         self.max_packet_size = 0
-        self.disable_pqexec = False
+        self.disable_pqexec = config.settings.disable_pqexec  # restart-class
         self.apply_settings(config)
 
     def apply_settings(self, config: Config) -> None:
@@ -107,9 +111,8 @@ class Pooler:
         self.config = config
         self.settings = config.settings
         self.max_packet_size = min(config.settings.max_packet_size, 0x7FFFFFFF)
-        self.disable_pqexec = config.settings.disable_pqexec
-        for (database, user), pool in self.pools.items():
-            pool.policy = pool_policy(config, database, user)
+        for pool in self.pools.values():
+            pool.policy = pool_policy(config, pool.database, pool.user)
         for client in self.clients:
             client.policy_changed()
 
@@ -131,12 +134,14 @@ class Pooler:
         self.databases[name] = database
         return database
 
-    def pool(self, database: Database, user: str) -> SessionPool:
-        """The pool for this database and (pool) user."""
-        key = (database.name, user)
+    def pool(self, database: Database, user: str, relayed: Mapping[str, str] | None = None) -> SessionPool:
+        """The pool for this database, this (pool) user and these startup parameters (startup_parameters=relay)."""
+        extra = tuple(sorted((relayed or {}).items()))
+        key = (database.name, user, extra)
         pool = self.pools.get(key)
         if pool is None:
-            pool = Pool[ServerSession, Holder](database.name, user, pool_policy(self.config, database.name, user))
+            policy = pool_policy(self.config, database.name, user)
+            pool = Pool[ServerSession, Holder](database.name, user, policy, extra)
             self.pools[key] = pool
             if database.paused or self.paused:
                 pool.pause(self.clock())
@@ -165,7 +170,7 @@ class Pooler:
 
     def server_startup_parameters(self, pool: SessionPool) -> dict[str, str]:
         settings = self.databases[pool.database].settings
-        parameters = {"user": pool.user, "database": settings.dbname or pool.database}
+        parameters = {"user": pool.user, "database": settings.dbname or pool.database, **dict(pool.relayed)}
         for name, value in (
             ("client_encoding", settings.client_encoding),
             ("DateStyle", settings.datestyle),

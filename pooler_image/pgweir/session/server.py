@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
 
 MAX_LOGIN_MESSAGE: Final = 1 << 20
+_AFTER_AUTHENTICATION: Final = (B.PARAMETER_STATUS, B.BACKEND_KEY_DATA, B.READY_FOR_QUERY)
 
 
 class ServerSession(ServerRecord):
@@ -231,6 +232,8 @@ class ServerLogin:
     def _message(self, type_: int, body: bytes) -> bool:
         """True when this object's work is over."""
         server = self._server
+        if type_ in _AFTER_AUTHENTICATION and not self._authentication.completed:
+            raise ProtocolError("the server skipped the authentication")  # an impostor might
         match type_:
             case B.AUTHENTICATION:
                 answer = self._authentication.receive(body)
@@ -258,6 +261,7 @@ class ServerLogin:
         return False
 
     def _failed(self, message: str, sqlstate: str) -> None:
+        self._wire.close()
         self._server.pooler.server_failed(self._server, message, sqlstate, answered=False)
 
     def pause_writing(self) -> None: ...

@@ -1,0 +1,282 @@
+"""The life of a pooler process: start → serve → drain → stop.
+
+`Service` ties the rooms together: configuration, edge, pooler, listeners, and the rooms of `admin` that look in. Signals mean
+what they mean to PgBouncer. `executable` makes one and runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from pgweir import __version__
+from pgweir.admin import control, metrics, rest
+from pgweir.admin.console import open_console
+from pgweir.bundle import Bundle
+from pgweir.bundle_store import BundleStore
+from pgweir.config import Config, load
+from pgweir.net.edge import NetworkEdge
+from pgweir.net.listener import Listeners
+from pgweir.net.tls import build_contexts
+from pgweir.session.operations import OperationError, Operations
+from pgweir.session.pooler import Pooler
+
+log = logging.getLogger(__name__)
+
+TICK: Final = 1 / 3  # seconds; PgBouncer's janitor runs as often
+ShutdownMode = Literal["immediate", "wait_for_servers", "wait_for_clients"]
+State = Literal["active", "pausing", "paused", "draining"]
+
+
+class Closer(Protocol):
+    """Something that was started and can be ended."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line said, beyond the configuration file."""
+
+    config_path: Path
+    state_dir: Path | None = None  # set: the configuration's folder is a bundle (an operator manages this process)
+    http_listen: str | None = None
+    metrics_listen: str | None = None
+    control_listen: str | None = None
+    control_dir: Path | None = None
+    drain_accept_seconds: float = 0.0  # after SIGTERM, still accept for this long
+    drain_seconds: float | None = None  # and give clients this long; None: PgBouncer's SIGTERM, which waits for ever
+
+
+class Service:
+    """One running pooler."""
+
+    def __init__(self, options: Options, config: Config, bundle: Bundle | None, store: BundleStore | None) -> None:
+        self.options = options
+        self.version = __version__
+        self.started_at = time.time()
+        self.config_path = options.config_path
+        self.bundle = bundle
+        self.store = store
+        self.stopping = False
+        edge = NetworkEdge(build_contexts(config))
+        self.edge = edge
+        self.pooler = Pooler(config, edge)
+        edge.pooler = self.pooler
+        self.operations = Operations(self.pooler)
+        self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
+        self.listeners = Listeners(self.pooler)
+        self._rooms: list[Closer] = []
+        self._stopped = asyncio.Event()
+        self._stop_when: Callable[[], bool] | None = None
+        self._shutting_down: ShutdownMode | None = None
+
+    # --- what others ask -----------------------------------------------------------------------------------------------
+
+    @property
+    def listening(self) -> bool:
+        return self.listeners.listening
+
+    @property
+    def state(self) -> State:
+        if self.stopping:
+            return "draining"
+        if not self.pooler.paused:
+            return "active"
+        return "pausing" if self.operations.held_servers() else "paused"
+
+    # --- start, serve, stop --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until a signal or a SHUTDOWN ends it."""
+        settings = self.pooler.settings
+        for warning in self.pooler.config.warnings:
+            log.warning("%s", warning)
+        _report_descriptors(settings.max_client_conn, self._possible_servers())
+        if self.bundle is not None and self.bundle.paused:
+            self.operations.pause()
+        await self.listeners.start()
+        for address, port in self.listeners.tcp_addresses:
+            log.info("listening on %s:%d", address, port)
+        await self._open_rooms()
+        loop = asyncio.get_running_loop()
+        for signal_number, action in (
+            (signal.SIGHUP, self._on_reload),
+            (signal.SIGTERM, self._on_terminate),
+            (signal.SIGINT, lambda: self._on_shutdown_signal("wait_for_servers")),
+            (signal.SIGQUIT, lambda: self.shutdown("immediate")),
+            (signal.SIGUSR1, lambda: self._quietly(self.operations.pause)),
+            (signal.SIGUSR2, lambda: self._quietly(self.operations.resume)),
+        ):
+            loop.add_signal_handler(signal_number, action)
+        _write_pidfile(settings.pidfile)
+        gc.collect()
+        gc.freeze()  # PERF: what exists now lives as long as the process
+        gc.set_threshold(50_000, 20, 50)
+        ticker = loop.create_task(self._tick())
+        log.info("process up: pgweir %s, pid %d", self.version, os.getpid())
+        try:
+            await self._stopped.wait()
+        finally:
+            ticker.cancel()
+            await self._close()
+            _remove_pidfile(settings.pidfile)
+            log.info("process down")
+
+    async def _open_rooms(self) -> None:
+        options = self.options
+        if options.metrics_listen:
+            self._rooms.append(await metrics.start(self, options.metrics_listen))
+        if options.http_listen:
+            self._rooms.append(await rest.start(self, options.http_listen))
+        if options.control_listen:
+            self._rooms.append(await control.start(self, options.control_listen))
+
+    async def _close(self) -> None:
+        self.listeners.stop()
+        for client in list(self.pooler.clients):
+            client.wire.close()
+        for server in list(self.pooler.servers()):
+            if server.wire is not None:
+                server.wire.close()
+        for room in self._rooms:
+            await room.close()
+        await self.edge.close()
+        await asyncio.sleep(0)  # let the goodbyes out
+
+    async def _tick(self) -> None:
+        next_stats = time.monotonic() + self.pooler.settings.stats_period
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                self.pooler.tick()
+                if self._shutting_down and self._stop_when is not None and self._stop_when():
+                    self._stopped.set()
+                if time.monotonic() >= next_stats:
+                    next_stats += self.pooler.settings.stats_period
+                    self._end_stats_period()
+            except Exception:
+                log.exception("the janitor stumbled; it goes on")
+
+    def _end_stats_period(self) -> None:
+        now = self.pooler.clock()
+        for database in self.pooler.databases.values():
+            database.averages.rotate(self.pooler.stats(database), now)
+        if self.pooler.settings.log_stats:
+            log.info("%s", metrics.stats_line(self.pooler))
+
+    def _possible_servers(self) -> int:
+        config = self.pooler.config
+        databases = config.databases or {"*": None}
+        return sum(config.pool_size(name, "") + config.reserve_pool_size(name, "") for name in databases)
+
+    # --- configuration -------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again. Raises ConfigError, and then nothing has changed."""
+        if self.store is not None and self.bundle is not None:
+            # The bundle that runs is the truth; a file that changed under it comes with a higher revision, or not at all.
+            self.apply(self.store.load(self.bundle))
+            return
+        self.apply(load(self.config_path))
+
+    def apply(self, config: Config) -> None:
+        """Take a configuration that loaded. Raises ConfigError when its certificates do not."""
+        contexts = build_contexts(config)
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        self.edge.contexts = contexts
+        self.operations.apply(config)
+
+    def _on_reload(self) -> None:
+        log.info("got SIGHUP, re-reading the configuration")
+        try:
+            self.reload()
+        except Exception as error:  # a bad file must not end the process: the last good configuration serves
+            log.error("RELOAD failed: %s", error)
+
+    # --- the end ---------------------------------------------------------------------------------------------------------
+
+    def shutdown(self, mode: ShutdownMode) -> None:
+        """SHUTDOWN, as the console has it."""
+        self.stopping = True
+        self._shutting_down = mode
+        if mode == "immediate":
+            self._stopped.set()
+            return
+        self.listeners.stop_tcp()
+        self.pooler.accepting = False
+        if mode == "wait_for_servers":
+            self._quietly(self.operations.pause)
+            self.operations.refuse_waiting()
+            self._stop_when = lambda: self.operations.held_servers() == 0
+        else:
+            self._stop_when = lambda: not self.pooler.clients and not self.pooler.logins
+
+    def _on_shutdown_signal(self, mode: ShutdownMode) -> None:
+        log.info("got a signal to stop (%s)", mode)
+        self.shutdown("immediate" if self.stopping else mode)
+
+    def _on_terminate(self) -> None:
+        if self.stopping or self.options.drain_seconds is None:
+            self._on_shutdown_signal("wait_for_clients")
+            return
+        log.info("got SIGTERM, draining: accepting for %gs more", self.options.drain_accept_seconds)
+        self.stopping = True  # not ready from now on
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.options.drain_accept_seconds, self._drain)
+        loop.call_later(self.options.drain_accept_seconds + self.options.drain_seconds, self._drain_over)
+
+    def _drain(self) -> None:
+        """Clients leave at the end of their transaction; those of session pools when they like, until the deadline."""
+        self._shutting_down = "wait_for_clients"
+        self.listeners.stop_tcp()
+        self.operations.drain()
+        self._stop_when = lambda: not self.pooler.clients and not self.pooler.logins
+
+    def _drain_over(self) -> None:
+        if not self._stopped.is_set():
+            log.warning("drain deadline: %d clients are cut off", len(self.pooler.clients))
+            self._stopped.set()
+
+    def _quietly(self, operation: Callable[[], None]) -> None:
+        if self.stopping and operation == self.operations.resume:
+            log.info("RESUME is ignored while shutting down")
+            return
+        try:
+            operation()
+        except OperationError as error:
+            log.info("%s", error)
+
+
+def _report_descriptors(max_clients: int, servers: int) -> None:
+    """Raise the soft limit to the hard one, and say whether it is enough (PgBouncer's line)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = max_clients + servers + 12
+    if soft < needed:
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    text = "kernel file descriptor limit: %d (hard: %d); max_client_conn: %d, max expected fd use: %d"
+    log.info(text, soft, hard, max_clients, needed)
+    if soft < needed:
+        log.warning("the file descriptor limit of %d is below the %d that max_client_conn asks for", soft, needed)
+
+
+def _remove_pidfile(name: str) -> None:
+    if name:
+        Path(name).unlink(missing_ok=True)
+
+
+def _write_pidfile(name: str) -> None:
+    if name:
+        Path(name).write_text(f"{os.getpid()}\n")

@@ -1,0 +1,243 @@
+"""The edge that sessions act through: the event loop's clock, connections to servers, TLS upgrades, cancel requests.
+
+Everything that takes time is a task of this object, held until it is done; results go back by a call into the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from pgweir.net.sockets import tune
+from pgweir.net.tls import ALPN, TlsContexts, tls_info
+from pgweir.pool.records import ServerState
+from pgweir.protocol import messages
+from pgweir.protocol.errors import CONNECTION_FAILURE
+from pgweir.session.client_login import ClientLogin
+from pgweir.session.pooler import Pooler
+from pgweir.session.server import ServerLogin, ServerSession
+from pgweir.session.wire import TlsInfo, Wire
+
+CANCEL_TIMEOUT: Final = 10.0  # seconds that a cancel connection may live
+
+
+class NetworkEdge:
+    """Implements `session.wire.Edge` on the running loop. `pooler` is set right after both exist."""
+
+    pooler: Pooler
+
+    def __init__(self, contexts: TlsContexts) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.contexts = contexts
+
+    clock = staticmethod(time.monotonic)
+    random = staticmethod(os.urandom)
+
+    def set_protocol(self, wire: Wire, protocol: object) -> None:
+        wire.set_protocol(protocol)  # type: ignore[attr-defined]  # every wire here is an asyncio transport
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- TLS towards clients -------------------------------------------------------------------------------------------
+
+    def client_tls_available(self) -> bool:
+        return self.contexts.client is not None
+
+    def start_client_tls(self, login: ClientLogin, first_bytes: bytes) -> None:
+        self._start(self._client_tls(login, first_bytes))
+
+    async def _client_tls(self, login: ClientLogin, first_bytes: bytes) -> None:
+        wire: Any = login.wire
+        context = self.contexts.client
+        assert context is not None
+        timeout = self.pooler.settings.client_login_timeout or None
+        upgrade = self._loop.create_task(
+            self._loop.start_tls(wire, login, context, server_side=True, ssl_handshake_timeout=timeout)
+        )
+        try:
+            if first_bytes:
+                # Direct TLS: its first bytes were read to find that out. Two turns of the loop, and the TLS protocol stands
+                # on the wire and has been told of its connection.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                _feed(wire.get_protocol(), first_bytes)
+            transport = await upgrade
+            if transport is None:
+                raise ConnectionError("the client left during the handshake")
+            if first_bytes and transport.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
+                transport.abort()  # Python's ssl never refuses a mismatch by itself
+                raise ConnectionError("direct TLS without the protocol name 'postgresql'")
+        except (OSError, ssl.SSLError) as error:
+            wire.abort()
+            login.tls_failed(str(error))
+            return
+        login.tls_started(transport, tls_info(transport))  # type: ignore[arg-type]
+
+    # --- connections to servers ----------------------------------------------------------------------------------------
+
+    def connect(self, server: ServerSession) -> None:
+        self._start(self._connect(server))
+
+    async def _connect(self, server: ServerSession) -> None:
+        pooler = self.pooler
+        database = pooler.databases[server.pool.database]
+        server.host, server.port = database.host(pooler.config), database.settings.port
+        timeout = server.pool.policy.connect_timeout or None
+        deadline = None if timeout is None else self._loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                transport, info = await self._open(server.host, server.port)
+        except TimeoutError:
+            pooler.server_failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
+            return
+        except socket.gaierror as error:
+            pooler.server_failed(
+                server, f"server DNS lookup failed: {error.strerror}", CONNECTION_FAILURE, answered=False
+            )
+            return
+        except (OSError, ssl.SSLError) as error:
+            pooler.server_failed(server, f"connect failed: {_cause(error)}", CONNECTION_FAILURE, answered=False)
+            return
+        if server.state is not ServerState.LOGIN:  # not wanted any more (a pause)
+            transport.abort()
+            return
+        local = transport.get_extra_info("sockname")
+        if isinstance(local, tuple):
+            server.local_address, server.local_port = local[0], local[1]
+        login = server.connected(transport, server.host, server.port, info)
+        assert isinstance(login, ServerLogin)
+        transport.set_protocol(login)
+        login.start()
+        if deadline is not None:
+            self._loop.call_at(deadline, self._login_overdue, server)
+
+    def _login_overdue(self, server: ServerSession) -> None:
+        if server.state is ServerState.LOGIN:
+            self.pooler.server_failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
+
+    async def _open(self, host: str, port: int) -> tuple[Any, TlsInfo | None]:
+        """TCP or Unix, and TLS as server_tls_sslmode says. Errors are OSError or SSLError."""
+        mode = self.pooler.settings.server_tls_sslmode
+        answer = _Answer()
+        if host.startswith(("/", "@")):
+            path = f"{host}/.s.PGSQL.{port}"
+            path = "\0" + path[1:] if host.startswith("@") else path
+            transport, _ = await self._loop.create_unix_connection(lambda: answer, path)
+            return transport, None
+        transport, _ = await self._loop.create_connection(lambda: answer, host, port)
+        try:
+            tune(transport.get_extra_info("socket"), self.pooler.settings)
+            context = self.contexts.server
+            if context is None:
+                return transport, None
+            transport.write(messages.ssl_request())
+            reply = await answer.received
+            if reply == b"N" and mode in ("allow", "prefer"):
+                return transport, None
+            if reply != b"S":
+                # More than one byte would be data injected before the handshake (CVE-2021-23222).
+                raise ConnectionError(
+                    "server refused SSL" if reply in (b"N", b"") else "unexpected answer to SSLRequest"
+                )
+            upgraded = await self._loop.start_tls(
+                transport, answer, context, server_hostname=host if context.check_hostname or not _is_ip(host) else None
+            )
+            if upgraded is None:
+                raise ConnectionError("server closed the connection during the TLS handshake")
+            return upgraded, tls_info(upgraded)
+        except BaseException:
+            transport.abort()
+            raise
+
+    # --- cancel requests -------------------------------------------------------------------------------------------------
+
+    def send_cancel(self, server: ServerSession, done: Callable[[], None]) -> None:
+        self._start(self._cancel(server, server.cancel_key, done))
+
+    async def _cancel(self, server: ServerSession, key: bytes, done: Callable[[], None]) -> None:
+        try:
+            async with asyncio.timeout(self.pooler.settings.cancel_wait_timeout or CANCEL_TIMEOUT):
+                transport, _info = await self._open(_same_address(server), server.port)
+                closed = _Closed()
+                transport.set_protocol(closed)
+                transport.write(messages.cancel_request(key))
+                try:
+                    await closed.lost
+                finally:
+                    transport.close()
+        except (OSError, ssl.SSLError):
+            pass  # the query goes on; SPEC: a cancel request is never answered
+        finally:
+            done()
+
+
+class _Answer(asyncio.Protocol):
+    """Waits for the one byte behind an SSLRequest."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.received.done():
+            self.received.set_result(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.received.done():
+            self.received.set_result(b"")
+
+
+class _Closed(asyncio.Protocol):
+    """Waits for the end of a connection."""
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
+def _feed(protocol: Any, data: bytes) -> None:
+    while data:
+        buffer = protocol.get_buffer(len(data))
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        protocol.buffer_updated(size)
+        data = data[size:]
+
+
+def _same_address(server: ServerSession) -> str:
+    """The very machine that the server is on: a name may mean another one by now."""
+    wire: Any = server.wire
+    peer = wire.get_extra_info("peername") if wire is not None else None
+    if isinstance(peer, tuple) and not server.host.startswith(("/", "@")):
+        return str(peer[0])
+    return server.host
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _cause(error: OSError | ssl.SSLError) -> str:
+    return error.strerror or str(error)

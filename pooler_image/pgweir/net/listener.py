@@ -1,0 +1,175 @@
+"""Listening sockets: the TCP addresses and the Unix socket that clients connect to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import grp
+import os
+import socket
+from pathlib import Path
+from typing import Any, cast
+
+from pgweir.net.sockets import origin_of, tune
+from pgweir.session.pooler import Pooler
+from pgweir.settings import Settings
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message names the setting."""
+
+
+class Listeners:
+    """All listening sockets of the process."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self._pooler = pooler
+        self._servers: list[asyncio.AbstractServer] = []
+        self._unix_path: Path | None = None
+        self.tcp_addresses: list[tuple[str, int]] = []
+
+    @property
+    def listening(self) -> bool:
+        return bool(self._servers)
+
+    async def start(self) -> None:
+        """Listen on listen_addr and in unix_socket_dir. Raises ListenError; at least one must be there."""
+        settings = self._pooler.settings
+        sockets = _tcp_sockets(settings)
+        if settings.unix_socket_dir:
+            sockets.append(self._unix_socket(settings))
+        if not sockets:
+            raise ListenError("nothing to listen on: set listen_addr or unix_socket_dir")
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            self._servers.append(
+                await loop.create_server(
+                    lambda: cast(asyncio.Protocol, _Accepted(self._pooler)), sock=sock, backlog=settings.listen_backlog
+                )
+            )
+            if sock.family != socket.AF_UNIX:
+                self.tcp_addresses.append(sock.getsockname()[:2])
+
+    def stop_tcp(self) -> None:
+        """No new TCP connections; the Unix socket stays, for the console."""
+        for server in list(self._servers):
+            if any(sock.family != socket.AF_UNIX for sock in server.sockets):
+                server.close()
+                self._servers.remove(server)
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._unix_path is not None:
+            self._unix_path.unlink(missing_ok=True)
+            self._unix_path = None
+
+    def _unix_socket(self, settings: Settings) -> socket.socket:
+        name = f"{settings.unix_socket_dir}/.s.PGSQL.{settings.listen_port}"
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if name.startswith("@"):
+            sock.bind("\0" + name[1:])
+            return sock
+        path = Path(name)
+        if path.exists() and _answers(path):
+            raise ListenError(
+                f"unix_socket_dir: a process already serves {path}; stop it, or choose another listen_port"
+            )
+        path.unlink(missing_ok=True)
+        try:
+            sock.bind(name)
+        except OSError as error:
+            raise ListenError(f"unix_socket_dir = {settings.unix_socket_dir!r}: {error.strerror}") from None
+        os.chmod(path, settings.unix_socket_mode)
+        if settings.unix_socket_group:
+            try:
+                os.chown(path, -1, grp.getgrnam(settings.unix_socket_group).gr_gid)
+            except (KeyError, PermissionError):
+                raise ListenError(
+                    f"unix_socket_group = {settings.unix_socket_group!r}: no such group, or not a member"
+                ) from None
+        self._unix_path = path
+        return sock
+
+
+class _Accepted:
+    """The protocol of a connection for the moment between accept and its login."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self._pooler = pooler
+
+    def connection_made(self, transport: Any) -> None:
+        settings = self._pooler.settings
+        try:
+            tune(transport.get_extra_info("socket"), settings)
+            origin = origin_of(transport, settings.listen_port)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # a client that left before it was accepted
+                raise
+            transport.abort()
+            return
+        transport.set_protocol(self._pooler.accept(transport, origin))
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+def _tcp_sockets(settings: Settings) -> list[socket.socket]:
+    sockets = []
+    for address in settings.listen_addr:
+        host = None if address == "*" else address
+        try:
+            found = socket.getaddrinfo(host, settings.listen_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except socket.gaierror as error:
+            raise ListenError(f"listen_addr = {address!r}: {error.strerror}") from None
+        bound = 0
+        problem = ""
+        for family, kind, proto, _, sockaddr in found:
+            try:
+                sockets.append(_tcp_socket(family, kind, proto, sockaddr, settings))
+                bound += 1
+            except OSError as error:
+                problem = f"{error.strerror} (port {settings.listen_port})"
+                if address != "*":  # with "*" one family will do: there may be no IPv6
+                    break
+        if not bound:
+            raise ListenError(f"listen_addr = {address!r}: {problem}")
+    return sockets
+
+
+def _tcp_socket(family: int, kind: int, proto: int, sockaddr: Any, settings: Settings) -> socket.socket:
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.so_reuseport:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if settings.tcp_defer_accept:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, settings.tcp_defer_accept)
+        sock.bind(sockaddr)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _answers(path: Path) -> bool:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.settimeout(1.0)
+        probe.connect(str(path))
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True

@@ -1,0 +1,58 @@
+"""Options of TCP sockets, and who is at the other end of one."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+from typing import Any
+
+from pgweir.session.wire import Origin
+from pgweir.settings import Settings
+
+
+def tune(sock: Any, settings: Settings) -> None:
+    """Keepalive, TCP_USER_TIMEOUT and buffers as the tcp_* settings say. A node can vanish without a word."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if settings.tcp_keepalive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_KEEPIDLE, settings.tcp_keepidle),
+            (socket.TCP_KEEPINTVL, settings.tcp_keepintvl),
+            (socket.TCP_KEEPCNT, settings.tcp_keepcnt),
+        ):
+            if value:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    if settings.tcp_user_timeout:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout)
+    if settings.tcp_socket_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.tcp_socket_buffer)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.tcp_socket_buffer)
+
+
+def origin_of(transport: Any, listen_port: int) -> Origin:
+    """Where an accepted connection comes from."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        pid, uid, _gid = struct.unpack(
+            "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
+        return Origin(None, listen_port, peer_user=_user_name(uid), peer_pid=pid, is_own_uid=uid == os.geteuid())
+    peer = transport.get_extra_info("peername") or ("?", 0)
+    local = transport.get_extra_info("sockname") or (None, 0)
+    return Origin(_plain(peer[0]), peer[1], local_address=_plain(local[0]), local_port=local[1])
+
+
+def _plain(address: Any) -> Any:
+    """An IPv4 client of an IPv6 socket is an IPv4 client."""
+    return address.removeprefix("::ffff:") if isinstance(address, str) and "." in address else address
+
+
+def _user_name(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # an arbitrary uid, as OpenShift gives them
+        return None
