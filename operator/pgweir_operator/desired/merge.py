@@ -23,6 +23,9 @@ LIST_KEYS: Final[Mapping[str, str]] = {
     "topologySpreadConstraints": "topologyKey",
 }
 
+# WHY: these are unions. A `value` merged into a `valueFrom`, or a second source into a volume, would be neither.
+REPLACED_WHOLE: Final = frozenset({"env", "volumes"})
+
 
 def merged(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `patch` over it; neither is changed. What the patch says wins."""
@@ -36,12 +39,13 @@ def _merged_value(name: str, base: Any, patch: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(patch, Mapping):
         return merged(base, patch)
     if isinstance(base, list) and isinstance(patch, list) and name in LIST_KEYS:
-        return _merged_list(LIST_KEYS[name], base, patch)
+        return _merged_list(name, base, patch)
     return deepcopy(patch)
 
 
-def _merged_list(identity: str, base: list[Any], patch: list[Any]) -> list[Any]:
+def _merged_list(name: str, base: list[Any], patch: list[Any]) -> list[Any]:
     """Items of the same identity are merged in place, new ones are appended in the patch's order."""
+    identity = LIST_KEYS[name]
     result = deepcopy(base)
     places = {
         item[identity]: index for index, item in enumerate(result) if isinstance(item, Mapping) and identity in item
@@ -50,6 +54,8 @@ def _merged_list(identity: str, base: list[Any], patch: list[Any]) -> list[Any]:
         known = places.get(item.get(identity)) if isinstance(item, Mapping) else None
         if known is None:
             result.append(deepcopy(item))
+        elif name in REPLACED_WHOLE:
+            result[known] = deepcopy(item)
         else:
             result[known] = merged(result[known], item)
     return result
