@@ -162,7 +162,8 @@ async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts
             flavour=ClusterFlavour.PLAIN,
             superuser=secrets.get(admin.name) if admin is not None else None,
         )
-    assert pooler.cluster_name is not None, "validation has passed: one of cluster and target is there"
+    if pooler.cluster_name is None:
+        return ClusterFacts(host="", port=0)  # An invalid spec is observed too: its pods go on.
     namespace, cluster = pooler.namespace, pooler.cluster_name
     service, native = await asyncio.gather(
         kube.get("Service", namespace, pooler.target_host), _readable(kube, "Cluster", namespace, cluster)

@@ -30,6 +30,9 @@ DEADLINE = 5.0
 # A pause looks again this often while servers are held; transactions that short are the rule.
 PAUSE_INTERVAL = 0.05
 
+# Longer than the time between two periodic looks: a pause that comes in between finds its connections open.
+KEEPALIVE = 90.0
+
 UNPROCESSABLE = 422
 
 Answers = Mapping[str, PodAnswer]
@@ -78,7 +81,7 @@ class Push:
 
 
 class Fleet:
-    """All pods of one Pooler, behind one TLS context. An async context manager; connections are kept between calls."""
+    """All pods of one Pooler, behind one TLS context. Connections are kept between calls, until `close`."""
 
     def __init__(self, identity: Identity, *, port: int = PORT_CONTROL, deadline: float = DEADLINE) -> None:
         self._context = _tls_context(identity)
@@ -87,17 +90,17 @@ class Fleet:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        # WHY trust_env is off: a proxy of the environment has no business between the operator and a pod.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._context, limit=0), trust_env=False
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        await self.close()
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def poll(self, members: Sequence[Member]) -> Answers:
         """What each pod says of itself."""
@@ -141,7 +144,10 @@ class Fleet:
         return PodSilence(member.name, answer.error) if isinstance(answer, _Refusal) else answer
 
     async def _call(self, member: Member, method: str, path: str, body: bytes | None) -> PodAnswer | _Refusal:
-        assert self._session is not None, "a Fleet is entered before it is used"
+        if self._session is None:
+            # WHY trust_env is off: a proxy of the environment has no business between the operator and a pod.
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE)
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         host = f"[{member.ip}]" if ":" in member.ip else member.ip
         where = f"{host}:{self._port}"
         try:

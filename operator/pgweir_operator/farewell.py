@@ -1,0 +1,120 @@
+"""A Pooler goes: what was provisioned for it is taken back, unless another Pooler needs it, and its finalizer falls.
+
+Children are the garbage collector's business. The finalizer never holds a Pooler for long: it gives up, with an Event
+that says what stays behind, when the target, its superuser's Secret or the namespace is gone or going, or after ten
+minutes. Called by reconcile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pgweir_operator.api import names
+from pgweir_operator.api.conditions import PrerequisiteError, Reason
+from pgweir_operator.api.observed import Observed
+from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.integration import automatic, provisioning
+from pgweir_operator.integration.provisioning import ProvisionSpec
+from pgweir_operator.kube import ConflictError, Kube
+from pgweir_operator.kube.events import Events
+from pgweir_operator.siblings import automatic_siblings
+
+logger = logging.getLogger(__name__)
+
+GIVE_UP_AFTER = 600.0
+RETRY = 10.0
+
+
+def has_finalizer(manifest: dict[str, Any]) -> bool:
+    return names.FINALIZER in (manifest["metadata"].get("finalizers") or ())
+
+
+async def hold(kube: Kube, manifest: dict[str, Any]) -> None:
+    """From now on there is something to take back."""
+    if has_finalizer(manifest) or manifest["metadata"].get("deletionTimestamp"):
+        return
+    finalizers = [*(manifest["metadata"].get("finalizers") or ()), names.FINALIZER]
+    changed = await kube.set_finalizers(manifest, finalizers)
+    manifest["metadata"] |= {key: changed["metadata"][key] for key in ("finalizers", "resourceVersion")}
+
+
+async def take_back(
+    kube: Kube,
+    events: Events,
+    manifest: dict[str, Any],
+    pooler: Pooler,
+    observed: Observed,
+    *,
+    namespaces: Sequence[str],
+    dial: tuple[str, int] | None,
+    now: float,
+) -> float | None:
+    """Withdraw and let go. None when done; else the seconds after which to try again."""
+    if not has_finalizer(manifest):
+        return None
+    uid = manifest["metadata"]["uid"]
+    others = [
+        other["metadata"]["name"]
+        for other in await automatic_siblings(kube, pooler, namespaces)
+        if other["metadata"]["uid"] != uid
+    ]
+    if others:
+        logger.info("%s: the role and its lookup stay for %s", pooler.name, ", ".join(others))
+        return await _release(kube, manifest)
+    try:
+        remains = await _withdraw(pooler, observed, dial=dial)
+    except PrerequisiteError as error:
+        reason = await _hopeless(kube, manifest, error, now=now)
+        if reason is None:
+            note = f"What was provisioned cannot be taken back yet: {error.message}"
+            await events.say(manifest, "Warning", "WithdrawalDelayed", note)
+            return min(error.retry_after, RETRY)
+        note = f"Role {automatic.role_of(observed)} and schema pgweir may stay behind in the target, since {reason}: "
+        await events.say(manifest, "Warning", "WithdrawalAbandoned", note + error.message)
+    else:
+        if remains:
+            note = f"What others built on it stays in the target: {'; '.join(remains)}"
+            await events.say(manifest, "Warning", "WithdrawalIncomplete", note)
+        else:
+            note = f"Role {automatic.role_of(observed)} and its lookup were removed from the target."
+            await events.say(manifest, "Normal", "Withdrawn", note)
+    return await _release(kube, manifest)
+
+
+async def _withdraw(pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None) -> tuple[str, ...]:
+    if not observed.cluster.found:
+        raise PrerequisiteError(Reason.TARGET_NOT_FOUND, f"Service {observed.cluster.host!r} does not exist.")
+    where = automatic.endpoint(pooler, observed, dial=dial)
+    admin = automatic.administrator(pooler, observed)
+    return await provisioning.withdraw(where, admin, ProvisionSpec(automatic.role_of(observed)))
+
+
+async def _hopeless(kube: Kube, manifest: dict[str, Any], error: PrerequisiteError, *, now: float) -> str | None:
+    """Why waiting would help nobody, or None."""
+    if error.reason is Reason.TARGET_NOT_FOUND:
+        return "the cluster is gone"
+    if error.reason is Reason.NO_ADMIN_ACCESS:
+        return "there is no administrative access any more"
+    namespace = await kube.get("Namespace", "", manifest["metadata"]["namespace"])
+    if namespace is None or namespace["metadata"].get("deletionTimestamp"):
+        return "the namespace is going"
+    asked = manifest["metadata"].get("deletionTimestamp")
+    if asked and now - datetime.strptime(asked, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp() > GIVE_UP_AFTER:
+        return f"it did not succeed within {GIVE_UP_AFTER / 60:.0f} minutes"
+    return None
+
+
+async def _release(kube: Kube, manifest: dict[str, Any]) -> float | None:
+    finalizers = [name for name in manifest["metadata"].get("finalizers") or () if name != names.FINALIZER]
+    try:
+        changed = await kube.set_finalizers(manifest, finalizers)
+    except ConflictError:
+        return 0.5
+    manifest["metadata"] |= {
+        "finalizers": changed["metadata"].get("finalizers") or [],
+        "resourceVersion": changed["metadata"]["resourceVersion"],
+    }
+    return None

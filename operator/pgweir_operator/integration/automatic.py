@@ -1,0 +1,243 @@
+"""The integration of one Pooler as a whole: which way the auth role logs in, made and proved; or why not.
+
+A Pooler that was integrated once keeps its credentials whatever fails later: a superuser's password that changed takes
+nothing from running pods. Reads Secrets' contents as observed; called by reconcile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from pgweir_operator.api import names
+from pgweir_operator.api.conditions import PrerequisiteError, Reason
+from pgweir_operator.api.observed import ClusterFlavour, IntegrationResult, Observed, Provisioned, SecretFacts
+from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.integration import provisioning, sql
+from pgweir_operator.integration.certificates import (
+    KeyPair,
+    client_certificate,
+    common_name,
+    is_due,
+    is_issued_by,
+    is_pair,
+    names_of,
+    server_certificate,
+)
+from pgweir_operator.integration.login import Credentials, Endpoint
+from pgweir_operator.integration.provisioning import ProvisionSpec
+
+# Names of the bundle's files that hold what was issued: what is written is what is reused until it is due.
+_SERVER_PAIR = ("server.crt", "server.key")
+_CLIENT_PAIR = ("client.crt", "client.key")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an earlier reconcile wrote: the credentials that the pods have."""
+
+    certificate: KeyPair | None = None
+    password: str | None = field(default=None, repr=False)
+    was_integrated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """The result for the status, when to look again (None: at the usual time), and the password to keep, if any."""
+
+    result: IntegrationResult
+    retry_after: float | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def role_of(observed: Observed) -> str:
+    native = observed.cluster.flavour is ClusterFlavour.CLOUDNATIVEPG
+    return names.AUTH_ROLE_CLOUDNATIVEPG if native else names.AUTH_ROLE
+
+
+def admin_host(pooler: Pooler) -> str:
+    """The primary, as the operator reaches it: it may run in another namespace."""
+    if pooler.spec.target is not None:
+        return pooler.spec.target.host
+    return f"{pooler.cluster_name}-rw.{pooler.namespace}.svc"
+
+
+def endpoint(pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None = None) -> Endpoint:
+    """Where the operator itself connects; `dial` stands in where Service names do not resolve (development)."""
+    reference = pooler.spec.pgbouncer.server_ca_secret
+    secret = observed.secrets.get(reference.name) if reference is not None else observed.cluster.server_ca
+    host, port = dial or (admin_host(pooler), pooler.target_port)
+    return Endpoint(host, port, ca=secret.data.get("ca.crt") if secret is not None else None)
+
+
+def administrator(pooler: Pooler, observed: Observed) -> Credentials:
+    """Raises where there is no superuser to be, with what a person can do about it."""
+    secret = observed.cluster.superuser
+    target = pooler.spec.target
+    if secret is None:
+        if target is not None and target.admin_secret is None:
+            raise PrerequisiteError(
+                Reason.NO_ADMIN_ACCESS,
+                "spec.target.adminSecret names no superuser, so nothing can be provisioned. Name one, or run this and"
+                f" set pgbouncer.authQuery with a Secret:\n{sql.manual(role_of(observed), ['postgres'])}",
+            )
+        name = target.admin_secret.name if target and target.admin_secret else f"{pooler.cluster_name}-superuser"
+        raise PrerequisiteError(
+            Reason.NO_ADMIN_ACCESS,
+            f"Secret {name!r} with a superuser's username and password does not exist. Create it (CloudNativePG:"
+            " enableSuperuserAccess: true), or run this and set pgbouncer.authQuery with a Secret:\n"
+            f"{sql.manual(role_of(observed), ['postgres'])}",
+        )
+    return Credentials(_text(secret, "username"), password=_text(secret, "password"))
+
+
+async def integrate(
+    pooler: Pooler, observed: Observed, stored: Stored, *, now: float, dial: tuple[str, int] | None = None
+) -> Integration:
+    """Never raises a PrerequisiteError: each becomes the result's reason."""
+    role = role_of(observed)
+    if not pooler.is_automatic:
+        message = "The lookup is the user's own (authQuery with a Secret); it needs in PostgreSQL:\n"
+        return Integration(IntegrationResult("False", Reason.MANUAL, message + sql.manual(role, ["postgres"])))
+    kept = _kept(stored, role)
+    try:
+        if not observed.cluster.found:
+            raise PrerequisiteError(
+                Reason.TARGET_NOT_FOUND,
+                f"Service {observed.cluster.host!r} of cluster {observed.cluster.name!r} does not exist in namespace"
+                f" {pooler.namespace!r}.",
+            )
+        where = endpoint(pooler, observed, dial=dial)
+        admin = administrator(pooler, observed)
+        login = _login(role, observed, stored, now)
+        await provisioning.provision(where, admin, ProvisionSpec(role, password=login.password))
+        await provisioning.check_login(where, login, query=names.AUTH_QUERY, database=names.AUTH_DATABASE)
+    except PrerequisiteError as error:
+        message = error.message
+        if error.reason is Reason.LOOKUP_FAILED and observed.cluster.client_ca is not None:
+            message += f" Does pg_hba.conf have `hostssl all {role} all cert` before its other lines?"
+        return Integration(IntegrationResult("False", error.reason, message, kept), retry_after=error.retry_after)
+    provisioned = Provisioned(
+        auth_user=role,
+        auth_query=names.AUTH_QUERY,
+        auth_dbname=names.AUTH_DATABASE,
+        certificate=login.certificate.certificate if login.certificate else None,
+        key=login.certificate.key if login.certificate else None,
+        password=login.password,
+    )
+    way = "certificate" if login.certificate else "password"
+    message = f"{role} logged in at {where} by {way} and ran the lookup."
+    return Integration(
+        IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned), password=login.password
+    )
+
+
+def with_own_certificate(pooler: Pooler, observed: Observed, *, now: float) -> Observed:
+    """The pooler's own server certificate in place of the cluster's, which has none of the pooler's names.
+
+    Where the cluster's CA has no key, the cluster's certificate is reused as it is.
+    """
+    if pooler.spec.pgbouncer.client_tls_secret is not None:
+        return observed
+    ca = _authority(observed.cluster.server_ca)
+    pair = _written(observed.bundle, _CLIENT_PAIR)
+    if ca is None:
+        # A cluster's Secret that is gone for a while does not take TLS from running pods.
+        return observed if observed.cluster.server is not None or pair is None else _showing(observed, pooler, pair)
+    wanted = service_names(pooler)
+    if pair is None or not _is_good(pair, ca, now) or names_of(pair.certificate) != frozenset(wanted):
+        pair = server_certificate(ca, wanted, now=now)
+    return _showing(observed, pooler, pair)
+
+
+def _showing(observed: Observed, pooler: Pooler, pair: KeyPair) -> Observed:
+    shown = SecretFacts(
+        name=f"issued for {pooler.name}",
+        type="kubernetes.io/tls",
+        resource_version="",
+        data={"tls.crt": pair.certificate, "tls.key": pair.key},
+    )
+    return replace(observed, cluster=replace(observed.cluster, server=shown))
+
+
+def service_names(pooler: Pooler) -> tuple[str, ...]:
+    """What applications may call the pooler."""
+    name, namespace = pooler.name, pooler.namespace
+    return (
+        f"{name}.{namespace}.svc.cluster.local",
+        f"{name}.{namespace}.svc",
+        f"{name}.{namespace}",
+        name,
+        "localhost",
+    )
+
+
+def stored(observed: Observed, password: str | None) -> Stored:
+    """What the written bundle says of an earlier integration."""
+    bundle = observed.bundle
+    if bundle is None or not bundle.owned:
+        return Stored(password=password)
+    pair = _written(bundle, _SERVER_PAIR)
+    return Stored(pair, password, was_integrated=pair is not None or "userlist.txt" in bundle.data)
+
+
+def logs_in_by_certificate(observed: Observed) -> bool:
+    """Where the cluster's client CA can be signed with, no password is needed."""
+    return _authority(observed.cluster.client_ca) is not None
+
+
+def _login(role: str, observed: Observed, stored: Stored, now: float) -> Credentials:
+    """By certificate where the cluster's CA can sign one, else by a password of our own making."""
+    ca = _authority(observed.cluster.client_ca)
+    if ca is None:
+        return Credentials(role, password=stored.password)
+    pair = stored.certificate
+    if pair is None or not _is_good(pair, ca, now) or common_name(pair.certificate) != role:
+        pair = client_certificate(ca, role, now=now)
+    return Credentials(role, certificate=pair)
+
+
+def _kept(stored: Stored, role: str) -> Provisioned | None:
+    if not stored.was_integrated:
+        return None
+    pair = stored.certificate
+    if pair is not None and common_name(pair.certificate) != role:
+        return None  # The user's own, from before the Pooler became automatic.
+    return Provisioned(
+        auth_user=role,
+        auth_query=names.AUTH_QUERY,
+        auth_dbname=names.AUTH_DATABASE,
+        certificate=pair.certificate if pair else None,
+        key=pair.key if pair else None,
+        password=None if pair else stored.password,
+    )
+
+
+def _authority(secret: SecretFacts | None) -> KeyPair | None:
+    if secret is None or not secret.data.get("ca.key") or not secret.data.get("ca.crt"):
+        return None
+    return KeyPair(secret.data["ca.crt"], secret.data["ca.key"])
+
+
+def _written(bundle: SecretFacts | None, files: tuple[str, str]) -> KeyPair | None:
+    if bundle is None or not bundle.owned or not all(bundle.data.get(name) for name in files):
+        return None
+    return KeyPair(bundle.data[files[0]], bundle.data[files[1]])
+
+
+def _is_good(pair: KeyPair, ca: KeyPair, now: float) -> bool:
+    return is_pair(pair) and not is_due(pair.certificate, now=now) and is_issued_by(pair.certificate, ca.certificate)
+
+
+def _text(secret: SecretFacts, key: str) -> str:
+    value = secret.data.get(key)
+    if not value:
+        present = ", ".join(sorted(secret.data)) or "none"
+        raise PrerequisiteError(
+            Reason.INVALID_SECRET, f"Secret {secret.name!r} has no key {key!r} (its keys: {present}); add it."
+        )
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise PrerequisiteError(
+            Reason.INVALID_SECRET, f"Key {key!r} of Secret {secret.name!r} is not UTF-8 text."
+        ) from None

@@ -1,0 +1,235 @@
+"""`pgweir-operator`: options, the Lease, the health and metrics port, and everything joined together.
+
+A replica that does not hold the Lease waits; one that loses it exits, and Kubernetes starts it anew. Reads the
+environment and the command line; decides nothing about Poolers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import kopf
+import typer
+from aiohttp import web
+from kubernetes.config import ConfigException
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
+
+from pgweir_operator import handlers
+from pgweir_operator.api import names
+from pgweir_operator.desired import default_image
+from pgweir_operator.kube import Access, ApiError, Kube, connect
+from pgweir_operator.kube.connection import own_namespace
+from pgweir_operator.kube.events import Events
+from pgweir_operator.kube.lease import Leadership
+from pgweir_operator.kube.secret_watch import SecretWatches
+from pgweir_operator.reconcile import RECHECK, Options, Reconciler
+from pgweir_operator.workers import Key, Workers
+
+logger = logging.getLogger("pgweir_operator")
+
+LEASE = "pgweir-operator"
+EXIT_LOST_LEASE = 3
+
+application = typer.Typer(add_completion=False)
+
+
+@application.command()
+def run(
+    namespace: Annotated[
+        list[str] | None, typer.Option(help="Serve Poolers of this namespace; repeat for more. Default: all.")
+    ] = None,
+    kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig file, outside a cluster.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    listen: Annotated[str, typer.Option(help="ADDRESS:PORT of /healthz and /metrics.")] = "0.0.0.0:8080",
+    lease_namespace: Annotated[
+        str | None, typer.Option(help="Namespace of the Lease. Default: the operator's own.")
+    ] = None,
+    control_port: Annotated[
+        int, typer.Option(envvar="PGWEIR_CONTROL_PORT", help="Port of the pods' control endpoint.")
+    ] = names.PORT_CONTROL,
+    dial_target: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PGWEIR_DIAL_TARGET",
+            help="HOST:PORT to provision at, where the names of Services do not resolve (development).",
+        ),
+    ] = None,
+    recheck: Annotated[float, typer.Option(help="Seconds after which each Pooler is looked at anew.")] = RECHECK,
+    log_level: Annotated[str, typer.Option(envvar="PGWEIR_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+) -> None:
+    """Turn Poolers into running, verified fleets."""
+    _log(log_level)
+    options = Options(
+        image=default_image(os.environ, version("pgweir")),
+        namespaces=tuple(namespace or ()),
+        control_port=control_port,
+        dial_target=_address(dial_target, "--dial-target") if dial_target else None,
+        recheck=recheck,
+    )
+    access = Access(kubeconfig=kubeconfig, context=context)
+    where = lease_namespace or own_namespace() or "default"
+    try:
+        status = asyncio.run(_operate(access, options, where, _address(listen, "--listen")))
+    except ConfigException as error:
+        raise SystemExit(f"No API server: {error}. Give --kubeconfig, or run in a cluster.") from None
+    raise SystemExit(status)
+
+
+def main() -> None:
+    application(prog_name="pgweir-operator")
+
+
+async def _operate(access: Access, options: Options, lease_namespace: str, listen: tuple[str, int]) -> int:
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Kube(await connect(access)) as kube:
+        leadership = Leadership(kube, namespace=lease_namespace, name=LEASE, identity=identity)
+        watches: SecretWatches[Key]
+        events = Events(kube, instance=identity)
+        workers = Workers(
+            Reconciler(kube, events, options).reconcile, lambda key, outcome: handlers.settled(watches, key, outcome)
+        )
+        watches = SecretWatches(kube, lambda key, what: workers.wake(key, what, known_only=True))
+        server = await _serve(listen, leadership, workers)
+        try:
+            if not await _unless(stop, _wait_for_crd(kube)) or not await _unless(stop, leadership.acquire()):
+                return 0
+            return await _lead(access, options, leadership, workers, stop)
+        finally:
+            await workers.close()
+            await watches.close()
+            await leadership.release()
+            await server.cleanup()
+
+
+async def _lead(access: Access, options: Options, leadership: Leadership, workers: Workers, stop: asyncio.Event) -> int:
+    """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
+    stop_kopf = asyncio.Event()
+    watching = asyncio.create_task(
+        kopf.operator(
+            registry=handlers.registry(workers, access),
+            standalone=True,
+            clusterwide=not options.namespaces,
+            namespaces=options.namespaces,
+            stop_flag=stop_kopf,
+        ),
+        name="kopf",
+    )
+    lost = asyncio.create_task(leadership.keep(), name="lease")
+    told = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({watching, lost, told}, return_when=asyncio.FIRST_COMPLETED)
+    if lost.done():
+        logger.error("leadership is lost; exiting")
+        await workers.close()
+    stop_kopf.set()
+    told.cancel()
+    try:
+        await watching
+    finally:
+        was_lost = lost.done()
+        lost.cancel()
+    # kopf may have been the one to get the signal: its end without an error is as good.
+    return EXIT_LOST_LEASE if was_lost else 0
+
+
+async def _unless(stop: asyncio.Event, work: Any) -> bool:
+    """Whether the work came to its end before we were told to stop."""
+    task, told = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if task.done():
+        task.result()
+        return True
+    task.cancel()
+    return False
+
+
+async def _wait_for_crd(kube: Kube) -> None:
+    """kopf would look once at its start and never see a CRD that comes later."""
+    said = False
+    while True:
+        try:
+            if await kube.knows(names.API_VERSION, names.KIND):
+                return
+            trouble = f"the kind {names.KIND} of {names.API_VERSION} is not installed: apply crds/"
+        except ApiError as error:
+            trouble = error.message
+        if not said:
+            logger.warning("waiting: %s", trouble)
+            said = True
+        await asyncio.sleep(2.0)
+
+
+async def _serve(listen: tuple[str, int], leadership: Leadership, workers: Workers) -> web.AppRunner:
+    """`/healthz`: the loop runs (a standby is healthy). `/metrics`: Prometheus."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    leader = Gauge("pgweir_operator_leader", "1 where this replica holds the Lease.", registry=registry)
+    leader.set_function(lambda: float(leadership.is_leader))
+    poolers = Gauge("pgweir_operator_poolers", "Poolers that are looked after.", registry=registry)
+    poolers.set_function(lambda: float(len(workers)))
+    passes = Gauge("pgweir_operator_passes", "Passes over a Pooler since the start.", registry=registry)
+    passes.set_function(lambda: float(workers.passes))
+    failures = Gauge("pgweir_operator_failures", "Passes that ended in an unforeseen error.", registry=registry)
+    failures.set_function(lambda: float(workers.failures))
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"leader": leadership.is_leader, "poolers": len(workers)})
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+
+    application = web.Application()
+    application.router.add_get("/healthz", healthz)
+    application.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, *listen).start()
+    return runner
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise SystemExit(f"{option} is {text!r}: write ADDRESS:PORT, for example 127.0.0.1:5432")
+    return host.strip("[]"), int(port)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per line, as the pods write theirs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _log(level: str) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # What kopf says of each event belongs to its own debugging.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()
