@@ -1,0 +1,203 @@
+"""Validation: every problem at once, each with field, value and fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.pgweir_operator.worlds import manifest, pooler
+
+from pgweir.settings import Kind, Support
+from pgweir_operator.api.conditions import Reason
+from pgweir_operator.api.parameters import PARAMETERS
+from pgweir_operator.validation import Problem, invalid_spec, parse, validate
+
+
+def problems(**spec: Any) -> list[str]:
+    return [str(problem) for problem in validate(pooler(**spec))]
+
+
+def with_parameters(**parameters: str) -> list[str]:
+    return problems(pgbouncer={"parameters": parameters})
+
+
+def test_a_plain_pooler_has_no_problem() -> None:
+    assert problems() == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = validate(
+        pooler(
+            "shop-rw",
+            cluster={"name": "shop"},
+            target={"host": "db"},
+            pgbouncer={
+                "authQuery": "SELECT",
+                "imageCatalogRef": {"kind": "ImageCatalog"},
+                "pg_hba": ["hots all all all md5"],
+                "parameters": {"default_pool_size": "many", "listen_addr": "*"},
+            },
+        )
+    )
+    assert [problem.field_path for problem in found] == [
+        "metadata.name",
+        "spec",
+        "spec.pgbouncer.imageCatalogRef",
+        "spec.pgbouncer.authQuerySecret",
+        "spec.pgbouncer.pg_hba[0]",
+        "spec.pgbouncer.parameters.default_pool_size",
+        "spec.pgbouncer.parameters.listen_addr",
+    ]
+    blocker = invalid_spec(found)
+    assert blocker.reason is Reason.INVALID_SPEC
+    assert all(problem.field_path in blocker.message for problem in found)
+
+
+def test_a_problem_reads_as_one_sentence() -> None:
+    assert with_parameters(default_pool_size="many") == [
+        "spec.pgbouncer.parameters.default_pool_size is 'many': write a whole number from 0 to 2147483647"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("a" * 50, True), ("a" * 51, False), ("shop.pooler", False), ("Shop", False), ("-a", False), ("shop", False)],
+)
+def test_the_name_is_a_dns_label_of_at_most_fifty_and_not_the_clusters(name: str, allowed: bool) -> None:
+    assert (validate(pooler(name)) == []) is allowed
+
+
+@pytest.mark.parametrize("suffix", ["", "-rw", "-ro", "-r"])
+def test_a_pooler_is_not_named_as_its_cluster_or_one_of_its_services(suffix: str) -> None:
+    assert "may not be named as its cluster" in str(validate(pooler(f"shop{suffix}"))[0])
+
+
+def test_a_pooler_has_a_cluster_or_a_target_and_not_both() -> None:
+    assert validate(pooler(target={"host": "db"})) == []
+    neither = manifest()
+    del neither["spec"]["cluster"]
+    parsed = parse(neither)
+    assert not isinstance(parsed, list)
+    assert [problem.field_path for problem in validate(parsed)] == ["spec"]
+
+
+def test_an_auth_query_comes_with_a_secret_and_a_secret_with_a_query() -> None:
+    secret = {"name": "s"}
+    assert problems(pgbouncer={"authQuery": "q", "authQuerySecret": secret}) == []
+    assert problems(pgbouncer={"authQuery": "q", "serverTLSSecret": secret}) == []
+    assert "authQuerySecret" in problems(pgbouncer={"authQuery": "q"})[0]
+    assert "need an authQuery" in problems(pgbouncer={"serverTLSSecret": secret})[0]
+    assert "need an authQuery" in problems(pgbouncer={"authQuery": "", "authQuerySecret": secret})[0]
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r", "a\u2028b", "a\x00"])
+def test_nothing_that_becomes_a_line_may_hold_a_line_break(text: str) -> None:
+    assert "one line" in with_parameters(server_reset_query=text)[0]
+    assert "one line" in problems(pgbouncer={"pg_hba": [f"host {text}"]})[0]
+    assert "one line" in problems(pgbouncer={"authQuery": text, "authQuerySecret": {"name": "s"}})[0]
+
+
+COMPATIBLE = 58
+
+
+def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
+    ours = {
+        "client_tls_protocols",
+        "max_db_client_connections",
+        "max_user_client_connections",
+        "pool_idle_timeout",
+        "query_wait_notify",
+        "scram_iterations",
+        "startup_parameters",
+        "stats_users",
+        "transaction_timeout",
+    }
+    assert len(PARAMETERS.keys() - ours) == COMPATIBLE
+
+
+@pytest.mark.parametrize(
+    "name", ["listen_addr", "listen_port", "pool_mode", "auth_file", "logfile", "peer_id", "nonsense", "Log_Stats"]
+)
+def test_a_reserved_or_unknown_parameter_is_refused_by_name(name: str) -> None:
+    assert with_parameters(**{name: "1"}) == [
+        f"spec.pgbouncer.parameters.{name} is '1': unknown or reserved parameter; remove it"
+    ]
+
+
+GOOD = {Kind.INT: "7", Kind.TIME: "0.5", Kind.BOOL: "1", Kind.LIST: "a,b"}
+BAD = {Kind.INT: "many", Kind.TIME: "5s", Kind.BOOL: "yes", Kind.ENUM: "nonsense"}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_each_parameter_takes_a_good_value_and_refuses_a_bad_one(name: str) -> None:
+    info = PARAMETERS[name]
+    if info.support is Support.REFUSED:
+        assert with_parameters(**{name: "x"}) != []
+        return
+    good = GOOD.get(info.kind) or (info.choices[0] if info.choices else "text")
+    if info.maximum is not None and info.kind is Kind.INT:
+        good = str(min(7, info.maximum))
+    assert with_parameters(**{name: good}) == []
+    bad = BAD.get(info.kind) or ("nonsense" if info.choices else "a\nb")
+    assert len(with_parameters(**{name: bad})) == 1
+
+
+@pytest.mark.parametrize("text", ["-1", "+1", "010", "0x10", "1e3", " 1", "1.5", "", "99999999999", "2147483648"])
+def test_a_whole_number_is_decimal_and_in_range(text: str) -> None:
+    assert len(with_parameters(max_client_conn=text)) == 1
+
+
+@pytest.mark.parametrize(("text", "good"), [("0", True), ("2.5", True), ("-1", False), ("5s", False), ("1e3", False)])
+def test_a_time_is_seconds_without_a_unit(text: str, good: bool) -> None:
+    assert (with_parameters(query_wait_timeout=text) == []) is good
+
+
+def test_a_refused_setting_says_why() -> None:
+    assert "Python's ssl module" in with_parameters(server_tls13_ciphers="TLS_AES_128_GCM_SHA256")[0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "culprit"),
+    [
+        ({"min_pool_size": "21"}, "min_pool_size"),
+        ({"min_pool_size": "6", "default_pool_size": "5"}, "min_pool_size"),
+        ({"min_pool_size": "6", "max_db_connections": "5"}, "max_db_connections"),
+        ({"reserve_pool_size": "1", "reserve_pool_timeout": "0"}, "reserve_pool_timeout"),
+        ({"idle_transaction_timeout": "10", "transaction_timeout": "5"}, "idle_transaction_timeout"),
+        ({"auth_type": "cert", "client_tls_sslmode": "require"}, "auth_type"),
+    ],
+)
+def test_values_that_cannot_go_together_are_refused(parameters: dict[str, str], culprit: str) -> None:
+    found = validate(pooler(pgbouncer={"parameters": parameters}))
+    assert [problem.field_path for problem in found] == [f"spec.pgbouncer.parameters.{culprit}"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"min_pool_size": "500", "default_pool_size": "0"},
+        {"min_pool_size": "5", "max_db_connections": "0"},
+        {"auth_type": "cert", "client_tls_sslmode": "verify-full"},
+    ],
+)
+def test_zero_means_no_limit_and_pairs_that_fit_pass(parameters: dict[str, str]) -> None:
+    assert with_parameters(**parameters) == []
+
+
+def test_an_object_that_is_no_pooler_is_told_field_by_field() -> None:
+    found = parse(manifest(instances="3", type="primary", pgbouncer={"parameters": {"log_stats": 1}}))
+    assert isinstance(found, list)
+    assert all(isinstance(problem, Problem) for problem in found)
+    assert {problem.field_path for problem in found} == {
+        "spec.instances",
+        "spec.type",
+        "spec.pgbouncer.parameters.log_stats",
+    }
+
+
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    assert problems(switchover={"mode": "Off"}, pgbouncer={"databases": {}}) == []
+
+
+def test_a_null_is_a_field_that_was_not_given() -> None:
+    assert problems(paused=None, pgbouncer={"authQuery": None}, template=None) == []
