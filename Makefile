@@ -39,5 +39,7 @@ clean: ## Remove what was made here (not the caches outside the tree)
 
 -include operator/operator.mk
 -include e2e/cluster/cluster.mk
+-include e2e/e2e.mk
+-include bench/bench.mk
 
 .PHONY: help venv check test format demo clean

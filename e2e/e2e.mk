@@ -1,0 +1,12 @@
+# End-to-end tests on a real Kubernetes. E2E_CONTEXT=name runs them on a context of your kubeconfig (its nodes must have
+# the images); without it the local cluster is brought up, and left running for the next time (`make cluster-down`).
+E2E_TESTS := $(wildcard e2e/control_plane e2e/data_plane e2e/scenarios)
+
+e2e: venv ## End-to-end tests on a real Kubernetes: E2E_CONTEXT=… or the local one
+ifndef E2E_CONTEXT
+	@$(MAKE) --no-print-directory cluster
+	@$(MAKE) --no-print-directory images
+endif
+	$(BIN)/python -m pytest $(E2E_TESTS) --timeout=900 $(PYTEST_ARGS)
+
+.PHONY: e2e
