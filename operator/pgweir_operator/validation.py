@@ -132,8 +132,8 @@ def _complaint(info: SettingInfo | None, text: str, values: dict[str, Any]) -> s
         return f"write at most {MAX_VALUE_LENGTH} characters"
     if has_line_breaker(text):
         return ONE_LINE
-    if (info.kind is Kind.INT and not re.match(WHOLE_NUMBER_PATTERN, text)) or (
-        info.kind is Kind.TIME and not re.match(TIME_PATTERN, text)
+    if (info.kind is Kind.INT and not re.fullmatch(WHOLE_NUMBER_PATTERN, text)) or (
+        info.kind is Kind.TIME and not re.fullmatch(TIME_PATTERN, text)
     ):
         return expected(info)
     if info.kind is Kind.BOOL and text not in {"0", "1"}:

@@ -50,7 +50,7 @@ _label_value = re.compile(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 
 def is_pooler_name(name: str) -> bool:
     """A Pooler's name is a DNS label of at most 50 characters."""
-    return len(name) <= MAX_NAME_LENGTH and _dns_label.match(name) is not None
+    return len(name) <= MAX_NAME_LENGTH and _dns_label.fullmatch(name) is not None
 
 
 def deployment_name(pooler: str) -> str:
@@ -113,6 +113,6 @@ def labels(pooler: str, cluster: str | None) -> dict[str, str]:
         POOLER_LABEL: pooler,
     }
     # WHY the check: a cluster's name may be a DNS name of 253 characters, a label's value may not.
-    if cluster is not None and _label_value.match(cluster):
+    if cluster is not None and _label_value.fullmatch(cluster):
         result[CLUSTER_LABEL] = cluster
     return result
