@@ -195,7 +195,9 @@ class Pooler:
         pool = holder.pool
         server = pool.check_out(holder, self.clock())
         if server is None:
-            self.wake(pool)
+            # PERF: a pool that is full has nothing to decide before a server comes back; its reserve is the janitor's.
+            if pool.server_count < pool.policy.size or not pool.policy.size or pool.used:
+                self.wake(pool)
             return None
         if server.values is holder.values or holder.values is None:
             server.client = holder
@@ -398,7 +400,13 @@ class Pooler:
             else:
                 pool.place(server, ServerState.IDLE)
             return
-        if self._link(holder, server):
+        if holder.values is server.values:  # PERF: the usual case, without the call
+            server.client = holder
+            holder.server = server
+            if holder.write_paused:
+                server.pause_reading()
+            holder.granted(server)
+        elif self._link(holder, server):
             holder.granted(server)
 
     def drop_server(self, server: ServerSession, reason: CloseReason, detail: str = "") -> None:
