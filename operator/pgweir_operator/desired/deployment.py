@@ -93,15 +93,19 @@ def _pod_spec(pooler: Pooler, image: str) -> Manifest:
 
 
 def _container(pooler: Pooler, image: str) -> Manifest:
+    drain = pooler.spec.drain
     return {
         "name": names.CONTAINER,
         "image": pooler.spec.pgbouncer.image or image,
         "args": [
+            "--json-log",
             *("--state-dir", STATE_DIR),
             *("--control-listen", f"*:{names.PORT_CONTROL}"),
             *("--control-dir", CONTROL_DIR),
             *("--http-listen", f"*:{names.PORT_HTTP}"),
             *("--metrics-listen", f"*:{names.PORT_METRICS}"),
+            *("--drain-accept-seconds", str(drain.accept_seconds)),
+            *("--drain-seconds", str(drain.timeout_seconds)),
             f"{CONFIG_DIR}/pgbouncer.ini",
         ],
         "env": [
