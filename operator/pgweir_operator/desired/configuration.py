@@ -36,9 +36,12 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "log_stats": "0",
     # WHY 1 and not 15: after a failover a client would wait that long for a primary that has been back for seconds.
     "server_login_retry": "1",
+    # What stands in a connection string reaches PostgreSQL, `options` included; it is part of the pool's key.
+    "startup_parameters": "relay",
 }
 
-# The user's value is appended to this one: drivers send these two without being asked.
+# The user's value is appended to this one: drivers send these two without being asked. `options` stands for text that
+# cannot be read as settings; what can be read is relayed.
 IGNORED_STARTUP_PARAMETERS: Final = "extra_float_digits,options"
 
 # Settings that are written only where the file they name is in the bundle.
