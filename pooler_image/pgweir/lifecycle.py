@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from pgweir import __version__
+from pgweir import log as logs
 from pgweir.admin import control, metrics, rest
 from pgweir.admin.console import open_console
+from pgweir.admin.service import Consoles
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, load
@@ -73,6 +75,7 @@ class Service:
         self.pooler = Pooler(config, edge)
         edge.pooler = self.pooler
         self.operations = Operations(self.pooler)
+        self.consoles = Consoles()
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
         self.listeners = Listeners(self.pooler)
         self._rooms: list[Closer] = []
@@ -196,6 +199,7 @@ class Service:
             log.warning("%s", warning)
         self.edge.contexts = contexts
         self.operations.apply(config)
+        logs.reconfigure(config.settings)
 
     def _on_reload(self) -> None:
         log.info("got SIGHUP, re-reading the configuration")

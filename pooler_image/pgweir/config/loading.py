@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -73,7 +73,25 @@ def load(path: str | Path, *, base_dir: Path | None = None) -> Config:
     Raises ConfigError, and then nothing has changed anywhere.
     """
     files = _Files(base_dir)
-    draft = _read_ini(str(path), files)
+    return _config(_read_ini(str(path), files), files, base_dir)
+
+
+def with_setting(config: Config, name: str, text: str) -> Config:
+    """`config` with one setting changed, under the same rules (the console's SET). Raises ConfigError.
+
+    The files that settings name are read again, for the change may be about them; the ini is not.
+    """
+    draft = _Draft("SET", section="pgbouncer", seen_pgbouncer=True)
+    draft.values = {key: getattr(config.settings, key) for key in SETTINGS}
+    draft.databases = {**config.databases, **({TEMPLATE: config.template} if config.template else {})}
+    draft.users, draft.peers = dict(config.users), dict(config.peers)
+    _store(draft, Pair("SET", 0, name, text))
+    changed = _config(draft, _Files(config.base_dir), config.base_dir)
+    return replace(changed, digest=config.digest)
+
+
+def _config(draft: _Draft, files: _Files, base_dir: Path | None) -> Config:
+    """What belongs together is checked, the files that the draft names are read."""
     settings = Settings(**draft.values)
     _check_authentication(draft, settings)
     _check_tls(draft, settings)

@@ -94,6 +94,7 @@ class Pooler:
         self.clients: set[ClientSession] = set()
         self.logins: set[ClientLogin] = set()
         self.cancel_keys: dict[bytes, ClientSession] = {}
+        self.console_keys: dict[bytes, Callable[[], None]] = {}  # cancels the command that a console waits for
         self.lookups = Lookups(self)
         self.paused = False
         self.accepting = True  # False: new logins are refused (shutting down)
@@ -520,6 +521,9 @@ class Pooler:
         A server that is given back meanwhile is not used again before the cancel has run its course, so that a late
         one never hits the next client. SPEC: PgBouncer's cancel rules.
         """
+        cancel_console = self.console_keys.get(key)
+        if cancel_console is not None:
+            cancel_console()
         client = self.cancel_keys.get(key)
         server = client.server if client is not None else None
         if client is None or server is None or not server.query_open or not server.cancel_key:

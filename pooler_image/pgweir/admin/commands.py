@@ -1,0 +1,337 @@
+"""What each console command does. One function per verb; the table at the end is the command language.
+
+`run` answers through `done`, at once or later (PAUSE, WAIT_CLOSE). Whoever is no admin may look and change nothing (42501).
+Called by `console` alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pgweir.admin import tables
+from pgweir.admin.parse import SYNTAX_ERROR, Command, ConsoleError, invalid
+from pgweir.admin.service import Service, ShutdownMode
+from pgweir.config import CONSOLE_DATABASE, Config, ConfigError, with_setting
+from pgweir.protocol.errors import (
+    CONFIG_FILE_ERROR,
+    FEATURE_NOT_SUPPORTED,
+    INVALID_CATALOG_NAME,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
+    QUERY_CANCELED,
+)
+from pgweir.session.operations import OperationError
+from pgweir.settings import SETTINGS, ReloadClass, format_value
+
+log = logging.getLogger(__name__)
+
+INSUFFICIENT_PRIVILEGE: Final = "42501"
+INVALID_PARAMETER_VALUE: Final = "22023"
+UNDEFINED_OBJECT: Final = "42704"
+CANT_CHANGE_RUNTIME_PARAM: Final = "55P02"
+
+# What drivers ask for or set at the start of a session. SET of these does nothing, and says so.
+FAKED: Final = {
+    "client_encoding": "UTF8",
+    "server_encoding": "UTF8",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "transaction_isolation": "read committed",
+    "transaction_read_only": "off",
+    "standard_conforming_strings": "on",
+    "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "timezone": "GMT",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "client_min_messages": "notice",
+    "search_path": "",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "jit": "off",
+    "application_name": "",
+    "session": "",
+}
+# What drivers and their pools say to begin, end or clean a session. There are no transactions here to begin or to clean.
+SESSION_VERBS: Final = {
+    "BEGIN": "BEGIN",
+    "START": "START TRANSACTION",
+    "COMMIT": "COMMIT",
+    "END": "COMMIT",
+    "ROLLBACK": "ROLLBACK",
+    "ABORT": "ROLLBACK",
+    "DISCARD": "DISCARD ALL",
+    "RESET": "RESET",
+    "DEALLOCATE": "DEALLOCATE",
+    "CLOSE": "CLOSE CURSOR",
+    "UNLISTEN": "UNLISTEN",
+}
+
+HELP: Final = """
+\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION
+\tSHOW WAITERS
+\tSHOW PEERS|PEER_POOLS
+\tSHOW SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE
+\tSHOW DNS_HOSTS|DNS_ZONES
+\tSHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
+\tSHOW <setting>
+\tSET key = arg
+\tRELOAD
+\tPAUSE [<db>]
+\tRESUME [<db>]
+\tDISABLE <db>
+\tENABLE <db>
+\tRECONNECT [<db>]
+\tKILL [<db>]
+\tKILL_CLIENT <client_id>
+\tSHUTDOWN
+\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS
+\tWAIT_CLOSE [<db>]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A command succeeded: its tag, perhaps rows, perhaps a notice (message, detail)."""
+
+    tag: str
+    table: tables.Table | None = None
+    notice: tuple[str, str | None] | None = None
+
+
+Answer = Result | ConsoleError
+Done = Callable[[Answer], None]
+Cancel = Callable[[bool], None]
+"""How to give up a command that waits; True: undo it, as a cancelled statement would be."""
+
+
+def run(service: Service, command: Command, *, admin: bool, done: Done) -> Cancel | None:
+    """Do it. `done` is called exactly once, now or later; for later, the answer is how to give up."""
+    verb = command.verb
+    try:
+        if verb in ("SHOW", "SELECT"):
+            done(show(service, command))
+            return None
+        if verb == "SET" and command.argument in FAKED:
+            done(Result("SET", notice=("SET ignored", None)))
+            return None
+        if verb in SESSION_VERBS:
+            done(Result(SESSION_VERBS[verb]))
+            return None
+        known = _VERBS.get(verb)
+        if known is None:
+            raise invalid(command.text)
+        if not admin:
+            raise ConsoleError("insufficient privilege", INSUFFICIENT_PRIVILEGE, hint="admin_users may do that.")
+        most, work = known
+        if len(command.arguments) > most:
+            raise invalid(command.text)
+        log.info("%s command issued", command.text if verb == "SET" else " ".join((verb, *command.arguments)))
+        return work(service, command, done)
+    except ConsoleError as error:
+        done(error)
+    except OperationError as error:
+        missing = str(error).startswith("no such database")
+        done(ConsoleError(str(error), INVALID_CATALOG_NAME if missing else OBJECT_NOT_IN_PREREQUISITE_STATE))
+    return None
+
+
+# --- SHOW ------------------------------------------------------------------------------------------------------------------
+
+
+def show(service: Service, command: Command) -> Result:
+    """SHOW and SELECT. Changes nothing, so that it may also be run to describe its columns."""
+    if len(command.arguments) != 1:
+        if command.verb == "SHOW" and [word.upper() for word in command.arguments] == [
+            "TRANSACTION",
+            "ISOLATION",
+            "LEVEL",
+        ]:
+            return Result("SHOW", tables.one_value("transaction_isolation", FAKED["transaction_isolation"]))
+        raise invalid(command.text)
+    name = command.arguments[0].removesuffix("()")
+    if name.upper() == "HELP":
+        return Result("SHOW", notice=("Console usage", HELP))
+    view = tables.View.of(service, time.time())
+    builder = tables.TABLES.get(name.upper())
+    if builder is not None:
+        return Result("SHOW", builder(view))
+    if name.upper() == "FDS":
+        text = "SHOW FDS is not supported: sockets are not handed to another process"
+        raise ConsoleError(
+            text, FEATURE_NOT_SUPPORTED, hint="Run two processes with so_reuseport and stop the old one."
+        )
+    if command.verb == "SELECT" and name == "1":  # what pools of connections ask to see whether one lives
+        return Result("SELECT 1", tables.one_value("?column?", 1))
+    faked = FAKED.get(name.lower())
+    if faked is not None:
+        return Result("SHOW", tables.one_value(name.lower(), faked))
+    info = SETTINGS.get(name.lower())
+    if info is None or info.secret:
+        raise invalid(command.text)
+    value = format_value(info, getattr(service.pooler.settings, info.name))
+    return Result("SHOW", tables.one_value(info.name, value))
+
+
+# --- PAUSE and what belongs to it --------------------------------------------------------------------------------------------
+
+
+def _pause(service: Service, command: Command, done: Done) -> Cancel | None:
+    name = _database(command)
+    operations = service.operations
+    operations.pause(name)
+
+    def finished(paused: bool) -> None:
+        ended = ConsoleError("PAUSE was ended by RESUME before all servers were released", QUERY_CANCELED)
+        done(Result("PAUSE") if paused else ended)
+
+    give_up = operations.when_paused(name, finished)
+
+    def cancel(undo: bool) -> None:
+        give_up()
+        if undo:
+            operations.resume(name)
+
+    return cancel
+
+
+def _resume(service: Service, command: Command, done: Done) -> None:
+    if service.stopping:
+        raise OperationError("pooler is shutting down")
+    service.operations.resume(_database(command))
+    done(Result("RESUME"))
+
+
+def _reconnect(service: Service, command: Command, done: Done) -> None:
+    service.operations.reconnect(_existing(service, command))
+    done(Result("RECONNECT"))
+
+
+def _wait_close(service: Service, command: Command, done: Done) -> Cancel | None:
+    name = _existing(service, command)
+    give_up = service.operations.when_reconnected(name, lambda: done(Result("WAIT_CLOSE")))
+    return lambda undo: give_up()
+
+
+def _kill(service: Service, command: Command, done: Done) -> None:
+    service.operations.kill(_database(command))
+    done(Result("KILL"))
+
+
+def _kill_client(service: Service, command: Command, done: Done) -> None:
+    text = command.argument or ""
+    try:
+        client_id = int(text, 16) if text.lower().startswith("0x") else int(text)
+    except ValueError:
+        message = "invalid client pointer supplied"
+        raise ConsoleError(message, INVALID_PARAMETER_VALUE, hint="Write an id of SHOW CLIENTS.") from None
+    service.operations.kill_client(client_id)
+    done(Result("KILL_CLIENT"))
+
+
+def _disable(service: Service, command: Command, done: Done) -> None:
+    service.operations.disable(_required_database(command))
+    done(Result("DISABLE"))
+
+
+def _enable(service: Service, command: Command, done: Done) -> None:
+    service.operations.enable(_required_database(command))
+    done(Result("ENABLE"))
+
+
+def _database(command: Command) -> str | None:
+    name = command.argument
+    if name == CONSOLE_DATABASE:
+        raise OperationError(f"cannot {command.verb.lower()} admin db: {name}")
+    return name
+
+
+def _required_database(command: Command) -> str:
+    name = _database(command)
+    if name is None:
+        raise ConsoleError("a database is required", SYNTAX_ERROR)
+    return name
+
+
+def _existing(service: Service, command: Command) -> str | None:
+    name = _database(command)
+    if name is not None and service.pooler.database(name) is None:
+        raise OperationError(f"no such database: {name}")
+    return name
+
+
+# --- configuration -----------------------------------------------------------------------------------------------------------
+
+
+def _reload(service: Service, command: Command, done: Done) -> None:
+    try:
+        service.reload()
+    except (
+        Exception
+    ) as error:  # whatever is wrong with the files, the last good configuration serves and the console stays
+        log.error("RELOAD failed: %s", error)
+        message = "RELOAD failed, see logs for additional details"
+        raise ConsoleError(message, CONFIG_FILE_ERROR, detail=str(error)) from None
+    done(Result("RELOAD"))
+
+
+def _set(service: Service, command: Command, done: Done) -> None:
+    name, value = command.arguments
+    service.apply(_changed(service.pooler.config, name, value))
+    done(Result(f"SET {name}={value}"))
+
+
+def _changed(config: Config, name: str, value: str) -> Config:
+    info = SETTINGS.get(name)
+    if info is None:
+        raise ConsoleError("SET failed", UNDEFINED_OBJECT, detail=f"There is no setting {name}.")
+    if info.reload is ReloadClass.RESTART:
+        detail = f"{name} is fixed when the process starts: change the configuration file and restart."
+        raise ConsoleError("SET failed", CANT_CHANGE_RUNTIME_PARAM, detail=detail)
+    try:
+        return with_setting(config, name, value)
+    except ConfigError as error:
+        raise ConsoleError("SET failed", INVALID_PARAMETER_VALUE, detail=str(error)) from None
+
+
+# --- SHUTDOWN ----------------------------------------------------------------------------------------------------------------
+
+_MODES: Final[dict[str, ShutdownMode]] = {
+    "WAIT_FOR_SERVERS": "wait_for_servers",
+    "WAIT_FOR_CLIENTS": "wait_for_clients",
+}
+
+
+def _shutdown(service: Service, command: Command, done: Done) -> None:
+    if command.argument is None:
+        service.shutdown("immediate")  # no answer: the connection closes with all others
+        return
+    mode = _MODES.get(command.argument.upper())
+    if mode is None:
+        raise invalid(command.text)
+    service.shutdown(mode)
+    done(Result("SHUTDOWN"))
+
+
+def _suspend(service: Service, command: Command, done: Done) -> None:
+    text = "SUSPEND is not supported: it serves PgBouncer's online restart alone"
+    raise ConsoleError(text, FEATURE_NOT_SUPPORTED, hint="PAUSE stops all traffic to the servers.")
+
+
+_VERBS: Final[dict[str, tuple[int, Callable[[Service, Command, Done], Cancel | None]]]] = {
+    # verb: (most arguments, work)
+    "PAUSE": (1, _pause),
+    "RESUME": (1, _resume),
+    "KILL": (1, _kill),
+    "KILL_CLIENT": (1, _kill_client),
+    "RECONNECT": (1, _reconnect),
+    "WAIT_CLOSE": (1, _wait_close),
+    "DISABLE": (1, _disable),
+    "ENABLE": (1, _enable),
+    "RELOAD": (0, _reload),
+    "SET": (2, _set),
+    "SHUTDOWN": (1, _shutdown),
+    "SUSPEND": (0, _suspend),
+}

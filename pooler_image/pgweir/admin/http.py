@@ -1,0 +1,68 @@
+"""What the HTTP rooms share: addresses as the command line has them, listening sockets, and how to end a room."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from aiohttp import web
+
+LISTEN_ERROR = "write ADDRESS:PORT, such as 127.0.0.1:8080, [::]:8080 or *:8080"
+
+
+class Room:
+    """A started HTTP room; `close` ends it."""
+
+    def __init__(self, runner: web.AppRunner, listening: socket.socket) -> None:
+        self._runner = runner
+        self._listening = listening
+        self._site: web.SockSite | None = None
+        self.port: int = listening.getsockname()[1]
+
+    async def serve(self, context: ssl.SSLContext | None = None) -> None:
+        """Accept from now on, under this TLS context. Called again, it replaces the context and misses no connection."""
+        # The socket itself stays open: connections queue in the kernel between the two sites.
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
+        self._site = web.SockSite(self._runner, self._listening.dup(), ssl_context=context)
+        await self._site.start()
+
+    async def close(self) -> None:
+        self._listening.close()
+        await self._runner.cleanup()
+
+
+async def open_room(application: web.Application, address: str) -> Room:
+    """A room for this application, listening and not yet served. Raises OSError or ValueError, which name the address."""
+    listening = listening_socket(address)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+    await runner.setup()
+    return Room(runner, listening)
+
+
+def listening_socket(address: str) -> socket.socket:
+    host, port = parse_address(address)
+    try:
+        if host == "*":
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            sock = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
+        else:
+            sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+    sock.setblocking(False)
+    return sock
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """`ADDR:PORT`, `[ADDR6]:PORT`, `*:PORT`."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{address!r}: {LISTEN_ERROR}")
+    if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ValueError(f"{address!r}: {LISTEN_ERROR}")
+    return host, int(port)
