@@ -70,6 +70,12 @@ SESSION_VERBS: Final = {
     "UNLISTEN": "UNLISTEN",
 }
 
+# What pools of connections ask to see whether one lives, or to clean it: the column and its value.
+_SELECTS: Final[dict[str, tuple[str, str | int]]] = {
+    "1": ("?column?", 1),
+    "pg_advisory_unlock_all": ("pg_advisory_unlock_all", ""),
+}
+
 HELP: Final = """
 \tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION
 \tSHOW WAITERS
@@ -144,11 +150,8 @@ def run(service: Service, command: Command, *, admin: bool, done: Done) -> Cance
 def show(service: Service, command: Command) -> Result:
     """SHOW and SELECT. Changes nothing, so that it may also be run to describe its columns."""
     if len(command.arguments) != 1:
-        if command.verb == "SHOW" and [word.upper() for word in command.arguments] == [
-            "TRANSACTION",
-            "ISOLATION",
-            "LEVEL",
-        ]:
+        words = [word.upper() for word in command.arguments]
+        if command.verb == "SHOW" and words == ["TRANSACTION", "ISOLATION", "LEVEL"]:
             return Result("SHOW", tables.one_value("transaction_isolation", FAKED["transaction_isolation"]))
         raise invalid(command.text)
     name = command.arguments[0].removesuffix("()")
@@ -160,11 +163,10 @@ def show(service: Service, command: Command) -> Result:
         return Result("SHOW", builder(view))
     if name.upper() == "FDS":
         text = "SHOW FDS is not supported: sockets are not handed to another process"
-        raise ConsoleError(
-            text, FEATURE_NOT_SUPPORTED, hint="Run two processes with so_reuseport and stop the old one."
-        )
-    if command.verb == "SELECT" and name == "1":  # what pools of connections ask to see whether one lives
-        return Result("SELECT 1", tables.one_value("?column?", 1))
+        hint = "Run two processes with so_reuseport and stop the old one."
+        raise ConsoleError(text, FEATURE_NOT_SUPPORTED, hint=hint)
+    if command.verb == "SELECT" and name.lower() in _SELECTS:
+        return Result("SELECT 1", tables.one_value(*_SELECTS[name.lower()]))
     faked = FAKED.get(name.lower())
     if faked is not None:
         return Result("SHOW", tables.one_value(name.lower(), faked))
@@ -268,9 +270,7 @@ def _existing(service: Service, command: Command) -> str | None:
 def _reload(service: Service, command: Command, done: Done) -> None:
     try:
         service.reload()
-    except (
-        Exception
-    ) as error:  # whatever is wrong with the files, the last good configuration serves and the console stays
+    except Exception as error:  # whatever it is, the last good configuration serves and the console stays
         log.error("RELOAD failed: %s", error)
         message = "RELOAD failed, see logs for additional details"
         raise ConsoleError(message, CONFIG_FILE_ERROR, detail=str(error)) from None
