@@ -139,7 +139,7 @@ def test_the_extended_protocol_works_on_the_console(make_pooler: MakePooler, our
 
 
 def test_every_log_line_is_a_json_record(make_pooler: MakePooler, ours_only: None) -> None:
-    pooler = make_pooler()
+    pooler = make_pooler(options=["--json-log"])
     pooler.connect().close()
     with pytest.raises(psycopg.OperationalError):
         pooler.connect(password="wrong")

@@ -226,7 +226,10 @@ async def pause_and_resume(fleet: DemoFleet, server: EmbeddedPostgres, load: Loa
     with step("spec.paused: false") as done:
         started = time.monotonic()
         await fleet.set_paused(False, PAUSE_DEADLINE)
-        answer = await asyncio.wait_for(newcomer, PAUSE_DEADLINE)
+        try:
+            answer = await asyncio.wait_for(newcomer, PAUSE_DEADLINE)
+        except (TimeoutError, psycopg.Error) as error:
+            raise DemoFailed(f"the newcomer was not served after the pause: {error or 'no answer'}") from error
         done(f"the newcomer had its answer ({answer}) after {(time.monotonic() - started) * 1000:.0f} ms")
 
 

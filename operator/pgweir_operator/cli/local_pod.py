@@ -82,7 +82,7 @@ class LocalPod:
         command = [sys.executable, "-m", "pgweir.executable"]
         if os.geteuid() == 0:
             command += ["-u", "root"]  # said in so many words, because the data plane refuses root otherwise
-        command += ["--state-dir", str(state), "--control-dir", str(control)]
+        command += ["--json-log", "--state-dir", str(state), "--control-dir", str(control)]
         command += ["--control-listen", f"{ADDRESS}:{self.control_port}"]
         command += ["--http-listen", f"{ADDRESS}:{self.http_port}"]
         command += ["--metrics-listen", f"{ADDRESS}:{self.metrics_port}", str(config / INI)]
