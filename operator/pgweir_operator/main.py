@@ -21,14 +21,13 @@ from typing import Annotated, Any
 import kopf
 import typer
 from aiohttp import web
-from kubernetes.config import ConfigException
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
 from pgweir_operator import handlers
 from pgweir_operator.api import names
 from pgweir_operator.desired import default_image
 from pgweir_operator.kube import Access, ApiError, Kube, connect
-from pgweir_operator.kube.connection import own_namespace
+from pgweir_operator.kube.connection import ConfigException, own_namespace
 from pgweir_operator.kube.events import Events
 from pgweir_operator.kube.lease import Leadership
 from pgweir_operator.kube.secret_watch import SecretWatches
@@ -40,13 +39,16 @@ logger = logging.getLogger("pgweir_operator")
 LEASE = "pgweir-operator"
 EXIT_LOST_LEASE = 3
 
-application = typer.Typer(add_completion=False)
+application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @application.command()
 def run(
     namespace: Annotated[
-        list[str] | None, typer.Option(help="Serve Poolers of this namespace; repeat for more. Default: all.")
+        list[str] | None,
+        typer.Option(
+            envvar="PGWEIR_NAMESPACES", help="Serve Poolers of this namespace; repeat for more. Default: all."
+        ),
     ] = None,
     kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig file, outside a cluster.")] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
@@ -130,17 +132,21 @@ async def _lead(access: Access, options: Options, leadership: Leadership, worker
     lost = asyncio.create_task(leadership.keep(), name="lease")
     told = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({watching, lost, told}, return_when=asyncio.FIRST_COMPLETED)
-    if lost.done():
+    was_lost = lost.done()
+    if was_lost:
         logger.error("leadership is lost; exiting")
-        await workers.close()
+    for task in (lost, told):
+        task.cancel()
+    # First nothing is written any more, then the next replica may lead, and only then kopf takes its time to end.
+    await workers.close()
+    await leadership.release()
     stop_kopf.set()
-    told.cancel()
+    await asyncio.wait({watching}, timeout=2.0)
+    watching.cancel()
     try:
         await watching
-    finally:
-        was_lost = lost.done()
-        lost.cancel()
-    # kopf may have been the one to get the signal: its end without an error is as good.
+    except asyncio.CancelledError:
+        pass
     return EXIT_LOST_LEASE if was_lost else 0
 
 

@@ -177,13 +177,17 @@ def _configuration_applied(view: _View) -> Condition:
     ]
     if rejections:
         return no(Reason.REJECTED, f"Revision {wanted.revision} was refused: {_listed(rejections)}.")
-    silent = [f"{answer.pod} ({answer.error})" for answer in answers if isinstance(answer, PodSilence)]
+    silent = [
+        f"{answer.pod} ({answer.error})"
+        for answer in answers
+        if isinstance(answer, PodSilence) and answer.pod in view.answers
+    ]
     if silent:
         return no(Reason.POD_UNREACHABLE, f"{len(silent)} of {len(answers)} pods gave no answer: {_listed(silent)}.")
     behind = [
-        f"{answer.pod} (revision {answer.revision})"
+        f"{answer.pod} (revision {answer.revision})" if isinstance(answer, PodReport) else f"{answer.pod} ({answer.error})"
         for answer in answers
-        if isinstance(answer, PodReport) and answer.digest != wanted.digest
+        if isinstance(answer, PodSilence) or answer.digest != wanted.digest
     ]
     if behind:
         return no(Reason.APPLYING, f"Not at revision {wanted.revision} yet: {_listed(behind)}.")

@@ -40,6 +40,7 @@ class Workers:
         self._reconcile = reconcile
         self._settled = settled
         self._workers: dict[Key, _Worker] = {}
+        self._closed = False
         self.passes = 0
         self.failures = 0
 
@@ -50,7 +51,7 @@ class Workers:
         """Look at this Pooler now. `known_only`: what woke it may be an orphan of a Pooler that never was."""
         worker = self._workers.get(key)
         if worker is None:
-            if known_only:
+            if known_only or self._closed:
                 return
             worker = self._workers[key] = _Worker()
             worker.task = asyncio.create_task(self._work(key, worker), name=f"reconcile {key[0]}/{key[1]}")
@@ -59,6 +60,7 @@ class Workers:
 
     async def close(self) -> None:
         """Stop them all; a pass that is under way is cut off, and the next leader takes it up from the world's state."""
+        self._closed = True
         tasks = [worker.task for worker in self._workers.values() if worker.task is not None]
         for task in tasks:
             task.cancel()

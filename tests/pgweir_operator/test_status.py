@@ -208,7 +208,7 @@ def test_a_pod_that_was_not_asked_proves_nothing() -> None:
     seen = worlds.observed(subject, pods=(pod("a"),), deployment=rolled_out(1))
     result = status(subject, seen, {}, wanted=world.wanted, integration=None, blocker=None, now=NOW)
     rows = {row["type"]: (row["status"], row["reason"]) for row in result["conditions"]}
-    assert rows["ConfigurationApplied"] == ("False", "PodUnreachable")
+    assert rows["ConfigurationApplied"] == ("False", "Applying")
     assert rows["Integrated"] == ("Unknown", "Provisioning")
     assert rows["Ready"][0] == "False"
 

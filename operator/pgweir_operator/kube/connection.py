@@ -11,6 +11,9 @@ from pathlib import Path
 
 import kopf
 from kubernetes.aio import client, config
+from kubernetes.aio.config import ConfigException
+
+__all__ = ["Access", "ConfigException", "connect", "kopf_connection", "own_namespace"]
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
