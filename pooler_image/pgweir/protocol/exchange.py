@@ -23,6 +23,7 @@ from pgweir.protocol.framing import (
     CLOSE_COMPLETE,
     COMMAND_COMPLETE,
     COPY_BOTH_RESPONSE,
+    COPY_DATA,
     COPY_DONE,
     COPY_IN_RESPONSE,
     DATA_ROW,
@@ -47,7 +48,7 @@ from pgweir.protocol.prepared import ServerStatements, Statement
 PARSE_COMPLETE_MESSAGE: Final = framing.message(PARSE_COMPLETE, b"")
 CLOSE_COMPLETE_MESSAGE: Final = framing.message(CLOSE_COMPLETE, b"")
 
-MAX_HELD: Final = 1 << 20  # bytes of one small message (ParameterStatus, CommandComplete) that are waited for whole
+MAX_HELD: Final = 1 << 20  # bytes of one message that is waited for whole (rows and copy data never are)
 
 # What a reply answers. SPEC: PostgreSQL, "Message Flow", Extended Query.
 _ANSWERS: Final[dict[int, int]] = {
@@ -102,6 +103,7 @@ class Exchange:
         "changed_parameters",
         "copy_in",
         "deallocated_all",
+        "doubtful",
         "errors",
         "fatal",
         "need",
@@ -112,12 +114,14 @@ class Exchange:
         "status",
         "tail",
         "transactions",
+        "unsolicited_error",
         "unsynced",
     )
 
     def __init__(self) -> None:
         self.owed: deque[int | Owed] = deque()
         self.special = 0  # how many of them are Owed
+        self.doubtful = False  # a Sync was sent behind an Owed: whether that took effect is not known yet
         self.statements = ServerStatements()
         self.status = 0  # of the last ReadyForQuery; 0 before the first
         self.unsynced = False  # extended messages were sent that no Sync has followed yet
@@ -128,6 +132,7 @@ class Exchange:
         self.saw_error = False  # the server discards what comes, up to a Sync that was not sent yet
         self.errors = 0  # ErrorResponses seen
         self.fatal = False  # one of them said that the server is going
+        self.unsolicited_error = False  # one of them answered nothing
         self.deallocated_all = False
         self.changed_parameters: list[tuple[str, str]] | None = None
 
@@ -135,6 +140,15 @@ class Exchange:
     def settled(self) -> bool:
         """Nothing is owed and the server waits for a query (its `status` tells in which transaction state)."""
         return not (self.owed or self.unsynced or self.need or self.copy_in or self.tail) and self.status != 0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Which statements the server has depends on replies that are still to come; the next Parse, Bind, … must wait.
+
+        An error skips everything up to the next Sync. What stands in front of an unanswered Sync may therefore have been
+        skipped, and a message behind that Sync cannot rely on it, nor on the contrary.
+        """
+        return self.doubtful and self.special > 0
 
     # --- frontend messages -----------------------------------------------------------------------------------------
 
@@ -145,18 +159,21 @@ class Exchange:
                 return
             self.unsynced = False
             self.owed.append(QUERY)
+            if self.special:
+                self.doubtful = True
         elif kind == SYNC:
             self.unsynced = False
             self.saw_error = False
             self.owed.append(SYNC)
+            if self.special:
+                self.doubtful = True
         elif kind == COPY_DONE:
             if self.copy_in:
                 self.owed.append(COPY_DONE)
         else:
             if self.saw_error:
                 return
-            if kind != FUNCTION_CALL:
-                self.unsynced = True
+            self.unsynced = kind != FUNCTION_CALL
             self.owed.append(kind)
 
     def expect_special(self, owed: Owed) -> bytes:
@@ -164,18 +181,14 @@ class Exchange:
         if self.saw_error:
             self._undo(owed)
             return b""
-        if owed.action is Action.FAKE:
-            if not self.owed:
-                return _fake_reply(owed)
-        else:
-            self.unsynced = True
+        self.unsynced = True
+        if owed.action is Action.FAKE and not self.owed:
+            return _fake_reply(owed)
+        if not self.special:
+            self.doubtful = False
         self.owed.append(owed)
         self.special += 1
         return b""
-
-    def flush(self) -> None:
-        """A Flush goes to the server: nothing is owed for it, but the server is not ready before the next Sync."""
-        self.unsynced = True
 
     # --- backend messages ------------------------------------------------------------------------------------------
 
@@ -211,11 +224,12 @@ class Exchange:
                 continue
             if length < 4 or kind not in _KNOWN:
                 raise ProtocolError(f"bad packet header: '{data[pos : pos + 5].hex()}'")
+            if end > size and length <= MAX_HELD and kind != COPY_DATA:
+                # A reply counts when it is there. Else one of our own would be put in the middle of it.
+                self.tail = data[pos:]
+                data = data[:pos]
+                break
             if kind == READY_FOR_QUERY:
-                if end > size:
-                    self.tail = data[pos:]
-                    data = data[:pos]
-                    break
                 if length != 5:
                     raise ProtocolError("broken ReadyForQuery packet")
                 self._ready(data[pos + 5])
@@ -225,13 +239,13 @@ class Exchange:
                     start = end
             elif kind in answers:
                 if kind == COMMAND_COMPLETE:
-                    if end > size and length <= MAX_HELD:
-                        self.tail = data[pos:]
-                        data = data[:pos]
-                        break
-                    if data[pos + 5] == 68:  # 'D': perhaps a tag that ends all prepared statements
+                    if data[pos + 5 : pos + 6] == b"D":  # perhaps a tag that ends all prepared statements
                         self._note_tag(data[pos + 5 : end - 1])
                     if self.copy_in and self._copy_ended():
+                        if self.special:
+                            pieces = pieces if pieces is not None else []
+                            pieces += (data[start:end], self._take_fakes())
+                            start = end
                         pos = end
                         continue
                 if owed:
@@ -253,14 +267,10 @@ class Exchange:
                         start = end
             elif kind == ERROR_RESPONSE:
                 self.errors += 1
-                if b"FATAL\0" in data[pos + 5 : pos + 40]:
+                if _is_fatal(data[pos + 5 : end]):
                     self.fatal = True
                 self._failed()
             elif kind == PARAMETER_STATUS:
-                if end > size and length <= MAX_HELD:
-                    self.tail = data[pos:]
-                    data = data[:pos]
-                    break
                 self._note_parameter(data[pos + 5 : end])
             elif kind == COPY_IN_RESPONSE or kind == COPY_BOTH_RESPONSE:
                 self.copy_in = True
@@ -274,13 +284,18 @@ class Exchange:
 
     def _ready(self, status: int) -> None:
         owed = self.owed
+        if not owed and self.saw_error:
+            self.unsynced = False  # a Sync that was sent while the server copied did count after all
+        skipped: list[Owed] | None = None
         while owed:
             head = owed.popleft()
+            if head in _SYNC_POINTS:
+                break
             if type(head) is Owed:
                 self.special -= 1
-                self._undo(head)
-            elif head in _SYNC_POINTS:
-                break
+                skipped = [*(skipped or ()), head]
+        if skipped:
+            self._undo_all(skipped)
         self.status = status
         self.copy_in = False
         self.saw_error = False
@@ -292,16 +307,27 @@ class Exchange:
         owed = self.owed
         if self.copy_in:
             self.copy_in = False
-            self._drop_through_copy_done()
+            if owed and owed[0] == QUERY:
+                self._skip_copy()
+            elif COPY_DONE in owed:
+                self._skip_through(COPY_DONE)
+            else:
+                # The copy failed before the client ended it: Syncs sent meanwhile were ignored by the server.
+                self._skip_through(None)
+                self.unsynced = self.saw_error = True
+                return
         if not owed and not self.unsynced:
-            return  # unsolicited: the server is about to go
+            self.unsolicited_error = True  # the server is about to go
+            return
         if owed and owed[0] in _SYNC_POINTS:
             return  # a simple query, a function call, or Sync itself: its ReadyForQuery follows
+        skipped = []
         while owed and owed[0] != SYNC:
             head = owed.popleft()
             if type(head) is Owed:
                 self.special -= 1
-                self._undo(head)
+                skipped.append(head)
+        self._undo_all(skipped)
         self.saw_error = not owed  # else the Sync was sent already, and what follows it is not discarded
 
     def _copy_ended(self) -> bool:
@@ -312,23 +338,29 @@ class Exchange:
         self.copy_in = False
         if COPY_DONE not in self.owed:
             return False
-        simple = self.owed[0] == QUERY
-        self._drop_through_copy_done()
-        if simple:
-            self.owed.appendleft(QUERY)
+        if self.owed[0] == QUERY:
+            self._skip_copy()
+        else:
+            self._skip_through(COPY_DONE)
         return True
 
-    def _drop_through_copy_done(self) -> None:
-        owed = self.owed
-        if COPY_DONE in owed:
-            while owed.popleft() != COPY_DONE:
-                pass
-        elif owed and owed[0] == EXECUTE:
-            # The copy failed before the client ended it: Syncs sent meanwhile were ignored by the server.
-            owed.clear()
-            self.special = 0
-            self.unsynced = True
-            self.saw_error = True
+    def _skip_copy(self) -> None:
+        """A simple query copied: its CopyDone is dealt with, its own ReadyForQuery is still owed."""
+        if COPY_DONE in self.owed:
+            self._skip_through(COPY_DONE)
+            self.owed.appendleft(QUERY)
+
+    def _skip_through(self, kind: int | None) -> None:
+        """Drop what is owed up to and with the first of this kind; None: everything."""
+        owed, skipped = self.owed, []
+        while owed:
+            head = owed.popleft()
+            if head == kind:
+                break
+            if type(head) is Owed:
+                self.special -= 1
+                skipped.append(head)
+        self._undo_all(skipped)
 
     def _take_fakes(self) -> bytes:
         """The replies that are now due and that no server will send."""
@@ -342,6 +374,11 @@ class Exchange:
             self.special -= 1
             fakes += _fake_reply(head)
         return fakes
+
+    def _undo_all(self, skipped: list[Owed]) -> None:
+        """The last first, so that what one name meant before is what it means after."""
+        for owed in reversed(skipped):
+            self._undo(owed)
 
     def _undo(self, owed: Owed) -> None:
         """The server never did (or never will do) what this entry stands for."""
@@ -361,6 +398,9 @@ class Exchange:
         if tag == b"DEALLOCATE ALL" or tag == b"DISCARD ALL":
             self.statements.clear()
             self.deallocated_all = True
+            for owed in self.owed:  # what was sent behind it comes after it
+                if type(owed) is Owed and owed.kind == PARSE and owed.action is not Action.FAKE and owed.statement:
+                    self.statements.add(owed.statement, len(self.statements) + 1)
 
     def _note_parameter(self, body: bytes) -> None:
         parts = body.split(b"\0")
@@ -374,3 +414,8 @@ class Exchange:
 
 def _fake_reply(owed: Owed) -> bytes:
     return PARSE_COMPLETE_MESSAGE if owed.kind == PARSE else CLOSE_COMPLETE_MESSAGE
+
+
+def _is_fatal(body: bytes) -> bool:
+    """Whether this ErrorResponse ends the connection. V is never translated; servers before 9.6 have only S."""
+    return b"\0VFATAL\0" in body or b"\0VPANIC\0" in body or body.startswith((b"SFATAL\0", b"SPANIC\0"))

@@ -109,12 +109,12 @@ def split_target(body: bytes, complaint: str) -> tuple[bytes, bytes]:
     return body[:1], body[1:-1]
 
 
-def bind_names_end(data: bytes, start: int) -> tuple[int, int] | None:
-    """Where the portal's and the statement's terminators stand in a Bind whose body begins at `start`; None when cut off."""
-    portal_end = data.find(b"\0", start)
+def bind_names_end(data: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Where the portal's and the statement's terminators stand in a Bind from `start` to `end`; None when cut off."""
+    portal_end = data.find(b"\0", start, end)
     if portal_end < 0:
         return None
-    statement_end = data.find(b"\0", portal_end + 1)
+    statement_end = data.find(b"\0", portal_end + 1, end)
     if statement_end < 0:
         return None
     return portal_end, statement_end

@@ -78,7 +78,8 @@ def set_statement(changes: Iterable[tuple[str, str]]) -> str:
     parts = []
     for name, value in changes:
         if name.lower() == "search_path":
-            parts.append(f"SET {name}={value or chr(39) * 2};")
+            empty = value in ("", '""')  # reported as an empty quoted name, which no name may be
+            parts.append(f"SET {name}={chr(39) * 2 if empty else value};")
         else:
             quoted = value.replace("'", "''")
             prefix = "E" if "\\" in value else ""
