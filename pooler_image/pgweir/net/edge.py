@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 import ssl
@@ -23,6 +24,8 @@ from pgweir.session.client_login import ClientLogin
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerLogin, ServerSession
 from pgweir.session.wire import TlsInfo, Wire
+
+log = logging.getLogger(__name__)
 
 CANCEL_TIMEOUT: Final = 10.0  # seconds that a cancel connection may live
 
@@ -96,7 +99,9 @@ class NetworkEdge:
 
     async def _connect(self, server: ServerSession) -> None:
         pooler = self.pooler
-        database = pooler.databases[server.pool.database]
+        database = pooler.databases.get(server.pool.database)
+        if database is None:  # removed meanwhile, and the server with it
+            return
         server.host, server.port = database.host(pooler.config), database.settings.port
         timeout = server.pool.policy.connect_timeout or None
         deadline = None if timeout is None else self._loop.time() + timeout
@@ -114,6 +119,10 @@ class NetworkEdge:
         except (OSError, ssl.SSLError) as error:
             pooler.server_failed(server, f"connect failed: {_cause(error)}", CONNECTION_FAILURE, answered=False)
             return
+        except Exception as error:  # a host name that cannot be encoded, …: else the pool would wait for this for ever
+            log.exception("connecting to %s:%d", server.host, server.port)
+            pooler.server_failed(server, f"connect failed: {error}", CONNECTION_FAILURE, answered=False)
+            return
         if server.state is not ServerState.LOGIN:  # not wanted any more (a pause)
             transport.abort()
             return
@@ -123,6 +132,9 @@ class NetworkEdge:
         login = server.connected(transport, server.host, server.port, info)
         assert isinstance(login, ServerLogin)
         transport.set_protocol(login)
+        if transport.is_closing():  # lost before `login` could hear of it
+            login.connection_lost(None)
+            return
         login.start()
         if deadline is not None:
             self._loop.call_at(deadline, self._login_overdue, server)
@@ -168,17 +180,19 @@ class NetworkEdge:
     # --- cancel requests -------------------------------------------------------------------------------------------------
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None]) -> None:
-        self._start(self._cancel(server, server.cancel_key, done))
+        # The address is taken now: the server's own connection may be closed before the task runs.
+        self._start(self._cancel(_same_address(server), server.port, server.cancel_key, done))
 
-    async def _cancel(self, server: ServerSession, key: bytes, done: Callable[[], None]) -> None:
+    async def _cancel(self, host: str, port: int, key: bytes, done: Callable[[], None]) -> None:
         try:
             async with asyncio.timeout(self.pooler.settings.cancel_wait_timeout or CANCEL_TIMEOUT):
-                transport, _info = await self._open(_same_address(server), server.port)
+                transport, _info = await self._open(host, port)
                 closed = _Closed()
                 transport.set_protocol(closed)
                 transport.write(messages.cancel_request(key))
                 try:
-                    await closed.lost
+                    if not transport.is_closing():
+                        await closed.lost
                 finally:
                     transport.close()
         except (OSError, ssl.SSLError):

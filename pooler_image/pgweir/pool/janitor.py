@@ -40,6 +40,12 @@ def stale_servers(pool: Pool[Server, Client], now: float) -> list[Server]:
     return [server for server in pool.idle if now - server.checked_at >= delay]
 
 
+def stuck_servers(pool: Pool[Server, Client], now: float) -> list[Server]:
+    """Servers that do not answer the reset or check query; nobody else is opened for a waiter while they count as coming."""
+    limit = pool.policy.connect_timeout
+    return [server for server in pool.tested if now - server.query_started > limit] if limit else []
+
+
 def overdue_holders(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Server, CloseReason]]:
     """Servers whose client has used them for too long in one way or another."""
     policy = pool.policy
@@ -61,6 +67,13 @@ def overdue_holders(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Se
             and now - server.settled_at > policy.idle_transaction_timeout
         ):
             yield server, CloseReason.IDLE_TRANSACTION_TIMEOUT
+
+
+def overdue_logins(pool: Pool[Server, Client], now: float, limit: float) -> list[Client]:
+    """Clients that have proved themselves and wait for the pool's first server beyond client_login_timeout."""
+    if pool.paused or not limit:
+        return []
+    return [client for client in pool.waiting_login if now - client.waiting_since > limit]
 
 
 def overdue_waiters(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Client, CloseReason]]:

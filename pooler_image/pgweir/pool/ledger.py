@@ -111,6 +111,8 @@ class Pool(Generic[Server, Client]):
         client = self.waiting.popleft()
         self.stats.wait_time += now - client.waiting_since
         client.waiting_since = 0.0
+        if server.state is not ServerState.ACTIVE:  # it was tested, or a cancel was awaited
+            self._take_off_shelf(server)
         self._assign(server, client, now)
         return client
 
@@ -209,9 +211,10 @@ class Pool(Generic[Server, Client]):
                 return Limit.POOL_SIZE
             account = Open.RESERVE
         if policy.max_db_connections and database_servers >= policy.max_db_connections:
-            return Limit.MAX_DB_CONNECTIONS
+            # min_pool_size never takes a server from another pool: two pools would take turns for ever.
+            return Limit.MAX_DB_CONNECTIONS if account is not Open.MIN_SIZE else Limit.NOT_NEEDED
         if policy.max_user_connections and user_servers >= policy.max_user_connections:
-            return Limit.MAX_USER_CONNECTIONS
+            return Limit.MAX_USER_CONNECTIONS if account is not Open.MIN_SIZE else Limit.NOT_NEEDED
         return account
 
     def login_succeeded(self, welcome: dict[str, str]) -> None:
@@ -224,7 +227,7 @@ class Pool(Generic[Server, Client]):
         self.failed_at = now
         self.failure = failure
         self.failure_sqlstate = sqlstate
-        if not self.active:
+        if self.server_count == len(self.logging_in):
             self.proven = False
 
     # --- pausing ---------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class ClientSession(Holder):
             self.held += data
             if len(self.held) < self.wanted:
                 return
-            if self.server is None and self.state is not ClientState.IDLE:
+            if self.stalled or (self.server is None and self.state is not ClientState.IDLE):
                 if len(self.held) > HELD_LIMIT:
                     self.pause_reading()
                 return
@@ -141,20 +141,27 @@ class ClientSession(Holder):
 
     def granted(self, server: ServerSession) -> None:
         """A server at last: what was held goes on."""
+        if not server.write_paused:
+            self.resume_reading()  # before anything is written: that may pause it again
         if self.held and len(self.held) >= self.wanted:
-            data = bytes(self.held)
-            self.held.clear()
-            self.wanted = 0
-            try:
-                self._forward(data, server)
-            except ProtocolError as error:
-                self.disconnect(CloseReason.CLIENT_PROTOCOL_ERROR, error.message, error.sqlstate)
-                return
-        self.resume_reading()
+            self._forward_held(server)
+
+    def go_on(self, server: ServerSession) -> None:
+        self.stalled = False
+        self.granted(server)
+
+    def _forward_held(self, server: ServerSession) -> None:
+        data = bytes(self.held)
+        self.held.clear()
+        self.wanted = 0
+        try:
+            self._forward(data, server)
+        except ProtocolError as error:
+            self.disconnect(CloseReason.CLIENT_PROTOCOL_ERROR, error.message, error.sqlstate)
 
     def _without_server(self, data: bytes) -> bytes:
         """What needs no server is dealt with here; the answer is the rest, which does."""
-        if data[0] == QUERY and len(data) >= 5:
+        if data[0] == QUERY and len(data) >= 5 and not self.discard:
             return data
         if self.discard:
             if self.discard >= len(data):
@@ -188,6 +195,16 @@ class ClientSession(Holder):
                     return data
                 self.statements.pop(name, None)
                 self.wire.write(CLOSE_COMPLETE_MESSAGE)
+            elif self.rewrites and len(data) < end and 4 <= length <= self.pooler.max_packet_size:
+                if (
+                    kind == DESCRIBE
+                    or (kind == PARSE and data[5:6] != b"\0")
+                    or (kind == BIND and prepared.bind_names_end(data, 5, end) is None)
+                ):  # it must be seen whole before it can go on: no server is kept waiting for that
+                    self.wanted = self._wanted(kind, end, len(data))
+                    self.held += data
+                    return b""
+                return data
             else:
                 return data
             data = data[end:]
@@ -237,6 +254,11 @@ class ClientSession(Holder):
             elif kind == PARSE or kind == BIND or kind == DESCRIBE or kind == CLOSE:
                 if not self.rewrites:
                     exchange.expect(kind)
+                elif exchange.special and exchange.in_doubt:
+                    self.held += data[pos:]
+                    self.stalled = True
+                    size = pos
+                    break
                 else:
                     rewritten = self._rewrite(kind, data, pos, end, server)
                     if rewritten is None:  # cut off where it must not be: wait for more
@@ -251,7 +273,7 @@ class ClientSession(Holder):
                         pieces += (data[start:pos], before)
                         start = resume_at
             elif kind == FLUSH:
-                exchange.flush()
+                pass  # nothing is owed for it, and behind a Sync (psycopg's pipelines) it leaves the server ready
             elif kind == COPY_DONE or kind == COPY_FAIL:
                 exchange.expect(COPY_DONE)
             elif kind == FUNCTION_CALL:
@@ -266,17 +288,15 @@ class ClientSession(Holder):
         if pos > size:
             self.need = pos - size
         if start == 0 and size == len(data):
-            exchange.status = 0
             server.wire.write(data)
         else:
             self._send(server, pieces, data[start:size])
-        if exchange.status and exchange.settled and not self.need:
-            server.settle_again()  # everything was answered here: nothing went to the server
+        if not exchange.owed and exchange.settled and not self.need:
+            server.settle_again()  # nothing that will be answered went to the server
 
     def _send(self, server: ServerSession, pieces: list[bytes] | None, last: bytes) -> None:
         whole = b"".join([*pieces, last]) if pieces else last
         if whole:
-            server.exchange.status = 0
             assert server.wire is not None
             server.wire.write(whole)
 
@@ -299,7 +319,7 @@ class ClientSession(Holder):
         body = pos + 5
         stats = self.pool.stats
         if kind == BIND:
-            ends = prepared.bind_names_end(data, body)
+            ends = prepared.bind_names_end(data, body, end)
             if ends is None:
                 if end <= len(data):
                     raise ProtocolError("broken Bind packet")

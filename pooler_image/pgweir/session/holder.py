@@ -25,7 +25,7 @@ class Writer(Protocol):
 class Holder(ClientRecord):
     """What `server` and `pooler` know of whoever holds a server."""
 
-    __slots__ = ("keeps_server", "linking", "need", "pool", "server", "values", "wire", "write_paused")
+    __slots__ = ("keeps_server", "linking", "need", "pool", "server", "stalled", "values", "wire", "write_paused")
 
     pool: SessionPool
     wire: Writer
@@ -38,11 +38,15 @@ class Holder(ClientRecord):
         self.values: Values | None = None  # None: any server will do as it is
         self.keeps_server = False  # beyond the transaction (session mode)
         self.need = 0  # bytes to come of a message that is being passed on
+        self.stalled = False  # its next message waits until the server's prepared statements are certain
         self.write_paused = False  # its replies are not taken; a server it holds must not be read
 
     def granted(self, server: ServerSession) -> None:
         """The server is linked and ready for use."""
         raise NotImplementedError
+
+    def go_on(self, server: ServerSession) -> None:
+        """What stalled it is over."""
 
     def disconnect(self, reason: CloseReason, message: str | None = None, sqlstate: str = "08P01") -> None:
         """Say goodbye (with an error, when there is something to say) and go."""

@@ -96,7 +96,6 @@ class Lookup(Holder):
         server.query_started = server.transaction_started = self._pooler.clock()
         for kind in (framing.PARSE, framing.BIND, framing.DESCRIBE, framing.EXECUTE, framing.SYNC):
             server.exchange.expect(kind)
-        server.exchange.status = 0
         server.wire.write(auth_query_messages(self._query, self._user))
 
     def write(self, data: bytes) -> None:

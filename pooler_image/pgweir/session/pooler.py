@@ -417,18 +417,20 @@ class Pooler:
         pool = server.pool
         holder, server.client = server.client, None
         had_said_goodbye = server.exchange.fatal
+        mid_message = server.exchange.need > 0
         if self.settings.log_disconnections:
             age = self.clock() - server.connected_at
             log.info(
                 "%s closing because: %s (age=%ds)%s", _server_name(server), reason, age, f" {detail}" if detail else ""
             )
-        if reason is CloseReason.SERVER_GONE and not pool.active:
-            pool.proven = False
         self._shelve(server, reason)
+        if reason is CloseReason.SERVER_GONE and pool.server_count == len(pool.logging_in):
+            pool.proven = False
         if holder is not None:
+            # No error in the middle of a message, nor a second one behind PostgreSQL's own.
+            message = "" if mid_message or (had_said_goodbye and holder.linking is None) else reason.text
             holder.server = None
             holder.linking = None
-            message = "" if had_said_goodbye else reason.text
             holder.disconnect(reason, message or None, _SQLSTATES.get(reason, CONNECTION_FAILURE))
         for waiting in list(self.on_server_gone):
             waiting()
@@ -438,7 +440,7 @@ class Pooler:
     def _shelve(self, server: ServerSession, reason: CloseReason) -> None:
         self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
         server.pool.place(server, ServerState.CLOSED)
-        server.state = ServerState.CLOSED
+        server.internal = None
         waiters, server.cancel_waiters = server.cancel_waiters, None
         for done in waiters or ():
             done()
@@ -532,12 +534,21 @@ class Pooler:
         if server.cancel_waiters is not None:
             server.cancel_waiters.append(done)  # one is under way to this server already
             return
-        server.cancel_waiters = [done]
-        self.edge.send_cancel(server, lambda: self._cancel_done(server))
+        self._send_cancel(server, [done])
 
-    def _cancel_done(self, server: ServerSession) -> None:
-        waiters, server.cancel_waiters = server.cancel_waiters, None
-        for done in waiters or ():
+    def _send_cancel(self, server: ServerSession, waiters: list[Callable[[], None]]) -> None:
+        server.cancel_waiters = waiters
+        self.edge.send_cancel(server, lambda: self._cancel_done(server, len(waiters)))
+
+    def _cancel_done(self, server: ServerSession, served: int) -> None:
+        waiters, server.cancel_waiters = server.cancel_waiters or [], None
+        if server.state is ServerState.ACTIVE and server.query_open and len(waiters) > served:
+            # Asked for while the first was under way, which may have ended the query before this one.
+            for done in waiters[:served]:
+                done()
+            self._send_cancel(server, waiters[served:])
+            return
+        for done in waiters:
             done()
         if server.state is ServerState.BEING_CANCELED:
             self.check_in(server, self.clock())
@@ -557,8 +568,12 @@ class Pooler:
             self.drop_server(server, reason)
         for server in janitor.stale_servers(pool, now):
             pool.place(server, ServerState.USED)
+        for server in janitor.stuck_servers(pool, now):
+            self.drop_server(server, CloseReason.SERVER_CHECK_FAILED)
         for server, reason in list(janitor.overdue_holders(pool, now)):
             self._end_overdue_holder(server, reason)
+        for client in janitor.overdue_logins(pool, now, self.settings.client_login_timeout):
+            self._end_overdue_waiter(client, CloseReason.CLIENT_LOGIN_TIMEOUT)
         for client, reason in list(janitor.overdue_waiters(pool, now)):
             self._end_overdue_waiter(client, reason)
         for client in janitor.waiters_to_notify(pool, now):

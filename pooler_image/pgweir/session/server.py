@@ -48,6 +48,7 @@ class ServerSession(ServerRecord):
         "tls",
         "values",
         "wire",
+        "write_paused",
     )
 
     def __init__(self, pooler: Pooler, pool: SessionPool, now: float) -> None:
@@ -63,6 +64,7 @@ class ServerSession(ServerRecord):
         self.pid = 0
         self.cancel_waiters: list[Callable[[], None]] | None = None  # a cancel is under way; whom to tell when done
         self.reading_paused = False
+        self.write_paused = False  # it does not take more; its client must not be read
         self.host = ""
         self.port = 0
         self.local_address: str | None = None
@@ -106,6 +108,9 @@ class ServerSession(ServerRecord):
         if data:
             self.pool.stats.sent += len(data)
             client.wire.write(data)
+        if client.stalled and not exchange.in_doubt:
+            client.go_on(self)
+            return
         if exchange.owed or exchange.unsynced or exchange.need or exchange.copy_in or exchange.tail:
             return
         self._settled(client)
@@ -122,7 +127,7 @@ class ServerSession(ServerRecord):
         if exchange.transactions:
             stats.xact_count += exchange.transactions
             exchange.transactions = 0
-            stats.xact_time += now - self.transaction_started
+            stats.xact_time += now - (self.transaction_started or now)
             self.transaction_started = 0.0
         self.settled_at = now
         if exchange.status == framing.STATUS_IDLE:
@@ -135,9 +140,15 @@ class ServerSession(ServerRecord):
                 self.pooler.refuse_transaction_block(self)
 
     def settle_again(self) -> None:
-        """The client had not finished a message when the answer was complete; now it has."""
-        if self.client is not None and self.internal is None:
-            self._settled(self.client)
+        """Nothing is owed, but not because of a reply: the client has finished a message that came too late, or all of it
+        was answered by the pooler."""
+        if self.client is None or self.internal is not None:
+            return
+        if not self.exchange.transactions:
+            self.query_open = False  # no query of PostgreSQL's
+            if self.exchange.status == framing.STATUS_IDLE:
+                self.transaction_started = 0.0
+        self._settled(self.client)
 
     def _parameters_changed(self, client: Holder | None) -> None:
         changes = self.exchange.changed_parameters or []
@@ -152,7 +163,7 @@ class ServerSession(ServerRecord):
 
     def _unsolicited(self, data: bytes) -> None:
         """Something from a server that nobody asked anything."""
-        if self.exchange.errors or data[:1] == b"N":
+        if self.exchange.unsolicited_error or data[:1] == b"N":
             # PostgreSQL says goodbye (57P01, 57P05), or something went wrong that the next client must not meet.
             self.pooler.drop_server(self, CloseReason.SERVER_DIRTY)
 
@@ -164,7 +175,7 @@ class ServerSession(ServerRecord):
         self.internal = done
         self.exchange.errors = 0
         self.exchange.expect(framing.QUERY)
-        self.exchange.status = 0
+        self.query_started = self.pooler.clock()
         self.wire.write(messages.query(sql))
 
     def _internal_done(self) -> None:
@@ -191,10 +202,12 @@ class ServerSession(ServerRecord):
 
     def pause_writing(self) -> None:
         """The server does not take more: its client must wait."""
+        self.write_paused = True
         if self.client is not None:
             self.client.pause_reading()
 
     def resume_writing(self) -> None:
+        self.write_paused = False
         if self.client is not None:
             self.client.resume_reading()
 
@@ -225,7 +238,11 @@ class ServerLogin:
         try:
             for type_, body in self._reader.feed(data):
                 if self._message(type_, body):
-                    return
+                    break
+            else:
+                return
+            if self._reader.rest and self._server.state is not ServerState.CLOSED:
+                self._server.data_received(self._reader.rest)  # what came right behind its first ReadyForQuery
         except (ProtocolError, ServerLoginError) as error:
             self._failed(error.message, error.sqlstate)
 
