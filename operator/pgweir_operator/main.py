@@ -94,8 +94,7 @@ def main() -> None:
 async def _operate(access: Access, options: Options, lease_namespace: str, listen: tuple[str, int]) -> int:
     identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _stop_at_signals(stop)
     async with Kube(await connect(access)) as kube:
         leadership = Leadership(kube, namespace=lease_namespace, name=LEASE, identity=identity)
         watches: SecretWatches[Key]
@@ -108,7 +107,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
         try:
             if not await _unless(stop, _wait_for_crd(kube)) or not await _unless(stop, leadership.acquire()):
                 return 0
-            return await _lead(access, options, leadership, workers, stop)
+            return await _lead(access, options, leadership, workers, watches, stop)
         finally:
             await workers.close()
             await watches.close()
@@ -116,38 +115,57 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
             await server.cleanup()
 
 
-async def _lead(access: Access, options: Options, leadership: Leadership, workers: Workers, stop: asyncio.Event) -> int:
+async def _lead(
+    access: Access,
+    options: Options,
+    leadership: Leadership,
+    workers: Workers,
+    watches: SecretWatches[Key],
+    stop: asyncio.Event,
+) -> int:
     """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
-    stop_kopf = asyncio.Event()
+    ready = asyncio.Event()
     watching = asyncio.create_task(
         kopf.operator(
             registry=handlers.registry(workers, access),
             standalone=True,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
-            stop_flag=stop_kopf,
+            ready_flag=ready,
         ),
         name="kopf",
     )
     lost = asyncio.create_task(leadership.keep(), name="lease")
-    told = asyncio.create_task(stop.wait(), name="stop")
+    told = asyncio.create_task(_told_to_stop(ready, stop), name="stop")
     await asyncio.wait({watching, lost, told}, return_when=asyncio.FIRST_COMPLETED)
     was_lost = lost.done()
     if was_lost:
         logger.error("leadership is lost; exiting")
     for task in (lost, told):
         task.cancel()
-    # First nothing is written any more, then the next replica may lead, and only then kopf takes its time to end.
+    # First nothing is written any more, then the next replica may lead, and only then kopf takes its time to end. (It
+    # would wait seconds for tasks that it does not know, so ours are gone by then.)
     await workers.close()
+    await watches.close()
     await leadership.release()
-    stop_kopf.set()
-    await asyncio.wait({watching}, timeout=2.0)
     watching.cancel()
     try:
         await watching
     except asyncio.CancelledError:
         pass
     return EXIT_LOST_LEASE if was_lost else 0
+
+
+async def _told_to_stop(ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """kopf takes the signals for itself when it starts; they are ours, since we have a Lease to hand on."""
+    await ready.wait()
+    _stop_at_signals(stop)
+    await stop.wait()
+
+
+def _stop_at_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def _unless(stop: asyncio.Event, work: Any) -> bool:
