@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-HEAD = "# Generated from charts/pgweir by `make manifests`; do not edit.\n# kubectl apply --server-side -f install.yaml\n"
+HEAD = (
+    "# Generated from charts/pgweir by `make manifests`; do not edit.\n# kubectl apply --server-side -f install.yaml\n"
+)
 NAMESPACE = {
     "apiVersion": "v1",
     "kind": "Namespace",

@@ -185,7 +185,9 @@ def _configuration_applied(view: _View) -> Condition:
     if silent:
         return no(Reason.POD_UNREACHABLE, f"{len(silent)} of {len(answers)} pods gave no answer: {_listed(silent)}.")
     behind = [
-        f"{answer.pod} (revision {answer.revision})" if isinstance(answer, PodReport) else f"{answer.pod} ({answer.error})"
+        f"{answer.pod} (revision {answer.revision})"
+        if isinstance(answer, PodReport)
+        else f"{answer.pod} ({answer.error})"
         for answer in answers
         if isinstance(answer, PodSilence) or answer.digest != wanted.digest
     ]
