@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
+import json
 import secrets
 
 import pytest
-from e2e.control_plane.harness import ROLE, wait
+from e2e.control_plane.harness import wait
 from e2e.control_plane.test_life_of_a_pooler import leftovers, ready  # noqa: F401 (a fixture)
 
 from pgweir_operator.kube import InvalidError
@@ -20,19 +22,55 @@ def test_an_impossible_spec_is_refused_at_the_door(world):
         world.pooler(parameters={"default_pool_size": "many"})
 
 
-def test_an_impossible_spec_that_was_stored_all_the_same_leaves_the_children_alone(ready, kubectl):  # noqa: F811
-    """Under an older CRD it was allowed: its schema is loosened for a moment."""
+def test_a_template_that_the_api_server_would_refuse_leaves_the_children_alone(ready):  # noqa: F811
     deployment, files = ready.get("Deployment", "pooler"), ready.files()
-    name = ready.get("Pooler", "pooler")["metadata"]["name"]
-    # A look-up that only the operator can rule on: a template the API server itself would refuse.
     ready.pooler(template={"spec": {"containers": [{"name": "pgbouncer", "ports": [{"containerPort": 99999}]}]}})
-    message = ready.until("Ready", "False", "InvalidTemplate")
-    assert "99999" in message
-    assert name == "pooler"
+    assert "99999" in ready.until("Ready", "False", "InvalidTemplate")
     assert ready.get("Deployment", "pooler")["spec"] == deployment["spec"]
     assert ready.files() == files
     ready.pooler()
     ready.until("Ready", "True")
+
+
+def test_a_bad_parameter_that_an_older_crd_let_in_is_a_condition_and_reaches_no_pod(ready, kubectl):  # noqa: F811
+    deployment, files = ready.get("Deployment", "pooler"), ready.files()
+    crd = json.loads(kubectl("get", "crd", "poolers.pgweir.io", "--output=json"))
+    loose = copy.deepcopy(crd)
+    for version in loose["spec"]["versions"]:
+        version["schema"]["openAPIV3Schema"].pop("x-kubernetes-validations", None)
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"] = {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+        }
+    try:
+        _change_crd(kubectl, loose)
+        wait(lambda: _is_stored(ready, default_pool_size="many", no_such_setting="1"), "the API server lets it in")
+    finally:
+        _change_crd(kubectl, crd)
+    message = ready.until("Ready", "False", "InvalidSpec")
+    assert "default_pool_size" in message
+    assert "no_such_setting" in message
+    assert ready.get("Deployment", "pooler")["spec"] == deployment["spec"]
+    assert ready.files() == files
+    assert {fake.rejected for fake in ready.fakes()} == {None}
+    wait(lambda: _is_stored(ready), "the API server checks again")
+    ready.until("Ready", "True")
+
+
+def _is_stored(world, **parameters):
+    try:
+        world.pooler(parameters=parameters)
+    except InvalidError:
+        return False
+    return True
+
+
+def _change_crd(kubectl, crd):
+    kept = {
+        **crd,
+        "metadata": {key: crd["metadata"][key] for key in ("name", "labels", "annotations") if key in crd["metadata"]},
+    }
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=json.dumps(kept))
 
 
 def test_a_missing_authority_and_a_missing_superuser_heal_when_they_come(world):
@@ -111,22 +149,21 @@ def test_secrets_of_ones_own_are_used_and_nothing_is_provisioned(world):
 
 def test_without_a_key_of_the_authority_all_poolers_share_one_generated_password(world):
     world.has_cluster(ca_key=False)
-    world.server.set_hba = getattr(world.server, "set_hba", None)
     world.start_operator()
-    world.pooler(target={"host": "127.0.0.1", "port": world.server.port, "adminSecret": {"name": "shop-superuser"}})
-    world.pooler(
-        "second", target={"host": "127.0.0.1", "port": world.server.port, "adminSecret": {"name": "shop-superuser"}}
-    )
-    wait(
-        lambda: "userlist.txt" in world.files() and "userlist.txt" in world.files("second"),
-        "both have a password",
-    ) if world.condition("Integrated")[0] == "True" else None
-    # The server lets the role in over TLS by certificate alone: the condition says so, with the line that is missing.
-    message = world.until("Integrated", "False", "LookupFailed")
-    assert ROLE in message
-    own = [_password(world, name) for name in ("pooler", "second")]
-    assert own[0] == own[1]
-    assert own[0].encode() not in str(world.get("Pooler", "pooler")).encode()
+    target = {"host": "127.0.0.1", "port": world.server.port, "adminSecret": {"name": "shop-superuser"}}
+    for name in ("pooler", "second"):
+        world.pooler(name, target=target, instances=1)
+    for name in ("pooler", "second"):
+        assert "by password" in world.until("Integrated", "True", name=name)
+        world.until("Ready", "True", name=name)
+    wait(lambda: _password(world, "pooler") == _password(world, "second"), "one password")
+    password = _password(world, "pooler")
+    wait(lambda: all(password.encode() in world.files(name)["userlist.txt"] for name in ("pooler", "second")), "pods")
+    assert password not in str(world.get("Pooler", "pooler")) + str(world.events()) + world.operators[0].log
+    for name in ("pooler", "second"):
+        world.delete("Pooler", name)
+    wait(lambda: not world.run(world.kube.items("Pooler", world.namespace)), "both are gone")
+    assert leftovers(world.server) == []
 
 
 def _password(world, name):

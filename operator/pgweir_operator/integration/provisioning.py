@@ -86,6 +86,8 @@ async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) 
     remains: list[str] = []
     try:
         async with session(endpoint, admin, spec.database) as connection:
+            # Held until the connection ends: the last two Poolers of a cluster may go at the same moment.
+            await connection.execute(sql.SESSION_LOCK)
             facts = await _facts(connection, spec)
             if facts.is_standby:
                 raise PrerequisiteError(

@@ -29,6 +29,7 @@ FUNCTION_BODY = """
 SEARCH_PATH = "search_path=pg_catalog, pg_temp"
 
 LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('pgweir.io/provisioning', 0))"
+SESSION_LOCK = LOCK.replace("_xact_", "_")
 
 # ruff: noqa: S608 (only our own constants are put together here; what comes from outside is a parameter or quoted)
 FACTS = f"""

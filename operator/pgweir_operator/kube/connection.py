@@ -46,6 +46,8 @@ async def connect(access: Access) -> client.Configuration:
         )
     # Retrying is our own business (api.py): here it would hide for how long.
     configuration.retries = None
+    # Every watch of a Secret keeps a connection: with a limit, a few dozen Poolers would leave none for anything else.
+    configuration.connection_pool_maxsize = 0
     return configuration
 
 

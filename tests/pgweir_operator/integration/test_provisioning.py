@@ -92,6 +92,16 @@ def test_many_poolers_may_provision_one_cluster_at_the_same_time(endpoint, admin
     check_login(endpoint)
 
 
+def test_the_last_two_poolers_may_go_at_the_same_moment(server, endpoint, admin):
+    provision(endpoint, admin)
+
+    async def all_at_once():
+        return await asyncio.gather(*(provisioning.withdraw(endpoint, admin, SPEC) for _ in range(4)))
+
+    assert asyncio.run(all_at_once()) == [(), (), (), ()]
+    assert leftovers(server) == []
+
+
 def test_an_expired_role_loses_its_secret_and_an_unknown_one_its_row(server, endpoint, admin):
     provision(endpoint, admin)
     assert lookup(server, "expired") == [("expired", None)]

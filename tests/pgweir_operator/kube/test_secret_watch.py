@@ -1,0 +1,102 @@
+"""Watches of named Secrets: one each, shared, ended when nobody listens, and taken up again when they break."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pgweir_operator.kube import ApiError, secret_watch
+from pgweir_operator.kube.secret_watch import SecretWatches
+
+
+class Api:
+    """Streams of events that the test feeds by hand."""
+
+    def __init__(self):
+        self.streams = {}
+        self.opened = []
+
+    async def changes(self, kind, namespace, name):
+        self.opened.append(name)
+        queue = self.streams[name] = asyncio.Queue()
+        try:
+            while True:
+                item = await queue.get()
+                if item is None:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield {"type": "MODIFIED", "object": {"metadata": {"resourceVersion": item}}}
+        finally:
+            if self.streams.get(name) is queue:
+                del self.streams[name]
+
+    async def say(self, name, item):
+        await until(lambda: name in self.streams)
+        self.streams[name].put_nowait(item)
+
+
+async def until(reached):
+    for _ in range(2000):
+        if reached():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen")
+
+
+def story(test):
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_two_watchers_share_one_watch_and_it_ends_with_the_last():
+    async def test():
+        api, heard = Api(), []
+        watches = SecretWatches(api, lambda who, what: heard.append((who, what)))
+        watches.want("a", "n", ["s", "t"])
+        watches.want("b", "n", ["s"])
+        await api.say("s", "1")
+        await until(lambda: sorted(heard) == [("a", "Secret s"), ("b", "Secret s")])
+        assert sorted(api.opened) == ["s", "t"]
+        watches.forget("a")
+        await until(lambda: set(api.streams) == {"s"})
+        watches.forget("b")
+        await until(lambda: not api.streams)
+        await watches.close()
+
+    story(test)
+
+
+def test_a_watch_that_breaks_is_taken_up_again_and_says_nothing_twice(monkeypatch):
+    monkeypatch.setattr(secret_watch, "RECONNECT", 0.01)
+    monkeypatch.setattr(secret_watch, "RECONNECT_MAXIMUM", 0.02)
+
+    async def test():
+        api, heard = Api(), []
+        watches = SecretWatches(api, lambda who, what: heard.append(what))
+        watches.want("a", "n", ["s"])
+        await api.say("s", "1")
+        await until(lambda: len(heard) == 1)
+        await api.say("s", ApiError(410, "too old"))
+        await until(lambda: len(api.opened) == 2)
+        await api.say("s", "1")
+        await api.say("s", "2")
+        await until(lambda: len(heard) == 2)
+        await api.say("s", None)
+        await until(lambda: len(api.opened) == 3)
+        await watches.close()
+        assert not api.streams
+
+    story(test)
+
+
+def test_a_watcher_that_changes_its_mind_hears_only_what_it_wants_now():
+    async def test():
+        api, heard = Api(), []
+        watches = SecretWatches(api, lambda who, what: heard.append(what))
+        watches.want("a", "n", ["s"])
+        watches.want("a", "n", ["t"])
+        await until(lambda: set(api.streams) == {"t"})
+        await api.say("t", "1")
+        await until(lambda: heard == ["Secret t"])
+        await watches.close()
+
+    story(test)

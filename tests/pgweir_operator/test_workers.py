@@ -1,0 +1,132 @@
+"""One pass at a time per Pooler, none forgotten, and one that stumbles stops no other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pgweir_operator import workers as module
+from pgweir_operator.reconcile import Outcome
+from pgweir_operator.workers import Workers
+
+KEY = ("n", "p")
+
+
+class Passes:
+    """A reconcile that counts, and does as it is told."""
+
+    def __init__(self):
+        self.begun = []
+        self.running = 0
+        self.most = {}
+        self.outcome = Outcome(again=60.0)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error = None
+
+    async def __call__(self, namespace, name, memory):
+        key = (namespace, name)
+        self.begun.append(key)
+        self.most[key] = self.most.get(key, 0) + 1
+        assert self.most[key] == 1, "two passes over one Pooler at the same time"
+        try:
+            await self.gate.wait()
+            if self.error is not None:
+                error, self.error = self.error, None
+                raise error
+            return self.outcome
+        finally:
+            self.most[key] -= 1
+
+
+async def until(reached):
+    for _ in range(2000):
+        if reached():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen")
+
+
+def story(test):
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_wakes_during_a_pass_become_one_more_pass():
+    async def test():
+        passes, settled = Passes(), []
+        workers = Workers(passes, lambda key, outcome: settled.append(key))
+        passes.gate.clear()
+        workers.wake(KEY, "first")
+        await until(lambda: len(passes.begun) == 1)
+        for number in range(10):
+            workers.wake(KEY, f"again {number}")
+        passes.gate.set()
+        await until(lambda: len(settled) == 2)
+        await asyncio.sleep(0.05)
+        assert len(passes.begun) == 2
+        await workers.close()
+
+    story(test)
+
+
+def test_time_wakes_too():
+    async def test():
+        passes = Passes()
+        passes.outcome = Outcome(again=0.01)
+        workers = Workers(passes, lambda key, outcome: None)
+        workers.wake(KEY, "first")
+        await until(lambda: len(passes.begun) >= 3)
+        await workers.close()
+
+    story(test)
+
+
+def test_a_pooler_that_is_gone_has_no_worker_and_may_come_again():
+    async def test():
+        passes, settled = Passes(), []
+        workers = Workers(passes, lambda key, outcome: settled.append(outcome.gone))
+        passes.outcome = Outcome(again=0.0, gone=True)
+        workers.wake(KEY, "deleted")
+        await until(lambda: len(workers) == 0)
+        workers.wake(KEY, "an orphan's event", known_only=True)
+        assert len(workers) == 0
+        passes.outcome = Outcome(again=60.0)
+        workers.wake(KEY, "made anew")
+        await until(lambda: settled == [True, False])
+        await workers.close()
+
+    story(test)
+
+
+def test_one_that_stumbles_tries_again_later_and_stops_no_other(monkeypatch, caplog):
+    monkeypatch.setattr(module, "FIRST_RETRY", 0.02)
+
+    async def test():
+        passes, settled = Passes(), []
+        workers = Workers(passes, lambda key, outcome: settled.append(key))
+        passes.error = RuntimeError("a bug of ours")
+        workers.wake(KEY, "first")
+        workers.wake(("n", "other"), "first")
+        await until(lambda: set(settled) == {KEY, ("n", "other")})
+        assert workers.failures == 1
+        await workers.close()
+
+    story(test)
+    assert "a bug of ours" in caplog.text
+
+
+@pytest.mark.parametrize("known_only", [True, False])
+def test_nothing_begins_after_the_end(known_only):
+    async def test():
+        passes = Passes()
+        workers = Workers(passes, lambda key, outcome: None)
+        workers.wake(KEY, "first")
+        await until(lambda: len(passes.begun) == 1)
+        await workers.close()
+        assert len(workers) == 0
+        workers.wake(KEY, "late", known_only=known_only)
+        await asyncio.sleep(0.02)
+        assert len(passes.begun) == 1
+
+    story(test)
