@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import psycopg
 import pytest
-from tests.pooler.fake_postgres import FakePostgres
+from tests.pooler.fake_postgres import FakePostgres, Session
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import (
     WireClient,
@@ -218,11 +218,29 @@ def test_who_leaves_during_authentication_leaves_nothing_behind(make_pooler: Mak
 
 
 def test_a_server_that_refuses_logins_is_reported_in_its_own_words(make_pooler: MakePooler, ours_only: None) -> None:
-    def full(session: Any) -> None:
+    def script(session: Session) -> None:
         session.read_startup()
-        session.refuse("53300", "sorry, too many clients already")
+        session.refuse("28000", "no pg_hba.conf entry for you")
 
-    with FakePostgres(full) as fake:
+    with FakePostgres(script) as fake:
         pooler = make_pooler(server_port=fake.port)
         told = refusal(pooler, "alice", "app", SECRETS["alice"])
-        assert (told["C"], told["M"]) == ("53300", "sorry, too many clients already")
+        assert (told["C"], told["M"]) == ("28000", "no pg_hba.conf entry for you")
+
+
+@pytest.mark.parametrize("sqlstate", ["53300", "57P03"])
+def test_a_server_that_says_not_now_is_waited_for(make_pooler: MakePooler, ours_only: None, sqlstate: str) -> None:
+    """A full or starting PostgreSQL costs a delay and no error; PgBouncer passes 53300 on."""
+
+    def script(session: Session) -> None:
+        if session.number < 2:
+            session.read_startup()
+            session.refuse(sqlstate, "not now")
+            return
+        session.accept_login()
+        session.serve()
+
+    with FakePostgres(script) as fake:
+        pooler = make_pooler(server_port=fake.port, server_login_retry=0.2)
+        with pooler.wire() as client:
+            assert client.ask("SELECT 1") == [[b"1"]]

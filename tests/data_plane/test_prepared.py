@@ -150,9 +150,9 @@ def test_an_error_before_the_sync_skips_a_prepared_bind_too(make_pooler: MakePoo
         client.say(parse("s", "SELECT 1 / $1::int"), sync())
         client.expect("1Z")
         client.say(bind("s", ["0"]), execute(), bind("s", ["1"]), execute(), sync())
-        client.expect("2")
-        client.expect_error("22012")
-        client.expect("Z")
+        heard = client.until("Z")  # PostgreSQL computes it at Bind or at Execute: the first reply may be a BindComplete
+        assert [item.type for item in heard if item.type != "2"] == ["E", "Z"]
+        assert heard[-2].fields["C"] == "22012"
         client.say(bind("s", ["1"]), execute(), sync())
         client.expect("2DCZ")
 
