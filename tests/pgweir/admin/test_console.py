@@ -1,0 +1,239 @@
+"""Conversations with the console: what is said, what comes back. No network, no clock."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from pgweir import VERSION_LINE
+from pgweir.admin.encoding import numeric
+from tests.pgweir.admin.world import ConsoleTalk, HandService
+from tests.pooler.wire import bind, close, describe, execute, message, parse, query, sync
+
+MUTATING = (
+    "PAUSE", "PAUSE app", "RESUME", "KILL", "KILL app", "KILL_CLIENT 1", "RECONNECT", "WAIT_CLOSE", "DISABLE app",
+    "ENABLE app", "RELOAD", "SET verbose=1", "SHUTDOWN", "SHUTDOWN WAIT_FOR_CLIENTS", "SUSPEND",
+)  # fmt: skip
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> HandService:
+    return HandService(tmp_path)
+
+
+@pytest.fixture
+def console(service: HandService) -> ConsoleTalk:
+    return service.console()
+
+
+def types(messages: list[object]) -> str:
+    return "".join(each.type for each in messages)  # type: ignore[attr-defined]
+
+
+def test_the_greeting_is_that_of_a_pooler_which_drivers_know(console: ConsoleTalk) -> None:
+    assert types(console.greeting) == "R" + "S" * 8 + "KZ"
+    assert b"server_version\x001.25.2/bouncer\0" in [each.body for each in console.greeting]
+
+
+def test_show_brings_columns_rows_and_the_tag(console: ConsoleTalk) -> None:
+    found = console.ask("show version;")
+    assert types(found) == "TDCZ"
+    assert found[1].values == [VERSION_LINE.encode()]
+    assert found[2].body == b"SHOW\0"
+
+
+def test_help_is_a_notice(console: ConsoleTalk) -> None:
+    notice, tag, _ = console.ask("SHOW HELP")
+    assert notice.fields["M"] == "Console usage"
+    assert "SHOW WAITERS" in notice.fields["D"]
+    assert tag.body == b"SHOW\0"
+
+
+def test_several_statements_in_one_query_stop_at_the_first_error(console: ConsoleTalk) -> None:
+    assert types(console.ask("SHOW STATE; SHOW VERSION")) == "TDDDCTDCZ"
+    assert types(console.ask("SHOW VERSION; frob; SHOW VERSION")) == "TDCEZ"
+    assert types(console.ask(" ; ")) == "IZ"
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate", "words"),
+    [
+        ("frob", "42601", "invalid command 'frob', use SHOW HELP;"),
+        ("SHOW nosuch", "42601", "invalid command 'SHOW nosuch', use SHOW HELP;"),
+        ("SHUTDOWN foo", "42601", "invalid command 'SHUTDOWN foo', use SHOW HELP;"),
+        ("RELOAD x", "42601", "invalid command 'RELOAD x', use SHOW HELP;"),
+        ("RESUME", "55000", "pooler is not paused/suspended"),
+        ("RESUME app", "55000", "database app is not paused"),
+        ("RESUME nosuch", "3D000", "no such database: nosuch"),
+        ("DISABLE", "42601", "a database is required"),
+        ("DISABLE pgbouncer", "55000", "cannot disable admin db: pgbouncer"),
+        ("KILL_CLIENT abc", "22023", "invalid client pointer supplied"),
+        ("SET nosuch = 1", "42704", "SET failed"),
+        ("SET listen_port = 1", "55P02", "SET failed"),
+        ("SET pool_mode = everything", "22023", "SET failed"),
+        ("SET auth_type = hba", "22023", "SET failed"),
+        ("SUSPEND", "0A000", "SUSPEND is not supported: it serves PgBouncer's online restart alone"),
+    ],
+)
+def test_errors_say_what_is_wrong(console: ConsoleTalk, text: str, sqlstate: str, words: str) -> None:
+    assert console.error(text) == (sqlstate, words)
+    assert types(console.ask("SHOW VERSION")) == "TDCZ"
+
+
+@pytest.mark.parametrize("text", MUTATING)
+def test_who_is_no_admin_changes_nothing(service: HandService, text: str) -> None:
+    console = service.console(user="stats", admin=False)
+    assert console.error(text) == ("42501", "insufficient privilege")
+    assert not service.pooler.paused
+    assert not service.shutdowns
+    assert types(console.ask("SHOW POOLS"))[0] == "T"
+
+
+def test_set_takes_effect_under_the_rules_of_the_file(service: HandService, console: ConsoleTalk) -> None:
+    assert console.tag("SET Default_Pool_Size = 7") == "SET default_pool_size=7"
+    assert service.pooler.settings.default_pool_size == 7
+    found = console.ask("SET client_tls_sslmode = require")
+    assert "client_tls_cert_file" in found[0].fields["D"]
+    assert service.pooler.settings.client_tls_sslmode == "disable"
+
+
+def test_what_drivers_set_is_ignored_with_a_notice(console: ConsoleTalk) -> None:
+    assert console.ask("SET extra_float_digits = 3")[0].fields["M"] == "SET ignored"
+    console.ask("SET application_name = 'me'")
+    assert console.session.application_name == "me"
+    assert console.ask("SHOW timezone")[1].values == [b"GMT"]
+
+
+def test_pause_answers_when_no_server_is_held(service: HandService, console: ConsoleTalk) -> None:
+    server = service.server()
+    holder = service.client()
+    service.begin(holder)
+    assert console.ask("PAUSE") == []
+    assert console.ask("SHOW STATE") == []  # it waits behind
+    server.query_open = False
+    service.pooler.release(server, service.edge.now)
+    assert types(console.wire.messages()) == "CZTDDDCZ"
+    assert console.error("PAUSE") == ("55000", "already suspended/paused")
+    assert console.tag("RESUME") == "RESUME"
+
+
+def test_a_pause_ended_by_somebody_else_does_not_leave_its_caller_hanging(service: HandService) -> None:
+    service.server()
+    service.begin(service.client())
+    first, second = service.console(), service.console()
+    first.ask("PAUSE app")
+    second.tag("RESUME app")
+    (error, ready) = first.wire.messages()
+    assert (error.fields["C"], ready.type) == ("57014", "Z")
+
+
+def test_a_cancel_request_ends_the_wait_and_resumes(service: HandService, console: ConsoleTalk) -> None:
+    service.server()
+    service.begin(service.client())
+    console.ask("PAUSE")
+    told: list[bool] = []
+    service.pooler.cancel(console.session.cancel_key, lambda: told.append(True))
+    (error, _ready) = console.wire.messages()
+    assert error.fields["C"] == "57014"
+    assert told == [True]
+    assert not service.pooler.paused
+
+
+def test_a_console_that_goes_leaves_its_pause(service: HandService, console: ConsoleTalk) -> None:
+    service.server()
+    service.begin(service.client())
+    console.ask("PAUSE")
+    console.session.connection_lost(None)
+    assert service.pooler.paused
+    assert not service.pooler.on_server_gone
+    assert not service.pooler.console_keys
+    assert not service.consoles.sessions
+
+
+def test_wait_close_answers_when_the_marked_servers_are_gone(service: HandService, console: ConsoleTalk) -> None:
+    server = service.server()
+    service.begin(service.client())
+    assert console.tag("RECONNECT app") == "RECONNECT"
+    assert console.ask("WAIT_CLOSE app") == []
+    server.query_open = False
+    service.pooler.release(server, service.edge.now)
+    assert types(console.wire.messages()) == "CZ"
+
+
+def test_reload_says_what_is_wrong_with_the_file(service: HandService, console: ConsoleTalk) -> None:
+    service.config_path.write_text("[pgbouncer]\npool_mode = everything\n")
+    error = console.ask("RELOAD")[0]
+    assert error.fields["C"] == "F0000"
+    assert error.fields["M"] == "RELOAD failed, see logs for additional details"
+    assert "pool_mode" in error.fields["D"]
+
+
+def test_kill_client_takes_the_id_that_show_clients_prints(service: HandService, console: ConsoleTalk) -> None:
+    client = service.client()
+    assert console.tag(f"KILL_CLIENT {client.id}") == "KILL_CLIENT"
+    assert client not in service.pooler.clients
+    assert console.error(f"KILL_CLIENT {client.id}")[0] == "55000"
+
+
+def test_shutdown_without_a_word_answers_by_the_end_of_the_connection(
+    service: HandService, console: ConsoleTalk
+) -> None:
+    assert console.ask("SHUTDOWN") == []
+    assert service.shutdowns == ["immediate"]
+    assert service.console().tag("SHUTDOWN WAIT_FOR_servers") == "SHUTDOWN"
+    assert service.shutdowns == ["immediate", "wait_for_servers"]
+
+
+def test_the_extended_protocol_describes_and_executes(console: ConsoleTalk) -> None:
+    found = console.say(parse("s", "SHOW LISTS"), describe("s"), bind("s"), execute(), sync())
+    assert types(found) == "1tT2" + "D" * 14 + "CZ"
+    found = console.say(parse("", "RESUME"), describe(""), bind(""), execute(), execute(), sync())
+    assert types(found) == "1tn2EZ"  # everything behind the error is dropped, up to Sync
+    assert types(console.say(close("s"), sync())) == "3Z"
+    assert types(console.say(bind("s"), sync())) == "EZ"
+
+
+def test_results_come_in_binary_when_asked(service: HandService, console: ConsoleTalk) -> None:
+    service.consoles.stats.query_count = 123_456_789
+    binary = message("B", b"\0\0" + struct.pack("!hhhh", 0, 0, 1, 1))
+    found = console.say(parse("", "SHOW LISTS"), binary, execute(), sync())
+    assert found[2].values == [b"databases", struct.pack("!i", 3)]
+    found = console.say(parse("", "SHOW STATS_TOTALS"), binary, execute(), sync())
+    assert found[2].values[3] == numeric(123_456_791)
+
+
+def test_numeric_is_postgresqls_own_form() -> None:
+    assert numeric(0) == bytes(8)
+    assert numeric(12_345_678) == struct.pack("!hhHhhh", 2, 1, 0, 0, 1234, 5678)
+    assert numeric(-5) == struct.pack("!hhHhh", 1, 0, 0x4000, 0, 5)
+
+
+def test_parameters_and_several_statements_have_no_place_in_a_prepared_one(console: ConsoleTalk) -> None:
+    assert console.say(parse("", "SHOW $1", [25]), sync())[0].fields["C"] == "0A000"
+    assert console.say(parse("", "SHOW LISTS; RELOAD"), sync())[0].fields["C"] == "42601"
+
+
+def test_begin_and_commit_are_kept_apart_for_drivers(console: ConsoleTalk) -> None:
+    assert console.ask("BEGIN")[-1].body == b"T"
+    assert console.ask("SHOW VERSION")[-1].body == b"T"
+    assert console.ask("COMMIT")[-1].body == b"I"
+
+
+def test_a_conversation_may_come_byte_by_byte(console: ConsoleTalk) -> None:
+    data = query("SHOW STATE") + parse("", "SHOW VERSION") + bind("") + execute() + sync()
+    assert types(console.say(*(data[at : at + 1] for at in range(len(data))))) == "TDDDCZ12DCZ"
+
+
+def test_nonsense_closes_the_connection_with_a_sentence(console: ConsoleTalk) -> None:
+    (error,) = console.say(message("?", b"x"))
+    assert error.fields["S"] == "FATAL"
+    assert console.wire.closed
+
+
+def test_a_console_that_does_not_read_gets_nothing_more(console: ConsoleTalk) -> None:
+    console.session.pause_writing()
+    assert console.ask("SHOW VERSION") == []
+    console.session.resume_writing()
+    assert types(console.wire.messages()) == "TDCZ"
