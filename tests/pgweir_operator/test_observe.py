@@ -1,0 +1,151 @@
+"""Reading the world: objects of the API server in, facts out. The API server is a dictionary."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+from tests.pgweir_operator import worlds
+
+from pgweir_operator.api.observed import ClusterFlavour
+from pgweir_operator.kube import ForbiddenError
+from pgweir_operator.observe import observe, pod_facts, secret_facts, watched_secrets
+
+POOLER = worlds.pooler()
+
+
+class Api:
+    """What exists, by kind and name; what is forbidden is refused."""
+
+    def __init__(self, *objects, forbidden=(), kinds=()):
+        self.objects = {(item["kind"], item["metadata"]["name"]): item for item in objects}
+        self.forbidden = forbidden
+        self.kinds = kinds
+
+    async def get(self, kind, namespace, name):
+        assert namespace == "default"
+        if kind in self.forbidden:
+            raise ForbiddenError(403, f"{kind} is forbidden")
+        return self.objects.get((kind, name))
+
+    async def items(self, kind, namespace, *, labels=None):
+        assert labels == "pgweir.io/poolerName=pooler"
+        return [item for (known, _), item in self.objects.items() if known == kind]
+
+    async def knows(self, api_version, kind):
+        return kind in self.kinds
+
+
+def item(kind, name, *, owner="", owner_kind="Pooler", **fields):
+    metadata = {"name": name, "resourceVersion": "7", "uid": f"uid-{name}", "creationTimestamp": "2026-11-22T12:00:00Z"}
+    if owner:
+        metadata["ownerReferences"] = [{"uid": owner, "controller": True, "kind": owner_kind}]
+    return {"kind": kind, "metadata": metadata, **fields}
+
+
+def secret(name, *, owner="", **data):
+    encoded = {key.replace("_", "."): base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return item("Secret", name, owner=owner, type="Opaque", data=encoded)
+
+
+def pod(name, *, owned=True, **status):
+    return item("Pod", name, owner="rs" if owned else "", owner_kind="ReplicaSet", status=status)
+
+
+def look(*objects, pooler=POOLER, **options):
+    return asyncio.run(observe(Api(*objects, **options), pooler))
+
+
+def test_a_cluster_is_found_by_its_contract():
+    world = look(
+        item("Service", "shop-rw"),
+        secret("shop-superuser", username="postgres", password="x"),
+        secret("shop-ca", ca_crt="C", ca_key="K"),
+        secret("shop-server", tls_crt="C", tls_key="K"),
+    )
+    cluster = world.observed.cluster
+    assert cluster.found
+    assert cluster.flavour is ClusterFlavour.CONTRACT
+    assert cluster.superuser.data["username"] == b"postgres"
+    assert cluster.server_ca == cluster.client_ca
+    assert cluster.server.name == "shop-server"
+
+
+def test_a_cluster_object_names_its_own_secrets_and_wins():
+    native = item(
+        "Cluster", "shop", status={"certificates": {"serverCASecret": "own-ca", "clientCASecret": "own-client-ca"}}
+    )
+    world = look(
+        native, secret("own-ca", ca_crt="S"), secret("own-client-ca", ca_crt="U"), secret("shop-ca", ca_crt="X")
+    )
+    cluster = world.observed.cluster
+    assert cluster.flavour is ClusterFlavour.CLOUDNATIVEPG
+    assert (cluster.server_ca.data["ca.crt"], cluster.client_ca.data["ca.crt"]) == (b"S", b"U")
+    assert {"own-ca", "own-client-ca"} <= watched_secrets(POOLER, world.observed)
+
+
+def test_what_may_not_be_read_is_as_if_it_did_not_exist():
+    world = look(item("Service", "shop-rw"), item("Cluster", "shop"), forbidden=("Cluster", "PodMonitor"))
+    assert world.observed.cluster.flavour is ClusterFlavour.CONTRACT
+
+
+def test_a_plain_target_has_the_secrets_that_the_spec_names():
+    pooler = worlds.pooler(target={"host": "db.example", "adminSecret": {"name": "admin"}})
+    world = look(secret("admin", username="u"), pooler=pooler)
+    assert world.observed.cluster.superuser.name == "admin"
+    assert world.observed.cluster.flavour is ClusterFlavour.PLAIN
+    assert world.observed.secrets["admin"] is not None
+
+
+def test_a_secret_that_does_not_exist_is_none():
+    pooler = worlds.pooler(pgbouncer={"clientTLSSecret": {"name": "missing"}})
+    assert look(pooler=pooler).observed.secrets == {"missing": None}
+    assert "missing" in watched_secrets(pooler)
+
+
+def test_strangers_are_named_and_our_own_children_are_not():
+    world = look(
+        item("Service", "pooler"),
+        item("Deployment", "pooler", owner="somebody-else"),
+        secret("pooler", owner=worlds.UID),
+    )
+    assert world.observed.strangers == ("Deployment pooler", "Service pooler")
+    assert world.observed.bundle.owned
+
+
+def test_an_account_that_the_spec_names_is_nobodys_child():
+    pooler = worlds.pooler(serviceAccountName="theirs")
+    assert look(item("ServiceAccount", "theirs"), pooler=pooler).observed.strangers == ()
+    assert not look(pooler=pooler).observed.service_account_exists
+
+
+def test_a_cluster_of_the_poolers_name_is_noticed():
+    assert "pooler-rw" in look(item("Service", "pooler-rw")).observed.name_taken_by
+
+
+def test_a_pod_that_somebody_labelled_by_hand_is_none_of_the_fleet():
+    world = look(pod("one", podIP="10.0.0.1", phase="Running"), pod("stray", owned=False))
+    assert [fact.name for fact in world.observed.pods] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes fit"}]}, "0/3 nodes fit"),
+        (
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]},
+            "ImagePullBackOff: no such image",
+        ),
+        ({"containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled"}}}]}, "OOMKilled"),
+        ({}, ""),
+    ],
+)
+def test_a_pod_that_is_not_ready_says_why_in_kubernetes_own_words(status, message):
+    facts = pod_facts(pod("one", **status))
+    assert facts.message == message
+    assert not facts.ready
+
+
+def test_data_that_is_no_base64_is_empty_and_not_the_end():
+    assert secret_facts({**item("Secret", "x"), "data": {"a": "%%%not base64"}}).data == {"a": b""}
