@@ -6,11 +6,11 @@ import struct
 from pathlib import Path
 
 import pytest
+from tests.pgweir.admin.world import ConsoleTalk, HandService
+from tests.pooler.wire import bind, close, describe, execute, message, parse, query, sync
 
 from pgweir import VERSION_LINE
 from pgweir.admin.encoding import numeric
-from tests.pgweir.admin.world import ConsoleTalk, HandService
-from tests.pooler.wire import bind, close, describe, execute, message, parse, query, sync
 
 MUTATING = (
     "PAUSE", "PAUSE app", "RESUME", "KILL", "KILL app", "KILL_CLIENT 1", "RECONNECT", "WAIT_CLOSE", "DISABLE app",

@@ -10,12 +10,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from tests.pgweir.admin.world import HandService
 
 from pgweir.admin import metrics
 from pgweir.protocol.reasons import CloseReason
-from tests.pgweir.admin.world import HandService
 
-LISTS = "databases users pools free_clients used_clients login_clients free_servers used_servers dns_names dns_zones dns_queries dns_pending"
+LISTS = (
+    "databases users pools free_clients used_clients login_clients free_servers used_servers dns_names dns_zones "
+    "dns_queries dns_pending"
+)
 POOLS = (
     "cl_active cl_waiting cl_cancel_req cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel "
     "sv_wait_cancels sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode load_balance_hosts"

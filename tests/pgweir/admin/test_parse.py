@@ -1,5 +1,7 @@
 """The command language: verbs, quotes, case, SET; and noise."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,13 +43,11 @@ def test_statements_are_verbs_and_words(text: str, expected: list[tuple[str, ...
     "text", ["SET", "SET x", "SET x =", "SET = 1", "'show' pools", "PAUSE 'x", 'PAUSE "x', "a = b"]
 )
 def test_what_is_no_statement_is_refused_in_pgbouncers_words(text: str) -> None:
-    with pytest.raises(ConsoleError, match="invalid command '.*', use SHOW HELP;"):
+    with pytest.raises(ConsoleError, match=r"invalid command '.*', use SHOW HELP;"):
         parse(text)
 
 
 @given(st.text(max_size=60))
 def test_noise_is_a_console_error_and_nothing_else(text: str) -> None:
-    try:
-        parse(text)
-    except ConsoleError as error:
-        assert error.sqlstate == "42601"
+    with contextlib.suppress(ConsoleError):
+        assert all(command.verb for command in parse(text))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pgweir.admin.world import HandService
 
 from pgweir.admin import tables
 from pgweir.admin.tables import TABLES, View
-from tests.pgweir.admin.world import HandService
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tests.pooler.wire import Message
+
 from pgweir.admin.console import ConsoleSession, open_console
 from pgweir.admin.service import Consoles
 from pgweir.bundle import Bundle
@@ -19,7 +21,6 @@ from pgweir.session.operations import Operations
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Origin
-from tests.pooler.wire import Message
 
 INI = """
 [databases]
