@@ -136,7 +136,7 @@ class Fleet:
         if isinstance(current, _Refusal):
             return PodSilence(member.name, current.error)
         if isinstance(current, PodReport) and answer.status == UNPROCESSABLE:
-            return replace(current, rejected_revision=json.loads(body)["revision"], rejected_error=answer.error)
+            return replace(current, rejected_revision=json.loads(body)["revision"], rejected_error=answer.words)
         return current
 
     async def _poll(self, member: Member) -> PodAnswer:
@@ -165,8 +165,8 @@ class Fleet:
                 document = await response.json(content_type=None)
                 if response.status == 200:
                     return PodReport.from_json(member.name, document)
-                words = str(document.get("error") or response.reason) if isinstance(document, dict) else response.reason
-                return _Refusal(response.status, f"{where} answered {response.status}: {words}")
+                words = str((document.get("error") if isinstance(document, dict) else "") or response.reason)
+                return _Refusal(response.status, words, where)
         except TimeoutError:
             return PodSilence(member.name, f"no answer from {where} within {self._deadline:g} s")
         except (aiohttp.ClientError, OSError) as error:
@@ -180,7 +180,12 @@ class _Refusal:
     """The pod understood and said no."""
 
     status: int
-    error: str
+    words: str
+    where: str
+
+    @property
+    def error(self) -> str:
+        return f"{self.where} answered {self.status}: {self.words}"
 
 
 def _is_draining(answers: Answers) -> bool:

@@ -83,7 +83,7 @@ async def test_a_pod_that_refuses_reports_why_and_what_it_still_runs():
         assert answers["pod-0"].revision == 2
         assert answers["pod-1"].revision == 1
         assert answers["pod-1"].rejected_revision == 2
-        assert "sesion" in answers["pod-1"].rejected_error
+        assert answers["pod-1"].rejected_error == made[1].refuses, "the pod's own sentence and nothing more"
 
 
 @conversation
