@@ -130,15 +130,17 @@ class Control:
                     return _conflict(f"revision {bundle.revision} runs with another content", current)
                 self._follow_wish(bundle, current)
                 return web.json_response(self.status())
+        in_advance = current is not None and _same_files(bundle, current)
+        if in_advance:
+            self._follow_wish(bundle, current)  # PERF: a switchover counts from here; the disk may take its time
         try:
             config = await asyncio.to_thread(self._store.stage, bundle)
             service.apply(config)
-        except ConfigError as error:
+        except (OSError, ValueError) as error:  # ConfigError and SSLError among them
             self._store.discard(bundle)
-            return self._refused(bundle, str(error), key=error.key or None, file=Path(error.file).name)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            self._store.discard(bundle)
-            return self._refused(bundle, str(error), key=None, file=None)
+            if in_advance and current is not None:
+                self._follow_wish(current, bundle)
+            return self._refused(bundle, error)
         service.bundle = bundle
         self._rejected = None
         self._follow_wish(bundle, current)
@@ -146,7 +148,10 @@ class Control:
         log.info("configuration of revision %d applied (%s)", bundle.revision, "paused" if bundle.paused else "active")
         return web.json_response(self.status())
 
-    def _refused(self, bundle: Bundle, sentence: str, *, key: str | None, file: str | None) -> web.Response:
+    def _refused(self, bundle: Bundle, error: OSError | ValueError) -> web.Response:
+        sentence, key, file = str(error), None, None
+        if isinstance(error, ConfigError):
+            key, file = error.key or None, Path(error.file).name
         log.error("the configuration of revision %d is refused: %s", bundle.revision, sentence)
         self._rejected = {"revision": bundle.revision, "error": sentence}
         return web.json_response({"error": sentence, "key": key, "file": file}, status=422)
@@ -212,6 +217,11 @@ class Control:
             return {"reachable": served or answered, "lastError": f"{last.failure} ({last.failure_sqlstate})"}
         proven = served or any(pool.proven for pool in pools)
         return {"reachable": True if proven else None, "lastError": None}
+
+
+def _same_files(bundle: Bundle, other: Bundle) -> bool:
+    """Whether two bundles differ in revision and pause alone."""
+    return {**bundle.files, MANIFEST: b""} == {**other.files, MANIFEST: b""}
 
 
 def _in_transaction(client: ClientSession, now: float) -> float:

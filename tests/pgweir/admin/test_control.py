@@ -181,6 +181,27 @@ def test_a_pause_is_acknowledged_at_once_and_its_holders_are_named(pod: Pod, sto
     story(what)
 
 
+def test_a_pause_does_not_wait_for_the_disk_and_is_undone_when_it_fails(
+    pod: Pod, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused_while_writing: list[bool] = []
+
+    def full_disk(bundle: object) -> None:
+        paused_while_writing.append(pod.service.pooler.paused)
+        raise OSError(28, "No space left on device")
+
+    async def what(pod: Pod) -> None:
+        await pod.push(4)
+        monkeypatch.setattr(pod.service.store, "stage", full_disk)
+        status, answer = await pod.push(5, paused=True)
+        assert (status, answer["error"]) == (422, "[Errno 28] No space left on device")
+        answer = (await pod.ask("GET", "/v1/status"))[1]
+        assert (answer["revision"], answer["state"], answer["paused"]) == (4, "active", False)
+
+    story(what)
+    assert paused_while_writing == [True]
+
+
 def test_a_pause_from_the_console_is_not_ended_by_a_push_that_speaks_of_something_else(pod: Pod, story: Story) -> None:
     async def what(pod: Pod) -> None:
         await pod.push(4)
