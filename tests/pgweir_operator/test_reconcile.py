@@ -1,0 +1,465 @@
+"""The whole story of a pass, with an API server that is a dictionary, pods that are fake, and a PostgreSQL that agrees.
+
+What needs a real API server or a real PostgreSQL is in e2e/control_plane and in integration/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import copy
+import json
+import time
+
+import pytest
+from tests.pgweir_operator import worlds
+from tests.pgweir_operator.fleet.fake_pod import FakePod
+from tests.postgres.server import free_port
+
+from pgweir_operator.api.conditions import PrerequisiteError, Reason
+from pgweir_operator.api.names import FINALIZER
+from pgweir_operator.integration import provisioning
+from pgweir_operator.integration.certificates import authority
+from pgweir_operator.kube import ApiError, InvalidError
+from pgweir_operator.kube.events import Events
+from pgweir_operator.reconcile import Memory, Options, Reconciler
+
+CA = authority("shop's CA", now=time.time())
+
+
+class Api:
+    """As much of an API server as a pass uses, in memory."""
+
+    def __init__(self):
+        self.objects = {}
+        self.version = 0
+        self.applied = []
+        self.refuses = {}
+        self.events = []
+
+    def put(self, kind, name, **content):
+        self.version += 1
+        before = self.objects.get((kind, name), {})
+        made = {"creationTimestamp": "2026-11-22T12:00:00Z", "uid": f"uid-{kind}-{name}"}
+        metadata = {**made, **before.get("metadata", {}), **content.pop("metadata", {})}
+        metadata |= {"name": name, "namespace": "default", "resourceVersion": str(self.version)}
+        self.objects[kind, name] = {**before, "kind": kind, "metadata": metadata, **copy.deepcopy(content)}
+        return copy.deepcopy(self.objects[kind, name])
+
+    def secret(self, name, **data):
+        encoded = {key.replace("_", "."): base64.b64encode(value).decode() for key, value in data.items()}
+        self.put("Secret", name, type="Opaque", data=encoded)
+
+    async def get(self, kind, namespace, name):
+        await asyncio.sleep(0)
+        return copy.deepcopy(self.objects.get((kind, name)))
+
+    async def items(self, kind, namespace, *, labels=None):
+        return [copy.deepcopy(item) for (known, _), item in self.objects.items() if known == kind]
+
+    async def knows(self, api_version, kind):
+        return False
+
+    async def apply(self, manifest, *, dry_run=False):
+        if error := self.refuses.get(manifest["kind"]):
+            raise error
+        if dry_run:
+            return manifest
+        self.applied.append((manifest["kind"], manifest["metadata"]["name"]))
+        content = {key: value for key, value in manifest.items() if key not in {"kind", "apiVersion"}}
+        return self.put(manifest["kind"], manifest["metadata"]["name"], **content)
+
+    async def create(self, manifest):
+        self.events.append((manifest["reason"], manifest["note"]))
+        return manifest
+
+    async def patch_status(self, kind, namespace, name, status):
+        return self.put(kind, name, status=status)
+
+    async def set_finalizers(self, target, finalizers):
+        return self.put(target["kind"], target["metadata"]["name"], metadata={"finalizers": finalizers})
+
+    async def delete(self, kind, namespace, name, *, uid):
+        assert self.objects.pop((kind, name))["metadata"]["uid"] == uid
+
+
+class Scene:
+    """One Pooler, its world, and verbs."""
+
+    def __init__(self, **options):
+        self.api = Api()
+        self.memory = Memory()
+        self.now = time.time()
+        self.pods = []
+        self.options = {"image": "pooler:test", "control_port": free_port(), **options}
+        self.api.put("Service", "shop-rw")
+        self.api.secret("shop-superuser", username=b"postgres", password=b"pw")
+        self.api.secret("shop-ca", ca_crt=CA.certificate, ca_key=CA.key)
+        self.spec()
+
+    def spec(self, **spec):
+        generation = self.api.objects.get(("Pooler", "pooler"), {}).get("metadata", {}).get("generation", 0) + 1
+        self.api.put(
+            "Pooler",
+            "pooler",
+            metadata={"generation": generation, "uid": worlds.UID},
+            spec={"cluster": {"name": "shop"}, "instances": 1, **spec},
+        )
+
+    async def look(self):
+        events = Events(self.api, instance="test")
+        options = Options(**self.options)
+        self.outcome = await Reconciler(self.api, events, options, clock=lambda: self.now).reconcile(
+            "default", "pooler", self.memory
+        )
+        return self.outcome
+
+    async def start_pod(self):
+        data = self.data("pooler-control")
+        fake = FakePod(f"pooler-{len(self.pods)}", data["ca.crt"], data["tls.crt"], data["tls.key"])
+        fake.port = self.options["control_port"]
+        await fake.start()
+        self.pods.append(fake)
+        owner = [{"uid": "rs", "controller": True, "kind": "ReplicaSet"}]
+        ready = {"type": "Ready", "status": "True"}
+        self.api.put(
+            "Pod",
+            fake.name,
+            metadata={"ownerReferences": owner},
+            status={"podIP": fake.address, "phase": "Running", "conditions": [ready]},
+        )
+        counts = {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}
+        self.api.put("Deployment", "pooler", status=counts)
+        return fake
+
+    def data(self, name):
+        return {key: base64.b64decode(value) for key, value in self.api.objects["Secret", name]["data"].items()}
+
+    def revision(self):
+        return json.loads(self.data("pooler")["bundle.json"])["revision"]
+
+    def condition(self, kind):
+        rows = self.api.objects["Pooler", "pooler"]["status"]["conditions"]
+        return next((row["status"], row["reason"], row["message"]) for row in rows if row["type"] == kind)
+
+    async def close(self):
+        await self.memory.close()
+        for pod in self.pods:
+            await pod.stop()
+
+
+@pytest.fixture
+def target(monkeypatch):
+    """A PostgreSQL that agrees, unless told otherwise."""
+
+    class Target:
+        error = None
+        withdrawn = 0
+        asked = 0
+
+        async def provision(self, endpoint, admin, spec):
+            self.asked += 1
+            if self.error:
+                raise self.error
+            return ()
+
+        async def check_login(self, endpoint, login, *, query, database):
+            return None
+
+        async def withdraw(self, endpoint, admin, spec):
+            if self.error:
+                raise self.error
+            self.withdrawn += 1
+            return ()
+
+    made = Target()
+    for name in ("provision", "check_login", "withdraw"):
+        monkeypatch.setattr(provisioning, name, getattr(made, name))
+    return made
+
+
+def story(test, **options):
+    async def run():
+        scene = Scene(**options)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(scene.close)
+            await test(scene)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+async def ready(scene):
+    await scene.look()
+    pod = await scene.start_pod()
+    await scene.look()
+    assert scene.condition("Ready")[0] == "True", scene.condition("Ready")
+    return pod
+
+
+def test_from_nothing_to_ready(target):
+    async def test(scene):
+        await ready(scene)
+        assert scene.pods[0].digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
+        assert "AllPodsReady" in {reason for reason, _ in scene.api.events}
+        assert {"pooler", "shop-superuser", "shop-ca", "pooler-control"} <= scene.outcome.secrets
+
+    story(test)
+
+
+def test_a_pass_that_finds_everything_in_place_writes_and_asks_nothing(target):
+    async def test(scene):
+        await ready(scene)
+        await scene.look()
+        scene.api.applied.clear()
+        version, asked = scene.api.version, target.asked
+        outcome = await scene.look()
+        assert scene.api.applied == []
+        assert scene.api.version == version, "not even the status"
+        assert target.asked == asked
+        assert outcome.again == pytest.approx(30.0)
+
+    story(test)
+
+
+def test_a_child_that_somebody_edited_is_written_again(target):
+    async def test(scene):
+        await ready(scene)
+        await scene.look()
+        scene.api.applied.clear()
+        scene.api.put("Service", "pooler", spec={"ports": []})
+        await scene.look()
+        assert scene.api.applied == [("Service", "pooler")]
+
+    story(test)
+
+
+def test_the_revision_grows_with_the_content_alone_and_survives_a_restart_and_a_deleted_secret(target):
+    async def test(scene):
+        pod = await ready(scene)
+        first = scene.revision()
+        scene.memory.integration = None
+        await scene.memory.close()
+        scene.memory = Memory()
+        await scene.look()
+        assert scene.revision() == first
+        scene.spec(pgbouncer={"parameters": {"default_pool_size": "5"}})
+        await scene.look()
+        assert scene.revision() == pod.revision == first + 1
+        del scene.api.objects["Secret", "pooler"]
+        await scene.look()
+        assert (
+            scene.revision() > first + 1
+            or pod.digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
+        )
+        assert pod.revision == scene.revision()
+
+    story(test)
+
+
+def test_a_pod_with_another_content_at_our_revision_is_overtaken(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.digest = "what a former leader pushed"
+        await scene.look()
+        assert pod.revision == scene.revision()
+        assert pod.digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
+
+    story(test)
+
+
+def test_an_impossible_spec_stops_before_the_first_write_and_says_all_at_once(target):
+    async def test(scene):
+        pod = await ready(scene)
+        scene.api.applied.clear()
+        scene.spec(pgbouncer={"parameters": {"default_pool_size": "many", "nonsense": "1"}})
+        await scene.look()
+        status, reason, message = scene.condition("Ready")
+        assert (status, reason) == ("False", "InvalidSpec")
+        assert "default_pool_size" in message
+        assert "nonsense" in message
+        assert scene.api.applied == []
+        assert scene.condition("ConfigurationApplied")[1] == "NotRendered"
+        assert pod.asked[-1] == "GET /v1/status", "its pods are still asked how they are"
+
+    story(test)
+
+
+def test_a_template_that_would_be_refused_changes_no_child(target):
+    async def test(scene):
+        await ready(scene)
+        scene.api.applied.clear()
+        scene.api.refuses["Deployment"] = InvalidError(422, "spec.template: no such field")
+        scene.spec(pgbouncer={"parameters": {"default_pool_size": "5"}})
+        scene.api.objects["Deployment", "pooler"]["metadata"]["labels"] = {"changed": "by hand"}
+        await scene.look()
+        assert scene.condition("Ready")[1] == "InvalidTemplate"
+        assert scene.api.applied == []
+
+    story(test)
+
+
+def test_a_trouble_of_the_api_server_is_a_condition_too(target):
+    async def test(scene):
+        scene.api.refuses["Service"] = ApiError(503, "etcd has no leader")
+        outcome = await scene.look()
+        assert scene.condition("Ready")[1:] == ("ReconcileFailed", "The API server failed: etcd has no leader")
+        assert outcome.again <= 5.0
+
+    story(test)
+
+
+def test_a_failing_target_is_asked_again_after_its_delay_and_costs_no_pod_anything(target):
+    async def test(scene):
+        await ready(scene)
+        files = scene.data("pooler")
+        target.error = PrerequisiteError(Reason.TARGET_UNAVAILABLE, "it is away.", retry_after=7.0)
+        scene.now += 301
+        outcome = await scene.look()
+        assert scene.condition("Integrated")[:2] == ("False", "TargetUnavailable")
+        assert outcome.again <= 7.0
+        assert scene.data("pooler") == files
+        asked = target.asked
+        await scene.look()
+        assert target.asked == asked, "not before its delay"
+        target.error = None
+        scene.now += 8
+        await scene.look()
+        assert scene.condition("Integrated")[0] == "True"
+
+    story(test)
+
+
+def test_a_pod_whose_lookup_fails_makes_us_look_at_once(target):
+    async def test(scene):
+        pod = await ready(scene)
+        asked = target.asked
+        pod.lookup = {"ok": False, "lastError": "permission denied for function user_search"}
+        await scene.look()
+        assert target.asked == asked + 1
+
+    story(test)
+
+
+def test_a_pause_is_watched_closely_until_it_is_proved(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.hold(serverPid=99)
+        scene.spec(paused=True)
+        outcome = await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "Pausing")
+        assert "99" in scene.condition("Paused")[2]
+        assert outcome.again < 1
+        scene.now += 121
+        await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "PauseTimedOut")
+        assert pod.paused, "onTimeout is Wait"
+        pod.let_go()
+        await scene.look()
+        assert scene.condition("Paused")[0] == "True"
+
+    story(test)
+
+
+def test_a_pause_that_was_given_up_stays_so_until_the_spec_changes(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.hold()
+        scene.spec(paused=True, pause={"timeoutSeconds": 5, "onTimeout": "Resume"})
+        await scene.look()
+        scene.now += 6
+        await scene.look()
+        assert pod.state == "active"
+        await scene.memory.close()
+        scene.memory = Memory()
+        await scene.look()
+        assert pod.state == "active", "a new leader does not begin again"
+        assert scene.condition("Paused")[:2] == ("False", "PauseTimedOut")
+        pod.let_go()
+        scene.spec(paused=True)
+        await scene.look()
+        assert scene.condition("Paused")[0] == "True"
+
+    story(test)
+
+
+def test_going_takes_back_what_was_provisioned_and_lets_go(target):
+    async def test(scene):
+        await ready(scene)
+        scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"})
+        await scene.look()
+        assert target.withdrawn == 1
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+        del scene.api.objects["Pooler", "pooler"]
+        assert (await scene.look()).gone
+
+    story(test)
+
+
+def test_a_pooler_that_goes_while_its_target_is_away_waits_ten_minutes_and_no_longer(target):
+    async def test(scene):
+        await ready(scene)
+        scene.api.put("Namespace", "default")
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(scene.now))
+        scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": stamp})
+        target.error = PrerequisiteError(Reason.TARGET_UNAVAILABLE, "it is away.")
+        outcome = await scene.look()
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
+        assert outcome.again <= 10.0
+        scene.now += 601
+        await scene.look()
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+        assert "WithdrawalAbandoned" in {reason for reason, _ in scene.api.events}
+
+    story(test)
+
+
+def test_in_a_namespace_that_goes_nobody_waits(target):
+    async def test(scene):
+        await ready(scene)
+        scene.api.put("Namespace", "default", metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"})
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(scene.now))
+        scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": stamp})
+        target.error = PrerequisiteError(Reason.TARGET_UNAVAILABLE, "it is away.")
+        await scene.look()
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+
+    story(test)
+
+
+def test_a_pooler_that_gets_secrets_of_its_own_gives_back_what_was_provisioned(target):
+    async def test(scene):
+        await ready(scene)
+        scene.api.secret("mine", username=b"me", password=b"pw")
+        scene.spec(pgbouncer={"authQuery": "SELECT 1", "authQuerySecret": {"name": "mine"}})
+        await scene.look()
+        assert target.withdrawn == 1
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+        assert scene.condition("Integrated")[1] == "Manual"
+
+    story(test)
+
+
+def test_without_the_clusters_authority_pods_are_never_told_to_trust_anybody(target):
+    async def test(scene):
+        pod = await ready(scene)
+        files = dict(pod.files)
+        del scene.api.objects["Secret", "shop-ca"]
+        await scene.look()
+        assert scene.condition("Ready")[1] == "MissingSecret"
+        assert pod.files == files
+        assert b"verify-ca" in scene.data("pooler")["pgbouncer.ini"]
+
+    story(test)
+
+
+def test_an_object_that_is_no_pooler_says_so(target):
+    async def test(scene):
+        scene.api.put("Pooler", "pooler", spec={"cluster": {"name": "shop"}, "instances": "three"})
+        await scene.look()
+        status, reason, message = scene.condition("Ready")
+        assert (status, reason) == ("False", "InvalidSpec")
+        assert "instances" in message
+
+    story(test)
