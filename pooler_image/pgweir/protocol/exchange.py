@@ -61,7 +61,22 @@ _ANSWERS: Final[dict[int, int]] = {
     EMPTY_QUERY_RESPONSE: EXECUTE,
     PORTAL_SUSPENDED: EXECUTE,
 }
-_KNOWN: Final = frozenset(b"123ACDEGHIKNRSTVWZcdnstv")
+# PERF: what `scan` does with a message, by its type byte: one look-up where there would be four comparisons.
+_DATA, _ANSWER, _READY, _ACT, _PASS = 1, 2, 3, 4, 5
+_ROUTES: Final = bytes(
+    _DATA
+    if kind in (DATA_ROW, COPY_DATA)
+    else _ANSWER
+    if kind in _ANSWERS
+    else _READY
+    if kind == READY_FOR_QUERY
+    else _ACT
+    if kind in (ERROR_RESPONSE, PARAMETER_STATUS, COPY_IN_RESPONSE, COPY_BOTH_RESPONSE)
+    else _PASS
+    if kind in b"AHKNRVctv"
+    else 0
+    for kind in range(256)
+)
 _SYNC_POINTS: Final = frozenset((SYNC, QUERY, FUNCTION_CALL))
 
 
@@ -210,6 +225,7 @@ class Exchange:
             self.need = 0
         owed = self.owed
         answers = _ANSWERS
+        routes = _ROUTES
         pieces: list[bytes] | None = None  # only when something is cut out or put in
         start = 0  # of the span not yet in `pieces`
         while pos < size:
@@ -219,17 +235,18 @@ class Exchange:
                 break
             kind, length = unpack_header(data, pos)
             end = pos + length + 1
-            if kind == DATA_ROW and length >= 4:
+            route = routes[kind]
+            if route == _DATA and length >= 4:
                 pos = end
                 continue
-            if length < 4 or kind not in _KNOWN:
+            if length < 4 or not route:
                 raise ProtocolError(f"bad packet header: '{data[pos : pos + 5].hex()}'")
-            if end > size and length <= MAX_HELD and kind != COPY_DATA:
+            if end > size and length <= MAX_HELD:
                 # A reply counts when it is there. Else one of our own would be put in the middle of it.
                 self.tail = data[pos:]
                 data = data[:pos]
                 break
-            if kind == READY_FOR_QUERY:
+            if route == _READY:
                 if length != 5:
                     raise ProtocolError("broken ReadyForQuery packet")
                 self._ready(data[pos + 5])
@@ -237,9 +254,9 @@ class Exchange:
                     pieces = pieces if pieces is not None else []
                     pieces += (data[start:end], self._take_fakes())
                     start = end
-            elif kind in answers:
+            elif route == _ANSWER:
                 if kind == COMMAND_COMPLETE:
-                    if data[pos + 5 : pos + 6] == b"D":  # perhaps a tag that ends all prepared statements
+                    if length > 4 and data[pos + 5] == 68:  # perhaps a tag that ends all prepared statements
                         self._note_tag(data[pos + 5 : end - 1])
                     if self.copy_in and self._copy_ended():
                         if self.special:
@@ -265,6 +282,8 @@ class Exchange:
                         pieces.append(data[start:pos] if head.action is Action.SKIP else data[start:end])
                         pieces.append(self._take_fakes())
                         start = end
+            elif route == _PASS:
+                pass
             elif kind == ERROR_RESPONSE:
                 self.errors += 1
                 if _is_fatal(data[pos + 5 : end]):
@@ -309,13 +328,12 @@ class Exchange:
             self.copy_in = False
             if owed and owed[0] == QUERY:
                 self._skip_copy()
-            elif COPY_DONE in owed:
-                self._skip_through(COPY_DONE)
             else:
-                # The copy failed before the client ended it: Syncs sent meanwhile were ignored by the server.
-                self._skip_through(None)
-                self.unsynced = self.saw_error = True
-                return
+                # Syncs that were sent while the server copied were ignored by it: all is skipped up to one behind the end.
+                self._skip_through(COPY_DONE)
+                if not owed:
+                    self.unsynced = self.saw_error = True
+                    return
         if not owed and not self.unsynced:
             self.unsolicited_error = True  # the server is about to go
             return
@@ -342,6 +360,7 @@ class Exchange:
             self._skip_copy()
         else:
             self._skip_through(COPY_DONE)
+            self.unsynced = self.unsynced or not self.owed
         return True
 
     def _skip_copy(self) -> None:
@@ -350,8 +369,8 @@ class Exchange:
             self._skip_through(COPY_DONE)
             self.owed.appendleft(QUERY)
 
-    def _skip_through(self, kind: int | None) -> None:
-        """Drop what is owed up to and with the first of this kind; None: everything."""
+    def _skip_through(self, kind: int) -> None:
+        """Drop what is owed up to and with the first of this kind; everything, when there is none."""
         owed, skipped = self.owed, []
         while owed:
             head = owed.popleft()

@@ -8,6 +8,7 @@ these; `exchange` undoes an entry when the server refuses it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import count
 from typing import Final
 from weakref import WeakValueDictionary
@@ -73,6 +74,9 @@ class ServerStatements:
 
     def __contains__(self, statement: Statement) -> bool:
         return statement in self._order
+
+    def __iter__(self) -> Iterator[Statement]:
+        return iter(self._order)
 
     def touch(self, statement: Statement) -> bool:
         """Note a use; False when the server does not have the statement."""

@@ -1,0 +1,288 @@
+"""A pooler with no network: recorder wires, a fake edge, a clock that the test moves.
+
+The test says what the client says, hands on as much of the servers' replies as it likes, and reads what everybody heard. When a
+conversation is over, `balance` checks that the pooler's books agree with each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from pgweir.config import Config
+from pgweir.pool.records import ClientState, ServerState
+from pgweir.protocol import messages
+from pgweir.protocol.errors import CONNECTION_FAILURE
+from pgweir.session.client import ClientSession
+from pgweir.session.operations import Operations
+from pgweir.session.pooler import Pooler
+from pgweir.session.server import ServerSession
+from pgweir.session.wire import Origin
+from pgweir.settings import DatabaseSettings, Settings
+from tests.pgweir.mini_postgres import MiniPostgres
+
+
+class RecorderWire:
+    """A transport that remembers."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+        self.reading = True
+        self.protocol: Any = None
+
+    def write(self, data: bytes, /) -> None:
+        assert not self.closed, f"write after close: {data!r}"
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        assert self.reading, "paused twice"
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading, "resumed without a pause"
+        self.reading = True
+
+
+class ServerWire(RecorderWire):
+    """A server's wire with a PostgreSQL behind it, whose replies wait until the test hands them on."""
+
+    def __init__(self, postgres: MiniPostgres) -> None:
+        super().__init__()
+        self.postgres = postgres
+        self.replies = b""
+
+    def write(self, data: bytes, /) -> None:
+        super().write(data)
+        self.replies += self.postgres.feed(data)
+
+    def deliver(self, size: int | None = None) -> bool:
+        """Hand on that many bytes of what PostgreSQL said; False when there was nothing."""
+        if self.closed or not self.replies or not self.reading:
+            return False
+        size = len(self.replies) if size is None else max(1, size)
+        data, self.replies = self.replies[:size], self.replies[size:]
+        self.protocol.data_received(data)
+        return True
+
+    def say(self, data: bytes) -> None:
+        """Something that nobody asked for."""
+        self.protocol.data_received(data)
+
+    def lose(self) -> None:
+        self.closed = True
+        self.protocol.connection_lost(None)
+
+
+class FakeEdge:
+    """The clock, and what sessions have asked for."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.connecting: list[ServerSession] = []
+        self.cancels: list[tuple[ServerSession, Callable[[], None]]] = []
+        self._numbers = itertools.count(1)
+
+    def clock(self) -> float:
+        return self.now
+
+    def random(self, size: int, /) -> bytes:
+        return next(self._numbers).to_bytes(4, "big") + bytes(size - 4)
+
+    def set_protocol(self, wire: Any, protocol: object, /) -> None:
+        wire.protocol = protocol
+
+    def client_tls_available(self) -> bool:
+        return False
+
+    def start_client_tls(self, login: Any, first_bytes: bytes, /) -> None:
+        raise AssertionError("no TLS here")
+
+    def connect(self, server: ServerSession, /) -> None:
+        self.connecting.append(server)
+
+    def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
+        self.cancels.append((server, done))
+
+
+class Client:
+    """A client and what it heard."""
+
+    def __init__(self, world: World, wire: RecorderWire) -> None:
+        self.world = world
+        self.wire = wire
+
+    @property
+    def session(self) -> ClientSession:
+        assert isinstance(self.wire.protocol, ClientSession)
+        return self.wire.protocol
+
+    @property
+    def state(self) -> ClientState:
+        return self.session.state
+
+    def says(self, *data: bytes) -> Client:
+        """One read of the pooler."""
+        self.wire.protocol.data_received(b"".join(data))
+        return self
+
+    def query(self, sql: str) -> bytes:
+        """A simple query and all that comes of it."""
+        self.hears()
+        self.says(messages.query(sql))
+        self.world.run()
+        return self.hears()
+
+    def hears(self) -> bytes:
+        """What came since the last call."""
+        heard, self.wire.written = self.wire.written, b""
+        return heard
+
+    def leaves(self) -> None:
+        self.wire.closed = True
+        self.wire.protocol.connection_lost(None)
+
+
+class World:
+    """A pooler and everything around it."""
+
+    def __init__(
+        self,
+        databases: dict[str, DatabaseSettings] | None = None,
+        *,
+        config: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        settings = {"pool_mode": "transaction", "auth_type": "trust", "server_check_query": "", **settings}
+        self.config = Config(
+            settings=Settings(**settings),
+            databases=databases or {"shop": DatabaseSettings(name="shop", dbname="shop", host="db", port=5432)},
+            userlist={"alice": "secret", "bob": "secret"},
+            **(config or {}),
+        )
+        self.edge = FakeEdge()
+        self.pooler = Pooler(self.config, self.edge)
+        self.operations = Operations(self.pooler)
+        self.servers: list[ServerWire] = []
+        self.clients: list[Client] = []
+
+    def starts_login(self, database: str = "shop", user: str = "alice", **parameters: str) -> Client:
+        wire = RecorderWire()
+        wire.protocol = self.pooler.accept(wire, Origin("10.0.0.1", 40000 + len(self.clients)))
+        client = Client(self, wire)
+        self.clients.append(client)
+        client.says(messages.startup_message({"user": user, "database": database, **parameters}))
+        return client
+
+    def client(self, database: str = "shop", user: str = "alice", **parameters: str) -> Client:
+        """A client that is in."""
+        client = self.starts_login(database, user, **parameters)
+        self.run()
+        assert client.hears().endswith(messages.ready_for_query(b"I"))
+        return client
+
+    def accept(self, postgres: MiniPostgres | None = None) -> ServerWire:
+        """The first connection that the pooler asked for comes about."""
+        server = self.edge.connecting.pop(0)
+        wire = ServerWire(postgres or MiniPostgres(100 + len(self.servers), greeted=False))
+        self.servers.append(wire)
+        login: Any = server.connected(wire, "db", 5432, None)
+        wire.protocol = login
+        login.start()
+        return wire
+
+    def fails_to_connect(self, message: str = "connect failed: refused") -> None:
+        self.pooler.server_failed(self.edge.connecting.pop(0), message, CONNECTION_FAILURE, answered=False)
+
+    def run(self) -> None:
+        """Connections come about and replies are handed on, until nothing moves."""
+        while True:
+            self.edge.connecting = [s for s in self.edge.connecting if s.state is ServerState.LOGIN]
+            moved = False
+            if self.edge.connecting:
+                self.accept()
+                moved = True
+            for server in list(self.servers):
+                moved = server.deliver() or moved
+            if not moved:
+                return
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes, tick by tick."""
+        end = self.edge.now + seconds
+        while self.edge.now < end:
+            self.edge.now = min(end, self.edge.now + 1 / 3)
+            self.pooler.tick()
+
+    @property
+    def pool(self) -> Any:
+        (pool,) = self.pooler.pools.values()
+        return pool
+
+    def alive(self) -> list[ServerWire]:
+        return [server for server in self.servers if not server.closed]
+
+    def balance(self) -> None:
+        """Every book agrees with every other."""
+        pooler = self.pooler
+        for pool in pooler.pools.values():
+            shelves = {
+                ServerState.ACTIVE: pool.active,
+                ServerState.IDLE: pool.idle,
+                ServerState.USED: pool.used,
+                ServerState.TESTED: pool.tested,
+                ServerState.BEING_CANCELED: pool.being_canceled,
+                ServerState.LOGIN: pool.logging_in,
+            }
+            assert pool.server_count == sum(map(len, shelves.values())), pool
+            seen = [server for shelf in shelves.values() for server in shelf]
+            assert len(set(seen)) == len(seen), "a server on two shelves"
+            for state, shelf in shelves.items():
+                for server in shelf:
+                    assert server.state is state, (server, state)
+                    if state is ServerState.ACTIVE:
+                        assert server.client is not None
+                        assert server in (server.client.server, server.client.linking), server
+                    else:
+                        assert server.client is None, server
+                    if server.wire is not None:
+                        assert not server.wire.is_closing()
+                        if state is ServerState.IDLE:
+                            assert not server.reading_paused
+                            assert server.exchange.settled
+            for waiting in (*pool.waiting, *pool.waiting_login):
+                assert waiting.state in (ClientState.WAITING, ClientState.WAITING_LOGIN)
+            assert not (pool.idle and pool.waiting), "idle servers and waiting clients"
+            assert ClientState.CLOSED not in {client.state for client in pool.clients}
+        assert set(pooler.cancel_keys.values()) <= pooler.clients
+        for client in pooler.clients:
+            assert client.state is not ClientState.CLOSED
+            assert (client.state is ClientState.ACTIVE) == (client.server is not None or client.linking is not None)
+            assert not client.wire.is_closing()
+
+    def empty(self) -> None:
+        """Everybody leaves; nothing of them may stay."""
+        for client in self.clients:
+            if not client.wire.closed:
+                client.leaves()
+        self.run()
+        self.balance()
+        pooler = self.pooler
+        assert not pooler.clients
+        assert not pooler.logins
+        assert not pooler.cancel_keys
+        for pool in pooler.pools.values():
+            assert not pool.clients
+            assert not pool.active
+            assert not pool.tested
+            assert not pool.waiting
+            assert not pool.waiting_login
