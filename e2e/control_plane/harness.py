@@ -194,11 +194,11 @@ class World:
 
     # --- the operator ------------------------------------------------------------------------------------------------
 
-    def start_operator(self, *arguments: str, recheck: float = 5.0) -> Operator:
+    def start_operator(self, *arguments: str, recheck: float = 5.0, everywhere: bool = False) -> Operator:
         operator = Operator(
             self.folder,
             f"--kubeconfig={self._operator_kubeconfig}",
-            f"--namespace={self.namespace}",
+            *([] if everywhere else [f"--namespace={self.namespace}"]),
             f"--lease-namespace={self.namespace}",
             "--listen=127.0.0.1:0",
             f"--recheck={recheck}",

@@ -188,3 +188,47 @@ def test_a_deletion_waits_for_a_target_that_is_only_away(ready):  # noqa: F811
     ready.secret("shop-superuser", username="postgres", password="password")
     wait(lambda: ready.get("Pooler", "pooler") is None, "it goes")
     assert leftovers(ready.server) == []
+
+
+def test_one_operator_for_all_namespaces_serves_this_one_too(world):
+    world.has_cluster()
+    world.start_operator(everywhere=True)
+    world.pooler()
+    world.until("Ready", "True")
+    world.delete("Pooler", "pooler")
+    wait(lambda: world.get("Pooler", "pooler") is None, "it goes")
+
+
+def test_a_cloudnativepg_cluster_has_the_role_that_its_hba_knows(world, kubectl):
+    kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(CLUSTER_CRD))
+    kubectl("wait", "--for=condition=Established", "crd/clusters.postgresql.cnpg.io", "--timeout=30s")
+    world.has_cluster()
+    cluster = {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "shop"}}
+    world.apply({**cluster, "status": {"certificates": {"serverCASecret": "shop-ca", "clientCASecret": "shop-ca"}}})
+    world.start_operator()
+    world.pooler()
+    # This server's HBA knows the other role alone: the condition names the one that it was tried with.
+    assert "cnpg_pooler_pgbouncer" in world.until("Integrated", "False", "LookupFailed")
+    world.delete("Pooler", "pooler")
+    wait(lambda: world.get("Pooler", "pooler") is None, "it goes")
+    assert world.server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'cnpg_pooler_pgbouncer'") == []
+
+
+CLUSTER_CRD = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "clusters.postgresql.cnpg.io"},
+    "spec": {
+        "group": "postgresql.cnpg.io",
+        "names": {"kind": "Cluster", "plural": "clusters", "singular": "cluster", "listKind": "ClusterList"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}

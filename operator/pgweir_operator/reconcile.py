@@ -230,7 +230,7 @@ class Reconciler:
             memory.integration_due = now + (memory.integration.retry_after or INTEGRATION_RECHECK)
         done.integration = memory.integration.result
         done.sooner(memory.integration_due - now)
-        if memory.integration.result.status == "True":
+        if memory.integration.left_something:
             await farewell.hold(self._kube, manifest)
 
     # --- desire ------------------------------------------------------------------------------------------------------

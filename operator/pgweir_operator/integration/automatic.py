@@ -42,11 +42,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """The result for the status, when to look again (None: at the usual time), and the password to keep, if any."""
+    """The result for the status, when to look again (None: at the usual time), and whether there is something of ours
+    in the target now, which somebody must take back one day."""
 
     result: IntegrationResult
     retry_after: float | None = None
-    password: str | None = field(default=None, repr=False)
+    left_something: bool = False
 
 
 def role_of(observed: Observed) -> str:
@@ -99,6 +100,7 @@ async def integrate(
         message = "The lookup is the user's own (authQuery with a Secret); it needs in PostgreSQL:\n"
         return Integration(IntegrationResult("False", Reason.MANUAL, message + sql.manual(role, ["postgres"])))
     kept = _kept(stored, role)
+    left_something = False
     try:
         if not observed.cluster.found:
             raise PrerequisiteError(
@@ -110,12 +112,14 @@ async def integrate(
         admin = administrator(pooler, observed)
         login = _login(role, observed, stored, now)
         await provisioning.provision(where, admin, ProvisionSpec(role, password=login.password))
+        left_something = True
         await provisioning.check_login(where, login, query=names.AUTH_QUERY, database=names.AUTH_DATABASE)
     except PrerequisiteError as error:
         message = error.message
         if error.reason is Reason.LOOKUP_FAILED and observed.cluster.client_ca is not None:
             message += f" Does pg_hba.conf have `hostssl all {role} all cert` before its other lines?"
-        return Integration(IntegrationResult("False", error.reason, message, kept), retry_after=error.retry_after)
+        result = IntegrationResult("False", error.reason, message, kept)
+        return Integration(result, retry_after=error.retry_after, left_something=left_something)
     provisioned = Provisioned(
         auth_user=role,
         auth_query=names.AUTH_QUERY,
@@ -127,7 +131,7 @@ async def integrate(
     way = "certificate" if login.certificate else "password"
     message = f"{role} logged in at {where} by {way} and ran the lookup."
     return Integration(
-        IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned), password=login.password
+        IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned), left_something=left_something
     )
 
 
