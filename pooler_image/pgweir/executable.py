@@ -18,6 +18,7 @@ from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, ConfigError, load
 from pgweir.lifecycle import Options, Service
 from pgweir.net.listener import ListenError
+from pgweir.settings import Settings
 
 EPILOG = """\
 signals: HUP reload · TERM drain, then exit · INT exit when no server is in use · QUIT exit at once ·
@@ -42,6 +43,8 @@ def run(argv: list[str]) -> int:
         drain_accept_seconds=arguments.drain_accept_seconds,
         drain_seconds=arguments.drain_seconds,
     )
+    if arguments.json_log:
+        log.setup(Settings(), json=True)  # what loading has to say is a record, too
     try:
         config, bundle, store = _load(options)
         _settle_user(arguments.user or config.settings.user)
@@ -49,7 +52,10 @@ def run(argv: list[str]) -> int:
         if arguments.daemon:
             _daemonize(config)
     except (ConfigError, BundleError, StartError) as error:
-        print(f"pgweir-pooler: {error}", file=sys.stderr)
+        if arguments.json_log:
+            log.fatal(str(error))
+        else:
+            print(f"pgweir-pooler: {error}", file=sys.stderr)
         return 1
     log.setup(config.settings, json=arguments.json_log, quiet=arguments.quiet, verbosity=arguments.verbose)
     try:

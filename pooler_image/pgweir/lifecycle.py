@@ -162,6 +162,8 @@ class Service:
             await asyncio.sleep(TICK)
             try:
                 self.pooler.tick()
+                if self.operations.draining:
+                    self.operations.release_idle_clients()
                 if self._shutting_down and self._stop_when is not None and self._stop_when():
                     self._stopped.set()
                 if time.monotonic() >= next_stats:
@@ -179,8 +181,8 @@ class Service:
 
     def _possible_servers(self) -> int:
         config = self.pooler.config
-        databases = config.databases or {"*": None}
-        return sum(config.pool_size(name, "") + config.reserve_pool_size(name, "") for name in databases)
+        names = list(config.databases) or ["*"]
+        return sum(config.pool_size(name, "") + config.reserve_pool_size(name, "") for name in names)
 
     # --- configuration -------------------------------------------------------------------------------------------------
 

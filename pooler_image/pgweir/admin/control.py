@@ -128,22 +128,22 @@ class Control:
             if bundle.revision == current.revision:
                 if bundle.digest != current.digest:
                     return _conflict(f"revision {bundle.revision} runs with another content", current)
-                self._follow_wish(bundle, current)
+                self._follow_wish(bundle)
                 return web.json_response(self.status())
         in_advance = current is not None and _same_files(bundle, current)
         if in_advance:
-            self._follow_wish(bundle, current)  # PERF: a switchover counts from here; the disk may take its time
+            self._follow_wish(bundle)  # PERF: a switchover counts from here; the disk may take its time
         try:
             config = await asyncio.to_thread(self._store.stage, bundle)
             service.apply(config)
         except (OSError, ValueError) as error:  # ConfigError and SSLError among them
             self._store.discard(bundle)
             if in_advance and current is not None:
-                self._follow_wish(current, bundle)
+                self._follow_wish(current)
             return self._refused(bundle, error)
         service.bundle = bundle
         self._rejected = None
-        self._follow_wish(bundle, current)
+        self._follow_wish(bundle)
         await asyncio.to_thread(self._store.keep, bundle)
         log.info("configuration of revision %d applied (%s)", bundle.revision, "paused" if bundle.paused else "active")
         return web.json_response(self.status())
@@ -156,12 +156,12 @@ class Control:
         self._rejected = {"revision": bundle.revision, "error": sentence}
         return web.json_response({"error": sentence, "key": key, "file": file}, status=422)
 
-    def _follow_wish(self, bundle: Bundle, before: Bundle | None) -> None:
-        """Pause whenever the bundle says so. Resume only what a bundle paused: a pause from the console is somebody's own."""
+    def _follow_wish(self, bundle: Bundle) -> None:
+        """What the bundle says wins, whoever paused or resumed this pod meanwhile."""
         operations, pooler = self._service.operations, self._service.pooler
         if bundle.paused and not pooler.paused:
             operations.pause()
-        elif not bundle.paused and pooler.paused and (before is None or before.paused):
+        elif not bundle.paused and pooler.paused:
             operations.resume()
 
     # --- status ------------------------------------------------------------------------------------------------------------

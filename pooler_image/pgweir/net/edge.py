@@ -67,11 +67,12 @@ class NetworkEdge:
 
     async def _client_tls(self, login: ClientLogin, first_bytes: bytes) -> None:
         wire: Any = login.wire
+        protocol: Any = login  # has the methods of a protocol without being one of asyncio's
         context = self.contexts.client
         assert context is not None
         timeout = self.pooler.settings.client_login_timeout or None
         upgrade = self._loop.create_task(
-            self._loop.start_tls(wire, login, context, server_side=True, ssl_handshake_timeout=timeout)
+            self._loop.start_tls(wire, protocol, context, server_side=True, ssl_handshake_timeout=timeout)
         )
         try:
             if first_bytes:
@@ -90,7 +91,7 @@ class NetworkEdge:
             wire.abort()
             login.tls_failed(str(error))
             return
-        login.tls_started(transport, tls_info(transport))  # type: ignore[arg-type]
+        login.tls_started(transport, tls_info(transport))
 
     # --- connections to servers ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ class Listeners:
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[tuple[asyncio.AbstractServer, socket.socket]] = []
         self._unix_path: Path | None = None
         self.tcp_addresses: list[tuple[str, int]] = []
 
@@ -42,23 +42,22 @@ class Listeners:
             raise ListenError("nothing to listen on: set listen_addr or unix_socket_dir")
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._servers.append(
-                await loop.create_server(
-                    lambda: cast(asyncio.Protocol, _Accepted(self._pooler)), sock=sock, backlog=settings.listen_backlog
-                )
+            server = await loop.create_server(
+                lambda: cast(asyncio.Protocol, _Accepted(self._pooler)), sock=sock, backlog=settings.listen_backlog
             )
+            self._servers.append((server, sock))
             if sock.family != socket.AF_UNIX:
                 self.tcp_addresses.append(sock.getsockname()[:2])
 
     def stop_tcp(self) -> None:
         """No new TCP connections; the Unix socket stays, for the console."""
-        for server in list(self._servers):
-            if any(sock.family != socket.AF_UNIX for sock in server.sockets):
+        for server, sock in list(self._servers):
+            if sock.family != socket.AF_UNIX:
                 server.close()
-                self._servers.remove(server)
+                self._servers.remove((server, sock))
 
     def stop(self) -> None:
-        for server in self._servers:
+        for server, _ in self._servers:
             server.close()
         self._servers.clear()
         if self._unix_path is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolPolicy:
     """The settings that govern one pool. Durations are seconds; 0 switches a timeout off unless said otherwise."""
 
@@ -30,3 +31,8 @@ class PoolPolicy:
     idle_transaction_timeout: float = 0.0
     transaction_timeout: float = 0.0
     client_idle_timeout: float = 0.0
+
+    @cached_property
+    def hands_over(self) -> bool:
+        """A server that is given back needs neither reset nor check before its next use."""
+        return not self.reset_query and not (self.check_query and self.check_delay == 0)

@@ -351,6 +351,31 @@ class Pooler:
             if server.reading_paused:
                 server.resume_reading()  # or the next client would wait for ever
             holder.resume_reading()
+        pool = server.pool
+        if (
+            pool.waiting
+            and pool.policy.hands_over
+            and not pool.paused
+            and server.cancel_waiters is None
+            and not server.close_needed
+            and now - server.connected_at < pool.policy.lifetime
+            and pool.waiting[0].values is server.values
+        ):
+            # PERF: a busy pool: straight to the oldest waiter. What `check_in` would do, in one call instead of five.
+            holder = pool.waiting.popleft()
+            pool.stats.wait_time += now - holder.waiting_since
+            pool.stats.server_assignment_count += 1
+            holder.waiting_since = 0.0
+            holder.state = ClientState.ACTIVE
+            holder.server = server
+            server.client = holder
+            server.released_at = server.checked_at = server.requested_at = now
+            server.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
+            server.query_started = server.transaction_started = now
+            if holder.write_paused:
+                server.pause_reading()
+            holder.granted(server)
+            return
         self.check_in(server, now)
 
     def check_in(self, server: ServerSession, now: float) -> None:
@@ -538,7 +563,8 @@ class Pooler:
 
     def _send_cancel(self, server: ServerSession, waiters: list[Callable[[], None]]) -> None:
         server.cancel_waiters = waiters
-        self.edge.send_cancel(server, lambda: self._cancel_done(server, len(waiters)))
+        served = len(waiters)
+        self.edge.send_cancel(server, lambda: self._cancel_done(server, served))
 
     def _cancel_done(self, server: ServerSession, served: int) -> None:
         waiters, server.cancel_waiters = server.cancel_waiters or [], None

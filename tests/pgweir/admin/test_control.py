@@ -202,11 +202,11 @@ def test_a_pause_does_not_wait_for_the_disk_and_is_undone_when_it_fails(
     assert paused_while_writing == [True]
 
 
-def test_a_pause_from_the_console_is_not_ended_by_a_push_that_speaks_of_something_else(pod: Pod, story: Story) -> None:
+def test_what_a_push_says_wins_over_a_pause_from_the_console(pod: Pod, story: Story) -> None:
     async def what(pod: Pod) -> None:
         await pod.push(4)
         pod.service.operations.pause()
-        assert (await pod.push(5, size=6))[1]["state"] == "paused"
+        assert (await pod.push(5, size=6))[1]["state"] == "active"
 
     story(what)
 
