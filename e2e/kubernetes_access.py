@@ -96,6 +96,11 @@ class Kubernetes:
         flags = ["--stdin"] if stdin is not None else []
         return self.kubectl("exec", *flags, *where, "--", *command, namespace=namespace, stdin=stdin, timeout=timeout)
 
+    def start_execute(self, pod: str, *command: str, namespace: str) -> subprocess.Popen[str]:
+        """Start a command in a pod, in the background; its output comes in one stream, the caller ends it."""
+        whole = [str(WRAPPERS / "kubectl"), "--namespace", namespace, "exec", pod, "--", *command]
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def client_pod(self, name: str, *, namespace: str, environment: Mapping[str, str] | None = None) -> str:
         """A pod with Python and PostgreSQL's client tools that waits for `execute`; its name."""
         container = {

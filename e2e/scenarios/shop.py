@@ -1,0 +1,290 @@
+"""One shop of a scenario: a namespace with a PostgreSQL by the cluster contract, a client's pod and Poolers.
+
+It is what a user has: it speaks to the API server, and through Services to the poolers, and looks at PostgreSQL from the
+server's own side (`administrator`). Nothing here knows the operator or the pooler from inside.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from e2e import target
+from e2e.kubernetes_access import CommandFailed, Kubernetes
+
+CLUSTER = "cluster-example"
+POOLER = "pooler-example-rw"
+ROLE = "cnp_pooler_pgbouncer"
+CLIENT = "client"
+CA_FILE = "/tmp/ca.crt"  # in the client's pod
+
+# A pod on its way out is not waited for longer than the cluster takes to lead nobody there any more.
+SHORT_DRAIN = {"acceptSeconds": 3, "timeoutSeconds": 20}
+
+Manifest = dict[str, Any]
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T | None], what: str, *, seconds: float = 60.0, every: float = 0.2) -> T:
+    """The first answer of `ask` that is true; AssertionError with the last one when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last answer {answer!r}"
+        time.sleep(every)
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What a pgbench said at its end."""
+
+    said: str
+    processed: int
+    failed: int
+
+
+def read_bench(said: str) -> Bench:
+    def number(label: str) -> int:
+        found = re.search(rf"^number of {label}: (\d+)", said, re.MULTILINE)
+        assert found, said
+        return int(found[1])
+
+    return Bench(said, number("transactions actually processed"), number("failed transactions"))
+
+
+class Load:
+    """A pgbench that runs in the client's pod until it is told to finish."""
+
+    def __init__(self, shop: Shop, name: str, options: tuple[str, ...], conninfo: str) -> None:
+        self._shop = shop
+        self._pid_file = f"/tmp/{name}.pid"
+        run = 'echo $$ > "$0"; exec pgbench --no-vacuum --progress=1 --time=600 "$@"'
+        self._process = shop.kubernetes.start_execute(
+            CLIENT, "sh", "-c", run, self._pid_file, *options, conninfo, namespace=shop.namespace
+        )
+        self._heard = ""
+
+    def wait_for_progress(self) -> None:
+        """Until it reports its first full second of work."""
+        assert self._process.stdout is not None
+        while "progress:" not in self._heard:
+            line = self._process.stdout.readline()
+            assert line, f"pgbench ended at its start: {self._heard}"
+            self._heard += line
+
+    def finish(self) -> Bench:
+        """End it where its own time would, between two transactions, and take its report."""
+        assert self._process.poll() is None, f"pgbench ended early: {self._heard}{self._process.stdout.read()}"  # type: ignore[union-attr]
+        self._signal("ALRM")
+        rest, _ = self._process.communicate(timeout=60)
+        said = self._heard + rest
+        assert self._process.returncode == 0, said
+        return read_bench(said)
+
+    def abandon(self) -> None:
+        if self._process.poll() is None:
+            try:
+                self._signal("KILL")
+            except CommandFailed:
+                self._process.kill()
+        self._process.communicate(timeout=60)
+
+    def _signal(self, name: str) -> None:
+        self._shop.execute("sh", "-c", f"kill -{name} $(cat {self._pid_file})")
+
+
+@dataclass(slots=True)
+class Shop:
+    kubernetes: Kubernetes
+    namespace: str
+    _loads: int = field(default=0, init=False)
+
+    # --- what stands here --------------------------------------------------------------------------------------------
+
+    def open(self, *, instances: int = 1) -> None:
+        """The target and the client's pod."""
+        self.kubernetes.apply(target.manifests(self.namespace, CLUSTER, instances=instances))
+        self.kubernetes.client_pod(
+            CLIENT,
+            namespace=self.namespace,
+            environment={"PGHOST": POOLER, "PGPORT": "5432", "PGDATABASE": "app", "PGUSER": "app"}
+            | {"PGPASSWORD": self.secret("app", "password"), "PGCONNECT_TIMEOUT": "20"},
+        )
+        self.kubernetes.rolled_out("statefulset", CLUSTER, namespace=self.namespace)
+        self.execute("sh", "-c", f"cat > {CA_FILE}", stdin=self.secret("ca", "ca.crt"))
+
+    def secret(self, which: str, key: str) -> str:
+        data = self.kubernetes.get("secret", f"{CLUSTER}-{which}", namespace=self.namespace)["data"]
+        return base64.b64decode(data[key]).decode()
+
+    def change_secret(self, which: str, **values: str) -> None:
+        patch = json.dumps({"stringData": values})
+        name = f"{CLUSTER}-{which}"
+        self.kubernetes.kubectl("patch", "secret", name, "--type=merge", f"--patch={patch}", namespace=self.namespace)
+
+    # --- Poolers -----------------------------------------------------------------------------------------------------
+
+    def pooler(self, name: str = POOLER, *, pool_mode: str = "transaction", **spec: Any) -> None:
+        """Apply a Pooler as a user does, and do not wait."""
+        bouncer = {"poolMode": pool_mode} | spec.pop("pgbouncer", {})
+        spec = {"cluster": {"name": CLUSTER}, "instances": 3, "drain": SHORT_DRAIN, "pgbouncer": bouncer} | spec
+        metadata = {"name": name, "namespace": self.namespace}
+        self.kubernetes.apply([{"apiVersion": "pgweir.io/v1", "kind": "Pooler", "metadata": metadata, "spec": spec}])
+
+    def ready(self, name: str = POOLER, *, timeout: float = 90.0) -> None:
+        self.kubernetes.wait_for("condition=Ready", "pooler", name, namespace=self.namespace, timeout=timeout)
+
+    def patch(self, spec: Mapping[str, Any], name: str = POOLER) -> int:
+        """Change the spec of a Pooler; the generation that this makes."""
+        patch = json.dumps({"spec": spec})
+        options = ["patch", "pooler", name, "--type=merge", f"--patch={patch}", "--output=json"]
+        changed = json.loads(self.kubernetes.kubectl(*options, namespace=self.namespace))
+        return int(changed["metadata"]["generation"])
+
+    def parameters(self, name: str = POOLER, **values: str) -> int:
+        return self.patch({"pgbouncer": {"parameters": values}}, name)
+
+    def pause(self, paused: bool, name: str = POOLER) -> None:
+        self.patch({"paused": paused}, name)
+
+    def paused(self, answer: str = "true", name: str = POOLER, *, timeout: float = 30.0) -> None:
+        self.kubernetes.wait_for(
+            f"condition=Paused={answer}", "pooler", name, namespace=self.namespace, timeout=timeout
+        )
+
+    def status(self, name: str = POOLER) -> Manifest:
+        status: Manifest = self.kubernetes.get("pooler", name, namespace=self.namespace).get("status", {})
+        return status
+
+    def condition(self, kind: str, name: str = POOLER) -> Manifest:
+        """The condition's row, or an empty one while there is none."""
+        rows: list[Manifest] = self.status(name).get("conditions", [])
+        return next((row for row in rows if row["type"] == kind), {})
+
+    def until_condition(
+        self, kind: str, status: str, reason: str = "", name: str = POOLER, *, seconds: float = 60.0
+    ) -> str:
+        """The condition's message once it is so."""
+        last: Manifest = {}
+
+        def asked() -> bool:
+            nonlocal last
+            last = self.condition(kind, name)
+            return last.get("status") == status and reason in ("", last.get("reason"))
+
+        try:
+            until(asked, f"{kind}={status} {reason}", seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last}") from None
+        return str(last["message"])
+
+    def proved(self, generation: int, name: str = POOLER, *, seconds: float = 30.0) -> Manifest:
+        """The status once every wanted pod runs the configuration of this generation."""
+
+        def asked() -> Manifest | None:
+            status = self.status(name)
+            rows = status.get("pods", [])
+            wanted = self.kubernetes.get("pooler", name, namespace=self.namespace)["spec"]["instances"]
+            same = all(
+                row.get("configDigest") == status["configDigest"]
+                and row.get("configRevision") == status["configRevision"]
+                for row in rows
+            )
+            current = status.get("observedGeneration", 0) >= generation
+            return status if current and same and len(rows) == wanted else None
+
+        return until(asked, f"every pod runs generation {generation}", seconds=seconds)
+
+    def pods(self, name: str = POOLER) -> list[Manifest]:
+        """Its pods that are not on their way out."""
+        selector = f"--selector=pgweir.io/poolerName={name}"
+        text = self.kubernetes.kubectl("get", "pods", selector, "--output=json", namespace=self.namespace)
+        items: list[Manifest] = json.loads(text)["items"]
+        return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
+
+    def addresses(self, name: str = POOLER) -> list[str]:
+        return [pod["status"]["podIP"] for pod in self.pods(name)]
+
+    def lives(self, name: str = POOLER) -> dict[str, int]:
+        """Uid of every pod, and how often its container was restarted: two equal answers mean that nothing restarted."""
+        return {
+            pod["metadata"]["uid"]: sum(row["restartCount"] for row in pod["status"]["containerStatuses"])
+            for pod in self.pods(name)
+        }
+
+    def remove(self, name: str = POOLER) -> None:
+        self.kubernetes.kubectl("delete", "pooler", name, "--timeout=60s", namespace=self.namespace, timeout=70)
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+
+    def execute(self, *command: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+        return self.kubernetes.execute(CLIENT, *command, namespace=self.namespace, stdin=stdin, timeout=timeout)
+
+    def python(self, program: str, *arguments: str, timeout: float = 60.0) -> str:
+        """Run a program in the client's pod."""
+        return self.execute("python3", "-c", program, *arguments, timeout=timeout)
+
+    def psql(self, sql: str, conninfo: str = "", *, timeout: float = 60.0) -> str:
+        """What psql printed, through the Pooler unless conninfo says another host."""
+        return self.execute("psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo, timeout=timeout).strip()
+
+    def start_psql(self, sql: str, conninfo: str = "") -> subprocess.Popen[str]:
+        return self.kubernetes.start_execute(
+            CLIENT, "psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo, namespace=self.namespace
+        )
+
+    def administrator(self, sql: str) -> str:
+        """From inside PostgreSQL's own pod, past every pooler."""
+        command = ["psql", "-XAt", "-h", "/run/postgresql", "-U", "postgres", "-c", sql]
+        return self.kubernetes.execute(f"{CLUSTER}-0", *command, namespace=self.namespace).strip()
+
+    def server_connections(self) -> int:
+        """Those that poolers hold, asked of PostgreSQL itself."""
+        return int(
+            self.administrator(f"select count(*) from pg_stat_activity where usename in ('app', '{ROLE}')")  # noqa: S608
+        )
+
+    # --- load --------------------------------------------------------------------------------------------------------
+
+    def initialise(self, host: str = POOLER) -> None:
+        self.execute("pgbench", "-i", "-q", "-s", "1", f"host={host}")
+
+    def bench(self, *options: str, seconds: float, host: str = POOLER) -> Bench:
+        """A whole run of pgbench; another status than 0 fails."""
+        time_option = f"--time={seconds:.0f}"
+        said = self.execute("pgbench", *options, time_option, f"host={host}", timeout=seconds + 60)
+        return read_bench(said)
+
+    @contextmanager
+    def load(self, *options: str, host: str = POOLER) -> Iterator[Load]:
+        """pgbench in the background; within, `finish` takes its report. It works already when the block is entered."""
+        self._loads += 1
+        load = Load(self, f"load-{self._loads}", options, f"host={host}")
+        try:
+            load.wait_for_progress()
+            yield load
+        finally:
+            load.abandon()
+
+    def books_balance(self, bench: Bench) -> None:
+        """Every transaction that pgbench counts is there exactly once (after `initialise` and one run)."""
+        assert bench.failed == 0, bench.said
+        assert bench.processed > 0, bench.said
+        sums = self.administrator_in_app(
+            "select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches), "
+            "(select sum(tbalance) from pgbench_tellers), (select sum(delta) from pgbench_history), "
+            "(select count(*) from pgbench_history)"
+        ).split("|")
+        assert len(set(sums[:4])) == 1, sums
+        assert int(sums[4]) == bench.processed, (sums, bench.said)
+
+    def administrator_in_app(self, sql: str) -> str:
+        command = ["psql", "-XAt", "-h", "/run/postgresql", "-U", "postgres", "-d", "app", "-c", sql]
+        return self.kubernetes.execute(f"{CLUSTER}-0", *command, namespace=self.namespace).strip()
