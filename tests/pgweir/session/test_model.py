@@ -1,8 +1,8 @@
 """Whatever a client pipelines, it hears what a PostgreSQL of its own would have said.
 
-Random conversations (named statements, transactions, errors, COPY) run through a transaction pool whose servers keep two statements
-each, over servers that change under the client's feet; bytes are cut anywhere in both directions. The judge is one MiniPostgres that
-hears the same bytes.
+Random conversations (named statements, transactions, errors, COPY) run through a transaction pool whose servers keep two
+statements each, over servers that change under the client's feet; bytes are cut anywhere in both directions. The judge is one
+MiniPostgres that hears the same bytes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from random import Random
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-
-from pgweir.protocol import messages
 from tests.pgweir.mini_postgres import MiniPostgres
 from tests.pgweir.session.world import Client, World
+
+from pgweir.protocol import messages
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 BODIES = st.sampled_from(["SELECT 1", "SELECT 2", "SELECT 3", "FAIL", "SYNTAX", "BEGIN", "COMMIT", "", "INSERT"])

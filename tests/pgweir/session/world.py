@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+from tests.pgweir.mini_postgres import MiniPostgres
+
 from pgweir.config import Config
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.protocol import messages
@@ -20,7 +22,6 @@ from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings, Settings
-from tests.pgweir.mini_postgres import MiniPostgres
 
 
 class RecorderWire:
