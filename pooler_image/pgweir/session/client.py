@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 HELD_LIMIT: Final = 64 * 1024  # bytes kept of a client that has to wait; beyond that it is not read
 MAX_NAME: Final = 64 * 1024  # bytes that the names in a Bind, Describe or Close may take
 
+_PORTAL: Final = ord("P")  # in Describe and Close
+
 _IDLE_READY: Final = messages.ready_for_query(b"I")
 
 
@@ -263,6 +265,8 @@ class ClientSession(Holder):
                 exchange.expect(kind)
             elif kind == COPY_DATA:
                 pass
+            elif kind == DESCRIBE and pos + 5 < size and data[pos + 5] == _PORTAL:
+                exchange.expect(DESCRIBE)  # PERF: of a portal, the usual one; nothing to rewrite
             elif kind == PARSE or kind == BIND or kind == DESCRIBE or kind == CLOSE:
                 if not self.rewrites:
                     exchange.expect(kind)
