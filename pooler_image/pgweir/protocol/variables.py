@@ -18,10 +18,10 @@ class Tracker:
     """The tracked parameters of this process; names compare without regard to case."""
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        names = dict.fromkeys(ALWAYS_TRACKED)
-        known = {name.lower() for name in names}
-        names.update({name: None for name in extra if name and name.lower() not in known})
-        self.names: tuple[str, ...] = tuple(names)
+        names = {name.lower(): name for name in ALWAYS_TRACKED}
+        for name in filter(None, extra):
+            names.setdefault(name.lower(), name)
+        self.names: tuple[str, ...] = tuple(names.values())
         self._slots = {name.lower(): slot for slot, name in enumerate(self.names)}
         self._interned: dict[Values, Values] = {}
         self.nothing: Values = self._intern((None,) * len(self.names))
