@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Tests wait more than they compute: three at a time are right for two cores.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 
@@ -23,7 +25,7 @@ check: venv ## Format, lint, strict types, import rules, generated files, tests
 	$(BIN)/lint-imports
 	$(MAKE) --no-print-directory test
 
-test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel)
+test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel); PYTEST_ARGS=…
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
 format: venv ## Format the code and mend what the linter can

@@ -7,6 +7,6 @@ ifndef E2E_CONTEXT
 	@$(MAKE) --no-print-directory cluster
 	@$(MAKE) --no-print-directory images
 endif
-	$(BIN)/python -m pytest $(E2E_TESTS) --timeout=900 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(E2E_TESTS) --timeout=900 $(E2E_ARGS)
 
 .PHONY: e2e

@@ -238,7 +238,13 @@ class ClientSession(Holder):
             self.need = 0
         elif size >= 5:
             kind, length = unpack_header(data)
-            if kind == QUERY and length + 1 == size and not exchange.saw_error and not self.pooler.disable_pqexec:
+            if (
+                kind == QUERY
+                and length + 1 == size
+                and length <= self.pooler.max_packet_size
+                and not exchange.saw_error
+                and not self.pooler.disable_pqexec
+            ):
                 # PERF: one whole Query, the usual read (0.3 µs less than the walk below, which does the same).
                 exchange.unsynced = False
                 exchange.owed.append(QUERY)
