@@ -688,3 +688,43 @@ def test_a_removed_database_takes_its_clients_and_servers_with_it(make_world):
     world.operations.apply(other.config)
     assert b"database removed" in client.hears()
     assert not world.pooler.pools
+
+
+# --- clocks ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_idle_in_a_transaction_is_sent_away_and_its_server_kept(make_world):
+    world = make_world(idle_transaction_timeout=5.0)
+    client = world.client()
+    client.query("BEGIN")
+    world.sleep(6)
+    assert b"C25P03" in client.hears()
+    world.run()
+    assert not world.servers[0].closed
+    assert world.servers[0].postgres.queries[-1] == "ROLLBACK"
+
+
+def test_a_query_that_takes_too_long_is_cancelled_and_its_server_closed(make_world):
+    world = make_world(query_timeout=5.0)
+    client = world.client()
+    client.says(SELECT)
+    world.sleep(6)
+    assert b"query timeout" in client.hears()
+    assert len(world.edge.cancels) == 1
+    assert world.servers[0].closed
+
+
+def test_a_queued_client_is_told_once(make_world):
+    world = make_world(default_pool_size=1, query_wait_notify=2)
+    first, second = world.client(), world.client()
+    first.query("BEGIN")
+    second.says(SELECT)
+    world.sleep(10)
+    assert second.hears().count(b"client being queued") == 1
+
+
+def test_an_idle_client_has_an_end(make_world):
+    world = make_world(client_idle_timeout=5.0)
+    client = world.client()
+    world.sleep(6)
+    assert b"client_idle_timeout" in client.hears()
