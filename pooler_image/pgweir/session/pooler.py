@@ -588,6 +588,26 @@ class Pooler:
             login.time_out()
         for pool in list(self.pools.values()):
             self._tick_pool(pool, now)
+        self._forget_unused(now)
+
+    def _forget_unused(self, now: float) -> None:
+        """Databases that the `*` template made go after autodb_idle_timeout: anybody may ask for any name."""
+        timeout = self.settings.autodb_idle_timeout
+        made = {name: database for name, database in self.databases.items() if database.is_auto}
+        if not timeout or not made:
+            return
+        busy = {login.database_name for login in self.logins}
+        busy.update(pool.database for pool in self.pools.values() if pool.clients or pool.server_count)
+        for name, database in made.items():
+            if name in busy or database.paused or database.disabled:
+                database.idle_since = now
+            elif now - database.idle_since > timeout:
+                log.info("forgot unused auto-database: %s", name)
+                del self.databases[name]
+                for key in [key for key in self.pools if key[0] == name]:
+                    del self.pools[key]
+                for credential in [key for key in self.credentials if key[0] == name]:
+                    del self.credentials[credential]
 
     def _tick_pool(self, pool: SessionPool, now: float) -> None:
         for server, reason in list(janitor.overdue_servers(pool, now)):
