@@ -107,10 +107,7 @@ class Service:
         _report_descriptors(settings.max_client_conn, self._possible_servers())
         if self.bundle is not None and self.bundle.paused:
             self.operations.pause()
-        await self.listeners.start()
-        for address, port in self.listeners.tcp_addresses:
-            log.info("listening on %s:%d", address, port)
-        await self._open_rooms()
+        await self._open_rooms()  # first, so that whoever finds the pooler listening finds these too
         loop = asyncio.get_running_loop()
         for signal_number, action in (
             (signal.SIGHUP, self._on_reload),
@@ -121,6 +118,9 @@ class Service:
             (signal.SIGUSR2, lambda: self._quietly(self.operations.resume)),
         ):
             loop.add_signal_handler(signal_number, action)
+        await self.listeners.start()
+        for address, port in self.listeners.tcp_addresses:
+            log.info("listening on %s:%d", address, port)
         _write_pidfile(settings.pidfile)
         gc.collect()
         gc.freeze()  # PERF: what exists now lives as long as the process
