@@ -1,0 +1,96 @@
+"""The edge on a real loop: whatever goes wrong while connecting is reported, so that no pool waits for it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+from tests.pooler.fake_postgres import FakePostgres, Session
+
+from pgweir.config import Config, ConfigError
+from pgweir.net.edge import NetworkEdge
+from pgweir.net.tls import TlsContexts, build_contexts
+from pgweir.pool.records import ServerState
+from pgweir.session.pooler import Pooler
+from pgweir.settings import DatabaseSettings, Settings
+
+
+def outcome(host: str, port: int, until: Callable[[Pooler], bool], **settings: object) -> Pooler:
+    """Ask for one server there, and wait until something has come of it."""
+
+    async def run() -> Pooler:
+        config = Config(
+            settings=Settings(server_tls_sslmode="disable", **settings),  # type: ignore[arg-type]
+            databases={"shop": DatabaseSettings(name="shop", dbname="shop", host=host, port=port)},
+        )
+        edge = NetworkEdge(TlsContexts(client=None, server=None))
+        pooler = edge.pooler = Pooler(config, edge)
+        database = pooler.database("shop")
+        assert database is not None
+        pool = pooler.pool(database, "alice")
+        pooler._open(pool)
+        async with asyncio.timeout(20):
+            while not until(pooler):
+                await asyncio.sleep(0.01)
+        for server in list(pooler.servers()):
+            assert server.wire is not None
+            server.wire.close()
+        await edge.close()
+        await asyncio.sleep(0.05)
+        return pooler
+
+    return asyncio.run(run())
+
+
+def has_failed(pooler: Pooler) -> bool:
+    (pool,) = pooler.pools.values()
+    return pool.failed_at is not None and pool.server_count == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "/no/such/folder", "a" * 70 + ".example", "\udcff.example"])
+def test_a_server_that_cannot_be_reached_is_reported(host):
+    (pool,) = outcome(host, free_port(), has_failed).pools.values()
+    assert pool.failure.startswith(("connect failed: ", "server DNS lookup failed"))
+
+
+def test_a_server_that_hangs_up_during_the_login_is_reported():
+    with FakePostgres(lambda session: None) as fake:
+        (pool,) = outcome("127.0.0.1", fake.port, has_failed).pools.values()
+    assert "during the login" in pool.failure
+
+
+def test_a_server_that_says_nothing_is_given_up_after_the_timeout():
+    def silent(session: Session) -> None:
+        session.read_startup()
+        session.read(1)
+
+    with FakePostgres(silent) as fake:
+        (pool,) = outcome("127.0.0.1", fake.port, has_failed, server_connect_timeout=0.3).pools.values()
+    assert pool.failure == "connect timeout"
+
+
+def test_a_server_that_answers_joins_the_pool():
+    seen: list[tuple[int, int]] = []
+
+    def joined(pooler: Pooler) -> bool:
+        seen.extend((s.port, s.pid) for s in pooler.servers() if s.state is ServerState.IDLE)
+        return bool(seen)
+
+    with FakePostgres() as fake:
+        outcome("127.0.0.1", fake.port, joined)
+    assert seen == [(fake.port, 1000)]
+
+
+def test_a_certificate_that_cannot_be_read_is_named():
+    config = Config(settings=Settings(client_tls_sslmode="require", client_tls_cert_file="/no/such.crt"))
+    with pytest.raises(ConfigError) as refused:
+        build_contexts(config)
+    assert refused.value.key == "client_tls_cert_file"
