@@ -73,10 +73,11 @@ def shop(kubernetes: Kubernetes, namespaces: list[str]) -> Iterator[Shop]:
     name = f"scenario-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
     kubernetes.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}])
+    made = Shop(kubernetes, name)
     try:
-        made = Shop(kubernetes, name)
         made.open()
         yield made
     finally:
+        made.close()
         kubernetes.kubectl("delete", "namespace", name, "--wait=false")
         namespaces.append(name)

@@ -66,9 +66,7 @@ class Load:
         self._shop = shop
         self._pid_file = f"/tmp/{name}.pid"
         run = 'echo $$ > "$0"; exec pgbench --no-vacuum --progress=1 --time=600 "$@"'
-        self._process = shop.kubernetes.start_execute(
-            CLIENT, "sh", "-c", run, self._pid_file, *options, conninfo, namespace=shop.namespace
-        )
+        self._process = shop.start("sh", "-c", run, self._pid_file, *options, conninfo)
         self._heard = ""
 
     def wait_for_progress(self) -> None:
@@ -94,7 +92,7 @@ class Load:
                 self._signal("KILL")
             except CommandFailed:
                 self._process.kill()
-        self._process.communicate(timeout=60)
+            self._process.communicate(timeout=60)
 
     def _signal(self, name: str) -> None:
         self._shop.execute("sh", "-c", f"kill -{name} $(cat {self._pid_file})")
@@ -105,6 +103,7 @@ class Shop:
     kubernetes: Kubernetes
     namespace: str
     _loads: int = field(default=0, init=False)
+    _background: list[subprocess.Popen[str]] = field(default_factory=list, init=False)
 
     # --- what stands here --------------------------------------------------------------------------------------------
 
@@ -119,6 +118,11 @@ class Shop:
         )
         self.kubernetes.rolled_out("statefulset", CLUSTER, namespace=self.namespace)
         self.execute("sh", "-c", f"cat > {CA_FILE}", stdin=self.secret("ca", "ca.crt"))
+
+    def close(self) -> None:
+        for process in self._background:
+            process.kill()
+            process.communicate()
 
     def secret(self, which: str, key: str) -> str:
         data = self.kubernetes.get("secret", f"{CLUSTER}-{which}", namespace=self.namespace)["data"]
@@ -139,7 +143,10 @@ class Shop:
         self.kubernetes.apply([{"apiVersion": "pgweir.io/v1", "kind": "Pooler", "metadata": metadata, "spec": spec}])
 
     def ready(self, name: str = POOLER, *, timeout: float = 90.0) -> None:
+        """Ready, and kube-proxy has heard of it: it writes a node's rules once a second at most."""
         self.kubernetes.wait_for("condition=Ready", "pooler", name, namespace=self.namespace, timeout=timeout)
+        knock = f"for _ in $(seq 50); do (exec 3<>/dev/tcp/{name}/5432) 2> /dev/null && exit; sleep 0.2; done; exit 1"
+        self.execute("bash", "-c", knock)
 
     def patch(self, spec: Mapping[str, Any], name: str = POOLER) -> int:
         """Change the spec of a Pooler; the generation that this makes."""
@@ -235,10 +242,14 @@ class Shop:
         """What psql printed, through the Pooler unless conninfo says another host."""
         return self.execute("psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo, timeout=timeout).strip()
 
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command in the client's pod; it is ended with the shop at the latest."""
+        made = self.kubernetes.start_execute(CLIENT, *command, namespace=self.namespace)
+        self._background.append(made)
+        return made
+
     def start_psql(self, sql: str, conninfo: str = "") -> subprocess.Popen[str]:
-        return self.kubernetes.start_execute(
-            CLIENT, "psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo, namespace=self.namespace
-        )
+        return self.start("psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo)
 
     def administrator(self, sql: str) -> str:
         """From inside PostgreSQL's own pod, past every pooler."""
@@ -247,9 +258,7 @@ class Shop:
 
     def server_connections(self) -> int:
         """Those that poolers hold, asked of PostgreSQL itself."""
-        return int(
-            self.administrator(f"select count(*) from pg_stat_activity where usename in ('app', '{ROLE}')")  # noqa: S608
-        )
+        return int(self.administrator(f"select count(*) from pg_stat_activity where usename in ('app', '{ROLE}')"))
 
     # --- load --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,109 @@
+"""Pods die, are deleted, rolled and scaled: who is on another pod notices nothing, who reconnects loses nothing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from e2e.scenarios.shop import POOLER, Shop, until
+
+pytestmark = pytest.mark.cluster
+
+# Kills the pooler's process as nothing in the pod would: no signal handler runs.
+KILL = """
+import os
+for name in os.listdir("/proc"):
+    if name.isdigit() and int(name) != os.getpid():
+        with open(f"/proc/{name}/cmdline", "rb") as file:
+            words = file.read().split(bytes(1))
+        if any(word.endswith(b"pgweir-pooler") for word in words):
+            os.kill(int(name), 9)
+            print("killed", name)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pooler(shop: Shop) -> None:
+    # In a process namespace that containers share, the pooler is not process 1 and can be killed from within.
+    shop.pooler(template={"spec": {"shareProcessNamespace": True}})
+    shop.ready()
+
+
+def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_it_had(shop: Shop) -> None:
+    shop.initialise()
+    generation = shop.parameters(default_pool_size="12")
+    revision = shop.proved(generation)["configRevision"]
+    victim, *others = shop.pods()
+    before = shop.lives()
+    with shop.load("-c", "6", host=others[0]["status"]["podIP"]) as load:
+        said = shop.kubernetes.execute(
+            victim["metadata"]["name"], "python3", "-c", KILL, namespace=shop.namespace, timeout=30
+        )
+        assert "killed" in said
+        until(lambda: sum(shop.lives().values()) == 1, "the kubelet starts the container again")
+        shop.ready()
+        done = load.finish()
+    shop.books_balance(done)
+    assert set(shop.lives()) == set(before)
+    status = shop.proved(generation)
+    assert status["configRevision"] == revision
+    address = victim["status"]["podIP"]
+    until(lambda: shop.psql("select 1", f"host={address}") == "1", "the killed one serves again")
+
+
+def test_deleted_pods_under_load_cost_no_transaction(shop: Shop) -> None:
+    shop.initialise()
+    before = shop.lives()
+    with shop.load("-c", "4", "-C") as load:
+        for pod in shop.pods()[:2]:
+            shop.kubernetes.kubectl("delete", "pod", pod["metadata"]["name"], namespace=shop.namespace)
+            shop.ready()
+        done = load.finish()
+    shop.books_balance(done)
+    assert len(set(shop.lives()) & set(before)) == 1
+
+
+def test_a_rollout_restart_under_load_costs_no_transaction(shop: Shop) -> None:
+    shop.initialise()
+    before = shop.lives()
+    with shop.load("-c", "4", "-C") as load:
+        shop.kubernetes.kubectl("rollout", "restart", f"deployment/{POOLER}", namespace=shop.namespace)
+        shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
+        until(lambda: len(shop.pods()) == 3, "the old ones are going")
+        done = load.finish()
+    shop.books_balance(done)
+    assert not set(shop.lives()) & set(before)
+    shop.ready()
+
+
+def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop) -> None:
+    shop.initialise()
+    idle = {address: _start_idle_client(shop, address) for address in shop.addresses()}
+    with shop.load("-c", "4", "-C") as load:
+        shop.kubernetes.kubectl("scale", "pooler", POOLER, "--replicas=1", namespace=shop.namespace)
+        until(lambda: len(shop.pods()) == 1, "one pod is left")
+        shop.ready()
+        (left,) = shop.addresses()
+        time.sleep(4)  # past the time in which a leaving pod still takes new clients
+        shop.kubernetes.kubectl("scale", "pooler", POOLER, "--replicas=3", namespace=shop.namespace)
+        until(lambda: len(shop.pods()) == 3, "three pods are there")
+        shop.ready()
+        done = load.finish()
+    shop.books_balance(done)
+    for address, process in idle.items():
+        said, _ = process.communicate(timeout=60)
+        if address == left:
+            assert said.split() == ["1", "2"], said
+        else:
+            assert "57P01" in said, said
+    pooler = shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)
+    assert pooler["status"]["instances"] == 3
+    assert pooler["status"]["selector"] == f"pgweir.io/poolerName={POOLER}"
+
+
+def _start_idle_client(shop: Shop, address: str):
+    """A session that asks once, rests until long after its pod has begun to leave, and asks again."""
+    script = "(echo 'select 1;'; sleep 25; echo 'select 2;') | psql -XAt -v VERBOSITY=sqlstate \"host=$0\" 2>&1"
+    process = shop.start("sh", "-c", script, address)
+    assert process.stdout is not None
+    return process
