@@ -162,7 +162,7 @@ class Service:
             await asyncio.sleep(TICK)
             try:
                 self.pooler.tick()
-                if self.operations.draining:
+                if self.pooler.draining:
                     self.operations.release_idle_clients()
                 if self._shutting_down and self._stop_when is not None and self._stop_when():
                     self._stopped.set()

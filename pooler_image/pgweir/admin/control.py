@@ -1,4 +1,5 @@
-"""The operator's door: HTTPS with mutual TLS, two requests. GET /v1/status says what runs, PUT /v1/configuration brings a bundle.
+"""The operator's door: HTTPS with mutual TLS, three requests. GET /v1/status says what runs, PUT /v1/configuration brings a
+bundle, POST /v1/holders/terminate ends a pause's wait for whoever still holds a server.
 
 Only a certificate of the pod's own authority with the operator's name gets in. A bundle that does not load changes nothing;
 one that loads is applied, kept for the next boot, and paused or resumed as it says. Answers hold no secrets.
@@ -43,13 +44,13 @@ async def start(service: Service, address: str) -> Control:
 
 
 class Control:
-    """The two requests, and the certificates they come under."""
+    """The three requests, and the certificates they come under."""
 
     def __init__(self, service: Service, store: BundleStore, directory: Path) -> None:
         self._service = service
         self._store = store
         self._directory = directory
-        self._lock = asyncio.Lock()  # one bundle at a time
+        self._lock = asyncio.Lock()  # one bundle at a time, and no termination in the middle of one
         self._rejected: dict[str, Any] | None = None
         self._at_start: Settings = service.pooler.settings
         self._certificates: tuple[bytes, ...] = ()
@@ -65,6 +66,7 @@ class Control:
         application = web.Application(client_max_size=MAX_BUNDLE, middlewares=[_operator_only])
         application.router.add_get("/v1/status", self._get_status)
         application.router.add_put("/v1/configuration", self._put_configuration)
+        application.router.add_post("/v1/holders/terminate", self._terminate_holders)
         self._certificates = self._read_certificates()
         context = self._context()
         self._room = await open_room(application, address)
@@ -124,10 +126,10 @@ class Control:
         current = service.bundle
         if current is not None:
             if bundle.revision < current.revision:
-                return _conflict(f"revision {bundle.revision} is older than the one that runs", current)
+                return _conflict(f"revision {bundle.revision} is older than the one that runs", current.revision)
             if bundle.revision == current.revision:
                 if bundle.digest != current.digest:
-                    return _conflict(f"revision {bundle.revision} runs with another content", current)
+                    return _conflict(f"revision {bundle.revision} runs with another content", current.revision)
                 self._follow_wish(bundle)
                 return web.json_response(self.status())
         in_advance = current is not None and _same_files(bundle, current)
@@ -163,6 +165,22 @@ class Control:
             operations.pause()
         elif not bundle.paused and pooler.paused:
             operations.resume()
+
+    async def _terminate_holders(self, request: web.Request) -> web.Response:
+        """Close the holders of the pause of one revision; a pause that is over or another's is left alone."""
+        try:
+            revision = _revision_of(await request.json())
+        except (ValueError, RecursionError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        async with self._lock:
+            current = self._service.bundle
+            if current is None or current.revision != revision:
+                running = current.revision if current is not None else 0
+                return _conflict(f"revision {revision} does not run here; revision {running} does", running)
+            if not current.paused or not self._service.pooler.paused:
+                return _conflict(f"revision {revision} is not paused", revision)
+            closed = self._service.operations.terminate_holders()
+            return web.json_response({**self.status(), "terminatedHolders": closed})
 
     # --- status ------------------------------------------------------------------------------------------------------------
 
@@ -253,8 +271,15 @@ def _decoded(files: Mapping[str, object]) -> dict[str, bytes]:
     return contents
 
 
-def _conflict(sentence: str, current: Bundle) -> web.Response:
-    return web.json_response({"error": sentence, "revision": current.revision}, status=409)
+def _revision_of(body: object) -> int:
+    revision = body.get("revision") if isinstance(body, dict) else None
+    if not isinstance(revision, int) or isinstance(revision, bool):
+        raise ValueError("write a JSON object with revision, an integer")
+    return revision
+
+
+def _conflict(sentence: str, revision: int) -> web.Response:
+    return web.json_response({"error": sentence, "revision": revision}, status=409)
 
 
 @web.middleware

@@ -20,6 +20,7 @@ class CloseReason(Enum):
     CLIENT_PROTOCOL_ERROR = ("client_protocol_error", "protocol violation by the client")
     CANCEL_REQUEST = ("cancel_request", "cancel request served")
     ADMIN_KILLED = ("admin_killed", "admin forced disconnect")
+    PAUSE_TIMEOUT = ("pause_timeout", "admin forced disconnect: the deadline of a pause has passed")
     DATABASE_REMOVED = ("database_removed", "database removed")
     POOLER_SHUTDOWN = ("pooler_shutdown", "pooler is shutting down")
 

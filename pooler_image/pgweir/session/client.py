@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ClientState
 from pgweir.protocol import messages, prepared
-from pgweir.protocol.errors import PROTOCOL_VIOLATION, ProtocolError
+from pgweir.protocol.errors import ADMIN_SHUTDOWN, PROTOCOL_VIOLATION, ProtocolError
 from pgweir.protocol.exchange import CLOSE_COMPLETE_MESSAGE, Action, Owed
 from pgweir.protocol.framing import (
     BIND,
@@ -465,6 +465,10 @@ class ClientSession(Holder):
             self.wire.write(messages.error_response("FATAL", sqlstate, message))
         self.wire.close()
         self.pooler.client_gone(self, reason, message)
+
+    def leave(self) -> None:
+        if not self.held and not self.discard:  # else it has asked for something already, and gets that first
+            self.disconnect(CloseReason.POOLER_SHUTDOWN, CloseReason.POOLER_SHUTDOWN.text, ADMIN_SHUTDOWN)
 
     def eof_received(self) -> bool:
         return False

@@ -52,6 +52,9 @@ class Holder(ClientRecord):
         """Say goodbye (with an error, when there is something to say) and go."""
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """The process drains, and the transaction is over."""
+
     def forget_statements(self) -> None:
         """DEALLOCATE ALL or DISCARD ALL went through."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import islice
+from typing import Final
 
 from pgweir.config import Config
 from pgweir.pool.records import ClientState
@@ -21,6 +23,8 @@ from pgweir.settings import DatabaseSettings
 
 log = logging.getLogger(__name__)
 
+LEAVING_AT_ONCE: Final = 100  # idle clients that a draining process sends away in one tick
+
 
 class OperationError(Exception):
     """The command makes no sense now; the message is PgBouncer's and goes to the console as it is."""
@@ -31,7 +35,6 @@ class Operations:
 
     def __init__(self, pooler: Pooler) -> None:
         self.pooler = pooler
-        self.draining = False
 
     # --- PAUSE and RESUME ----------------------------------------------------------------------------------------------
 
@@ -92,6 +95,20 @@ class Operations:
         self.pooler.on_server_gone.append(check)
         check()
         return stop
+
+    def terminate_holders(self) -> int:
+        """Close whoever still holds a server in this pause, and cancel what they run there; how many that were.
+
+        A transaction in which nothing runs is rolled back before its server goes, so one may still be held for a moment.
+        """
+        if not self.pooler.paused:
+            raise OperationError("pooler is not paused/suspended")
+        held = [server for server in self.pooler.servers() if server.client is not None]
+        for server in held:
+            self.pooler.end_holder(server, CloseReason.PAUSE_TIMEOUT)
+        if held:
+            log.warning("the deadline of the pause has passed: closed %d clients that held a server", len(held))
+        return len(held)
 
     def _is_paused(self, name: str | None) -> bool:
         if name is None:
@@ -185,15 +202,18 @@ class Operations:
 
     def drain(self) -> None:
         """Refuse new logins, and let each client go at the end of its transaction (57P01); session clients stay."""
-        self.draining = True
+        self.pooler.draining = True
         self.pooler.accepting = False
         self.release_idle_clients()
 
     def release_idle_clients(self) -> None:
-        """Say goodbye to clients of transaction pools that are between transactions and have asked for nothing."""
-        for client in list(self.pooler.clients):
-            if not client.keeps_server and client.state is ClientState.IDLE and not client.held:
-                client.disconnect(CloseReason.POOLER_SHUTDOWN, CloseReason.POOLER_SHUTDOWN.text, ADMIN_SHUTDOWN)
+        """Say goodbye to clients of transaction pools that are between transactions and have asked for nothing.
+
+        Not to all at once: they come back to the pods that stay, and a login costs those more than a query.
+        """
+        idle = (c for c in list(self.pooler.clients) if not c.keeps_server and c.state is ClientState.IDLE)
+        for client in islice(idle, LEAVING_AT_ONCE):
+            client.leave()
 
     def refuse_waiting(self) -> None:
         """Nobody who waits will be served any more (SHUTDOWN WAIT_FOR_SERVERS)."""

@@ -57,6 +57,7 @@ _SQLSTATES: Final = {
     CloseReason.SERVER_PROTOCOL_ERROR: PROTOCOL_VIOLATION,
     CloseReason.INVALID_SERVER_PARAMETER: PROTOCOL_VIOLATION,
     CloseReason.ADMIN_KILLED: ADMIN_SHUTDOWN,
+    CloseReason.PAUSE_TIMEOUT: ADMIN_SHUTDOWN,
 }
 # Server errors at login that say "not now": those who wait go on waiting. (53300 and its class, 57P01–57P03, 08…)
 _TRANSIENT_CLASSES: Final = ("08", "53", "57")
@@ -97,6 +98,7 @@ class Pooler:
         self.console_keys: dict[bytes, Callable[[], None]] = {}  # cancels the command that a console waits for
         self.lookups = Lookups(self)
         self.paused = False
+        self.draining = False  # clients of transaction pools are sent away at the end of their transaction
         self.accepting = True  # False: new logins are refused (shutting down)
         self.closed_counts: dict[CloseReason, int] = {}
         self.auth_failures: dict[str, int] = {}  # by stage
@@ -351,6 +353,8 @@ class Pooler:
             if server.reading_paused:
                 server.resume_reading()  # or the next client would wait for ever
             holder.resume_reading()
+            if self.draining:
+                holder.leave()
         pool = server.pool
         if (
             pool.waiting
@@ -617,7 +621,7 @@ class Pooler:
         for server in janitor.stuck_servers(pool, now):
             self.drop_server(server, CloseReason.SERVER_CHECK_FAILED)
         for server, reason in list(janitor.overdue_holders(pool, now)):
-            self._end_overdue_holder(server, reason)
+            self.end_holder(server, reason)
         for client in janitor.overdue_logins(pool, now, self.settings.client_login_timeout):
             self._end_overdue_waiter(client, CloseReason.CLIENT_LOGIN_TIMEOUT)
         for client, reason in list(janitor.overdue_waiters(pool, now)):
@@ -645,7 +649,7 @@ class Pooler:
         for server in [*pool.idle, *pool.used, *pool.logging_in]:
             self.drop_server(server, reason)
 
-    def _end_overdue_holder(self, server: ServerSession, reason: CloseReason) -> None:
+    def end_holder(self, server: ServerSession, reason: CloseReason) -> None:
         """Cancel what runs, tell the client, and (when nothing runs) keep the server."""
         holder = server.client
         if server.query_open:
