@@ -51,6 +51,8 @@ SOON = 2.0
 # A pause is looked at this often, and a single pass waits this long for it.
 PAUSE_RECHECK = 0.1
 PAUSE_PATIENCE = 1.0
+# The Event's reason where a pause closed clients.
+HOLDERS_TERMINATED = "HoldersTerminated"
 
 _CLUSTER_WITHOUT_CA = frozenset({"disable", "allow", "prefer", "require"})
 
@@ -105,6 +107,8 @@ class _Pass:
     wanted: WantedConfiguration | None = None
     answers: dict[str, PodAnswer] = field(default_factory=dict)
     pause_timed_out: bool = False
+    terminated: dict[str, int] = field(default_factory=dict)
+    """Clients that were closed because a pause waited for them too long, by pod."""
 
     def sooner(self, seconds: float | None) -> None:
         if seconds is not None:
@@ -289,6 +293,8 @@ class Reconciler:
             done.answers |= await fleet.pause(behind, push, patience=PAUSE_PATIENCE)
         elif behind:
             done.answers |= await fleet.push(behind, push)
+        if paused and done.pause_timed_out and pooler.spec.pause.on_timeout is OnPauseTimeout.TERMINATE:
+            await self._terminate_holders(fleet, members, wanted, done)
         if all(_has_proved(done.answers.get(member.name), wanted) for member in members):
             memory.pausing_since = None
             return
@@ -296,6 +302,26 @@ class Reconciler:
         if paused:
             memory.pausing_since = memory.pausing_since or self._clock()
             done.sooner(PAUSE_RECHECK)
+
+    async def _terminate_holders(
+        self, fleet: Fleet, members: list[Member], wanted: WantedConfiguration, done: _Pass
+    ) -> None:
+        """Past a pause's deadline: each pod that runs this pause and still holds a server closes the clients there.
+
+        WHY nobody remembers which pods were told: one that was holds nothing any more, and none assigns while it pauses.
+        """
+        overdue = [
+            member
+            for member in members
+            if isinstance(answer := done.answers.get(member.name), PodReport)
+            and (answer.revision, answer.digest) == (wanted.revision, wanted.digest)
+            and answer.held_servers
+        ]
+        answers = await fleet.terminate_holders(overdue, wanted.revision)
+        done.answers |= answers
+        for pod, answer in answers.items():
+            if isinstance(answer, PodReport) and answer.terminated_holders:
+                done.terminated[pod] = answer.terminated_holders
 
     async def _fleet(self, memory: Memory, certificates: ControlCertificates) -> Fleet:
         """Kept from pass to pass: a pause does not wait for handshakes."""
@@ -310,6 +336,15 @@ class Reconciler:
 
     async def _report(self, manifest: Manifest, pooler: Pooler, observed: Observed, done: _Pass) -> None:
         """The status as it is now, and an Event for what has become of it."""
+        for pod, count in done.terminated.items():
+            assert done.wanted is not None
+            note = (
+                f"Pod {pod}: closed {count} client{'s' if count > 1 else ''} that still held a server when the pause of "
+                f"revision {done.wanted.revision} had waited for {pooler.spec.pause.timeout_seconds} s "
+                f"(pause.onTimeout is {OnPauseTimeout.TERMINATE.value})."
+            )
+            await self._events.say(manifest, "Warning", HOLDERS_TERMINATED, note)
+            logger.warning("%s/%s: %s", pooler.namespace, pooler.name, note)
         status = status_of(
             pooler,
             observed,
@@ -346,7 +381,9 @@ def _members(observed: Observed) -> list[Member]:
 def _has_proved(answer: PodAnswer | None, wanted: WantedConfiguration) -> bool:
     if not isinstance(answer, PodReport) or (answer.revision, answer.digest) != (wanted.revision, wanted.digest):
         return False
-    return answer.state in ({"paused", "draining"} if wanted.paused else {"active", "draining"})
+    if not wanted.paused:
+        return answer.state in {"active", "draining"}
+    return answer.state == "paused" or (answer.state == "draining" and not answer.held_servers)
 
 
 def _refuse_strangers(observed: Observed) -> None:

@@ -184,6 +184,8 @@ class PodReport:
     lookup_ok: bool | None = None
     lookup_error: str = ""
     restart_needed: tuple[str, ...] = ()
+    terminated_holders: int = 0
+    """How many clients this request closed: only in the answer to that request."""
 
     @classmethod
     def from_json(cls, pod: str, document: Mapping[str, Any]) -> PodReport:
@@ -218,6 +220,7 @@ class PodReport:
                 lookup_ok=lookup.get("ok"),
                 lookup_error=str(lookup.get("lastError") or ""),
                 restart_needed=tuple(str(name) for name in document.get("restartNeeded") or ()),
+                terminated_holders=int(document.get("terminatedHolders", 0)),
             )
         except KeyError as error:
             raise ValueError(f"pod {pod} answered without {error.args[0]!r}") from error

@@ -124,6 +124,11 @@ class Fleet:
             answers = await self.poll(members)
         return answers
 
+    async def terminate_holders(self, members: Sequence[Member], revision: int) -> Answers:
+        """Close the clients that a pause of this revision still waits for. A pod that runs another one closes nobody."""
+        body = json.dumps({"revision": revision}).encode()
+        return await self._all(members, lambda member: self._terminate_holders(member, body))
+
     async def _all(self, members: Sequence[Member], ask: Callable[[Member], Awaitable[PodAnswer]]) -> Answers:
         answers = await asyncio.gather(*(ask(member) for member in members))
         return {member.name: answer for member, answer in zip(members, answers, strict=True)}
@@ -138,6 +143,10 @@ class Fleet:
         if isinstance(current, PodReport) and answer.status == UNPROCESSABLE:
             return replace(current, rejected_revision=json.loads(body)["revision"], rejected_error=answer.words)
         return current
+
+    async def _terminate_holders(self, member: Member, body: bytes) -> PodAnswer:
+        answer = await self._call(member, "POST", "/v1/holders/terminate", body)
+        return await self._poll(member) if isinstance(answer, _Refusal) else answer
 
     async def _poll(self, member: Member) -> PodAnswer:
         answer = await self._call(member, "GET", "/v1/status", None)

@@ -55,6 +55,7 @@ class FakePod:
         application = web.Application(client_max_size=16 * 2**20)
         application.router.add_get("/v1/status", self._get)
         application.router.add_put("/v1/configuration", self._put)
+        application.router.add_post("/v1/holders/terminate", self._terminate)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.address, self.port, ssl_context=self._context(), reuse_address=True)
@@ -146,3 +147,13 @@ class FakePod:
         self.revision, self.digest, self.paused, self.files = body["revision"], digest, body["paused"], files
         self.rejected = None
         return web.json_response(self.status())
+
+    async def _terminate(self, request: web.Request) -> web.Response:
+        if no := await self._answer(request):
+            return no
+        body = await request.json()
+        if body["revision"] != self.revision or not self.paused:
+            return web.json_response({"error": "that pause does not run here", "revision": self.revision}, status=409)
+        closed = len(self.holders)
+        self.let_go()
+        return web.json_response({**self.status(), "terminatedHolders": closed})
