@@ -118,6 +118,17 @@ def test_a_pause_past_its_deadline_resumes_everywhere_where_the_spec_says_so(rea
     assert ready.condition("Paused")[:2] == ("False", "PauseTimedOut")
 
 
+def test_a_pause_past_its_deadline_closes_the_holders_where_the_spec_says_so(ready):
+    first, second = ready.fakes()
+    second.hold()
+    ready.pooler(paused=True, pause={"timeoutSeconds": 1, "onTimeout": "Terminate"})
+    ready.until("Paused", "True")
+    notes = [event["note"] for event in ready.events() if event["reason"] == "HoldersTerminated"]
+    assert len(notes) == 1
+    assert f"Pod {second.name}: closed 1 client that" in notes[0]
+    assert "POST /v1/holders/terminate" not in first.asked
+
+
 def test_a_pod_that_refuses_shows_in_the_status_with_its_words(ready):
     ready.fakes()[0].refuses = "server_tls_ca_file: no PEM certificate in server-ca.crt"
     ready.pooler(parameters={"default_pool_size": "8"})

@@ -26,6 +26,7 @@ from pgweir_operator.kube.events import Events
 from pgweir_operator.reconcile import Memory, Options, Reconciler
 
 CA = authority("shop's CA", now=time.time())
+TERMINATE = "POST /v1/holders/terminate"
 
 
 class Api:
@@ -362,6 +363,70 @@ def test_a_pause_is_watched_closely_until_it_is_proved(target):
     story(test)
 
 
+def test_a_pause_past_its_deadline_closes_the_holders_where_the_spec_says_so(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.hold(serverPid=99)
+        pod.hold(serverPid=100)
+        scene.spec(paused=True, pause={"timeoutSeconds": 5, "onTimeout": "Terminate"})
+        await scene.look()
+        scene.now += 4
+        await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "Pausing")
+        assert TERMINATE not in pod.asked, "not before the deadline"
+        scene.now += 2
+        await scene.look()
+        assert scene.condition("Paused")[0] == "True"
+        scene.now += 60
+        await scene.look()
+        assert pod.asked.count(TERMINATE) == 1
+        told = [note for reason, note in scene.api.events if reason == "HoldersTerminated"]
+        assert told == [
+            f"Pod pooler-0: closed 2 clients that still held a server when the pause of revision {scene.revision()} had "
+            "waited for 5 s (pause.onTimeout is Terminate)."
+        ]
+        scene.spec(paused=False)
+        await scene.look()
+        assert pod.state == "active"
+
+    story(test)
+
+
+def test_a_pod_that_drains_and_holds_servers_is_waited_for_and_has_the_same_deadline(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.hold()
+        pod.draining = True
+        scene.spec(paused=True, pause={"timeoutSeconds": 5, "onTimeout": "Terminate"})
+        outcome = await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "Pausing")
+        assert outcome.again < 1
+        scene.now += 6
+        await scene.look()
+        assert scene.condition("Paused")[0] == "True"
+        assert pod.asked.count(TERMINATE) == 1
+
+    story(test)
+
+
+def test_a_pod_that_is_away_at_the_deadline_closes_its_holders_when_it_is_back(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.hold()
+        scene.spec(paused=True, pause={"timeoutSeconds": 5, "onTimeout": "Terminate"})
+        await scene.look()
+        await pod.stop()
+        scene.now += 6
+        await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "PauseTimedOut")
+        await pod.start()
+        await scene.look()
+        assert scene.condition("Paused")[0] == "True"
+        assert pod.asked.count(TERMINATE) == 1
+
+    story(test)
+
+
 def test_a_pause_that_was_given_up_stays_so_until_the_spec_changes(target):
     async def test(scene):
         pod = await ready(scene)
@@ -371,6 +436,11 @@ def test_a_pause_that_was_given_up_stays_so_until_the_spec_changes(target):
         scene.now += 6
         await scene.look()
         assert pod.state == "active"
+        assert json.loads(scene.data("pooler")["bundle.json"])["paused"] is False, (
+            "a pod that starts now is active, too"
+        )
+        assert "every pod resumed" in scene.condition("Paused")[2]
+        assert scene.condition("ConfigurationApplied")[0] == "True"
         await scene.memory.close()
         scene.memory = Memory()
         await scene.look()

@@ -21,6 +21,7 @@ from tests.postgres.certificates import Authority, Pair
 from pgweir.admin import control
 from pgweir.bundle import bundle_digest, bundle_manifest
 from pgweir.bundle_store import BundleStore
+from pgweir.protocol.reasons import CloseReason
 
 INI = "[databases]\n* = host=db\n[pgbouncer]\ndefault_pool_size = {size}\n"
 HOST_NAME = "control.pgweir.internal"
@@ -177,6 +178,57 @@ def test_a_pause_is_acknowledged_at_once_and_its_holders_are_named(pod: Pod, sto
         answer = (await pod.ask("GET", "/v1/status"))[1]
         assert (answer["state"], answer["heldServers"], answer["holders"]) == ("paused", 0, [])
         assert (await pod.push(5))[1]["state"] == "active"
+
+    story(what)
+
+
+def test_past_the_deadline_of_a_pause_its_holders_are_closed_and_counted(pod: Pod, story: Story) -> None:
+    service = pod.service
+
+    async def what(pod: Pod) -> None:
+        service.server()
+        client = service.client()
+        service.begin(client)
+        assert client.server is not None
+        client.server.query_open = True
+        waiting = service.client("two", "bob")
+        await pod.push(4, paused=True)
+        status, answer = await pod.ask("POST", "/v1/holders/terminate", {"revision": 4})
+        assert (status, answer["terminatedHolders"]) == (200, 1)
+        assert (answer["state"], answer["heldServers"], answer["holders"], answer["clients"]) == ("paused", 0, [], 1)
+        goodbye = client.wire.messages()[-1].fields
+        assert (goodbye["C"], goodbye["M"]) == ("57P01", CloseReason.PAUSE_TIMEOUT.text)
+        assert waiting in service.pooler.clients
+        status, answer = await pod.ask("POST", "/v1/holders/terminate", {"revision": 4})
+        assert (status, answer["terminatedHolders"]) == (200, 0)
+        assert "terminatedHolders" not in (await pod.ask("GET", "/v1/status"))[1]
+
+    story(what)
+
+
+def test_holders_are_closed_for_the_pause_that_runs_and_for_no_other(pod: Pod, story: Story) -> None:
+    service = pod.service
+
+    async def terminate(revision: object) -> tuple[int, object]:
+        status, answer = await pod.ask("POST", "/v1/holders/terminate", {"revision": revision})
+        assert answer["error"]
+        return status, answer.get("revision")
+
+    async def what(pod: Pod) -> None:
+        assert await terminate(1) == (409, 0)
+        service.server()
+        client = service.client()
+        service.begin(client)
+        await pod.push(4)
+        assert await terminate(4) == (409, 4), "not paused"
+        await pod.push(5, paused=True)
+        assert await terminate(4) == (409, 5)
+        service.operations.resume()  # at the console, meanwhile
+        assert await terminate(5) == (409, 5)
+        for nonsense in ("5", True, None):
+            assert await terminate(nonsense) == (400, None)
+        assert (await pod.ask("POST", "/v1/holders/terminate", raw=b"not json"))[0] == 400
+        assert client in service.pooler.clients
 
     story(what)
 

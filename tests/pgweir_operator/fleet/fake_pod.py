@@ -38,6 +38,8 @@ class FakePod:
     """Seconds before each answer."""
     holders: list[dict[str, Any]] = field(default_factory=list)
     """Clients that keep a server while the pod is pausing."""
+    draining: bool = False
+    """It got SIGTERM and waits for its clients."""
     lookup: dict[str, Any] = field(default_factory=lambda: {"ok": True, "lastError": None})
     target: dict[str, Any] = field(default_factory=lambda: {"reachable": True, "lastError": None})
     asked: list[str] = field(default_factory=list)
@@ -85,6 +87,8 @@ class FakePod:
 
     @property
     def state(self) -> str:
+        if self.draining:
+            return "draining"
         if not self.paused:
             return "active"
         return "pausing" if self.holders else "paused"
@@ -104,7 +108,7 @@ class FakePod:
             "holders": self.holders[:20] if held else [],
             "clients": 3,
             "waitingClients": 0,
-            "servers": 0 if self.state == "paused" else 2,
+            "servers": 0 if self.paused and not held else 2,
             "target": self.target,
             "lookup": self.lookup,
             "restartNeeded": [],

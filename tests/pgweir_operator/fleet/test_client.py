@@ -179,6 +179,21 @@ async def test_a_pause_that_runs_out_of_patience_names_the_holder():
         assert {a.state for a in answers.values()} == {"active"}
 
 
+@conversation
+async def test_holders_past_the_deadline_are_closed_and_counted_by_the_pods_of_that_pause():
+    async with pods() as made, Fleet(identity(), port=made[0].port) as fleet:
+        for pod in made:
+            pod.hold()
+        made[0].hold()
+        await fleet.push(members(made[:2]), Push(bundle(2, paused=True)))
+        await fleet.push(members(made[2:]), Push(bundle(3, paused=True)))
+        answers = await fleet.terminate_holders(members(made), 2)
+        assert [answers[pod.name].terminated_holders for pod in made] == [2, 1, 0]
+        assert [answers[pod.name].state for pod in made] == ["paused", "paused", "pausing"]
+        await made[0].stop()
+        assert isinstance((await fleet.terminate_holders(members(made), 2))["pod-0"], PodSilence)
+
+
 def test_nothing_prints_the_files_or_keys():
     assert "secret bytes" not in repr(Push(bundle()))
     assert "PRIVATE" not in repr(identity())
