@@ -177,10 +177,11 @@ def _configuration_applied(view: _View) -> Condition:
     ]
     if rejections:
         return no(Reason.REJECTED, f"Revision {wanted.revision} was refused: {_listed(rejections)}.")
+    # WHY only of pods that are ready: every pod is silent while it starts, and that is no fault to warn of.
     silent = [
         f"{answer.pod} ({answer.error})"
-        for answer in answers
-        if isinstance(answer, PodSilence) and answer.pod in view.answers
+        for pod in view.serving
+        if pod.ready and isinstance(answer := view.answer(pod), PodSilence) and answer.pod in view.answers
     ]
     if silent:
         return no(Reason.POD_UNREACHABLE, f"{len(silent)} of {len(answers)} pods gave no answer: {_listed(silent)}.")

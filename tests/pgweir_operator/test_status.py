@@ -142,6 +142,13 @@ def test_a_pooler_with_its_own_lookup_is_ready_though_nothing_was_integrated() -
     assert world.condition("Integrated")[:2] == ("False", "Manual")
 
 
+def test_a_pod_that_starts_and_does_not_answer_yet_is_behind_and_not_unreachable() -> None:
+    pods = (pod("a"), pod("b"), pod("c", ready=False))
+    found = World(pods=pods, answers={"c": PodSilence("c", "connection refused")}).condition("ConfigurationApplied")
+    assert found[:2] == ("False", "Applying")
+    assert "c (connection refused)" in found[2]
+
+
 def test_an_unreachable_target_makes_the_pooler_unready_but_not_unavailable() -> None:
     world = World().say("b", target_reachable=False, target_error="connection refused")
     assert world.condition("TargetAvailable")[:2] == ("False", "Unreachable")
