@@ -145,7 +145,9 @@ class Shop:
     def ready(self, name: str = POOLER, *, timeout: float = 90.0) -> None:
         """Ready, and kube-proxy has heard of it: it writes a node's rules once a second at most."""
         self.kubernetes.wait_for("condition=Ready", "pooler", name, namespace=self.namespace, timeout=timeout)
-        knock = f"for _ in $(seq 50); do (exec 3<>/dev/tcp/{name}/5432) 2> /dev/null && exit; sleep 0.2; done; exit 1"
+        # One try is short: a first packet that met no rule is lost, and all that follow it.
+        once = f"timeout 1 bash -c 'exec 3<>/dev/tcp/{name}/5432' 2> /dev/null"
+        knock = f"for _ in $(seq 30); do {once} && exit; sleep 0.2; done; exit 1"
         self.execute("bash", "-c", knock)
 
     def patch(self, spec: Mapping[str, Any], name: str = POOLER) -> int:
@@ -222,7 +224,7 @@ class Shop:
     def lives(self, name: str = POOLER) -> dict[str, int]:
         """Uid of every pod, and how often its container was restarted: two equal answers mean that nothing restarted."""
         return {
-            pod["metadata"]["uid"]: sum(row["restartCount"] for row in pod["status"]["containerStatuses"])
+            pod["metadata"]["uid"]: sum(row["restartCount"] for row in pod["status"].get("containerStatuses", ()))
             for pod in self.pods(name)
         }
 
