@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 
 import pytest
+from e2e.scenarios.release import Operator
 from e2e.scenarios.shop import CA_FILE, POOLER, ROLE, Shop
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -32,7 +32,7 @@ STATS = (
 
 
 @pytest.fixture(scope="module")
-def poolers(shop: Shop) -> Iterator[Shop]:
+def poolers(shop: Shop) -> Shop:
     """One Pooler in each mode, on one cluster."""
     shop.pooler(POOLER, pool_mode="transaction")
     shop.pooler(SESSION, pool_mode="session", instances=2)
@@ -139,7 +139,7 @@ def test_every_line_that_a_pooler_logs_is_json(poolers: Shop) -> None:
             assert {"timestamp", "pid", "level", "msg"} <= set(json.loads(line)["record"]), line
 
 
-def test_the_operator_logs_json_and_no_secret(poolers: Shop, operator) -> None:
+def test_the_operator_logs_json_and_no_secret(poolers: Shop, operator: Operator) -> None:
     logs = operator.logs()
     for line in logs.splitlines():
         json.loads(line)

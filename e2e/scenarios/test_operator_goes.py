@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from e2e.scenarios.release import Operator
 from e2e.scenarios.shop import POOLER, Shop, until
 
 pytestmark = pytest.mark.cluster
@@ -16,7 +17,7 @@ def pooler(shop: Shop) -> None:
     shop.ready()
 
 
-def test_a_pause_outlives_the_operators_pod_and_the_next_one_ends_it(shop: Shop, operator) -> None:
+def test_a_pause_outlives_the_operators_pod_and_the_next_one_ends_it(shop: Shop, operator: Operator) -> None:
     shop.initialise()
     with shop.load("-c", "6") as load:
         shop.pause(True)
@@ -41,7 +42,9 @@ def test_a_pause_outlives_the_operators_pod_and_the_next_one_ends_it(shop: Shop,
     assert shop.psql("select 1") == "1"
 
 
-def test_an_uninstalled_chart_leaves_poolers_serving_and_a_new_install_takes_them_up(shop: Shop, operator) -> None:
+def test_an_uninstalled_chart_leaves_poolers_serving_and_a_new_install_takes_them_up(
+    shop: Shop, operator: Operator
+) -> None:
     shop.initialise()
     before = shop.lives()
     with shop.load("-c", "6") as load:
@@ -60,7 +63,7 @@ def test_an_uninstalled_chart_leaves_poolers_serving_and_a_new_install_takes_the
     assert victim in {row["name"] for row in shop.status()["pods"]}
 
 
-def test_a_pod_that_comes_without_an_operator_serves(shop: Shop, operator) -> None:
+def test_a_pod_that_comes_without_an_operator_serves(shop: Shop, operator: Operator) -> None:
     operator.uninstall()
     try:
         before = shop.lives()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 from e2e.scenarios.shop import CLUSTER, POOLER, Shop, until
@@ -20,7 +21,7 @@ def pooler(shop: Shop) -> None:
 
 
 @pytest.fixture(autouse=True)
-def resumed(shop: Shop):
+def resumed(shop: Shop) -> Iterator[None]:
     """A test that failed while paused does not hold up the next."""
     yield
     if shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)["spec"].get("paused"):

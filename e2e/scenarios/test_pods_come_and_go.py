@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
@@ -101,9 +102,7 @@ def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop) -
     assert pooler["status"]["selector"] == f"pgweir.io/poolerName={POOLER}"
 
 
-def _start_idle_client(shop: Shop, address: str):
+def _start_idle_client(shop: Shop, address: str) -> subprocess.Popen[str]:
     """A session that asks once, rests until long after its pod has begun to leave, and asks again."""
     script = "(echo 'select 1;'; sleep 25; echo 'select 2;') | psql -XAt -v VERBOSITY=sqlstate \"host=$0\" 2>&1"
-    process = shop.start("sh", "-c", script, address)
-    assert process.stdout is not None
-    return process
+    return shop.start("sh", "-c", script, address)
