@@ -29,6 +29,7 @@ from pgweir.config import Config, load
 from pgweir.net.edge import NetworkEdge
 from pgweir.net.listener import Listeners
 from pgweir.net.tls import build_contexts
+from pgweir.session import upkeep
 from pgweir.session.operations import OperationError, Operations
 from pgweir.session.pooler import Pooler
 
@@ -161,7 +162,7 @@ class Service:
         while True:
             await asyncio.sleep(TICK)
             try:
-                self.pooler.tick()
+                upkeep.tick(self.pooler)
                 if self.pooler.draining:
                     self.operations.release_idle_clients()
                 if self._shutting_down and self._stop_when is not None and self._stop_when():

@@ -38,7 +38,7 @@ class Front(asyncio.Protocol):
                 login: Any = SimpleNamespace(**who)
                 self.transport.set_protocol(open_console(self.service, login, self.transport, True))
             case CancelRequest(pid_key=key):
-                self.service.pooler.cancel(key, self.transport.close)
+                self.service.pooler.cancels.request(key, self.transport.close)
 
 
 @pytest.fixture

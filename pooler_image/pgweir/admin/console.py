@@ -84,7 +84,7 @@ class ConsoleSession:
         service.consoles.stats.client_login_count += 1
         key = service.pooler.edge.random(8)
         self.cancel_key = bytes((key[0] & 0x7F,)) + key[1:]
-        service.pooler.console_keys[self.cancel_key] = self.cancel
+        service.pooler.cancels.console_keys[self.cancel_key] = self.cancel
         self._wire.write(
             messages.authentication_ok()
             + b"".join(messages.parameter_status(name, value) for name, value in GREETING)
@@ -325,7 +325,7 @@ class ConsoleSession:
         if cancel is not None:
             cancel(False)
         self._service.consoles.sessions.discard(self)
-        self._service.pooler.console_keys.pop(self.cancel_key, None)
+        self._service.pooler.cancels.console_keys.pop(self.cancel_key, None)
 
 
 def _no_parameters() -> ConsoleError:

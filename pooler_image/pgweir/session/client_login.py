@@ -148,7 +148,7 @@ class ClientLogin:
             case CancelRequest(pid_key=key):
                 self._over = True
                 self.pooler.logins.discard(self)
-                self.pooler.cancel(key, self.wire.close)
+                self.pooler.cancels.request(key, self.wire.close)
             case Startup():
                 self._begin(event)
 
@@ -398,7 +398,7 @@ class ClientLogin:
         parts = [messages.authentication_ok()]
         for name, value in pool.welcome.items():
             parts.append(messages.parameter_status(name, spelled.get(name.lower(), value)))
-        key = pooler.new_cancel_key(client)
+        key = pooler.cancels.new_key(client)
         parts.append(messages.backend_key_data(int.from_bytes(key[:4], "big"), key[4:]))
         if pooler.settings.login_notify_message:
             parts.append(messages.notice_response("NOTICE", "00000", pooler.settings.login_notify_message))

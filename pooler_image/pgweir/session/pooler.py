@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from pgweir.config import Config
-from pgweir.pool import janitor
 from pgweir.pool.ledger import Limit, Open, Pool
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.pool.stats import Stats
@@ -20,7 +19,6 @@ from pgweir.protocol.auth.scram import ScramCache, ScramKeys
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import (
     ADMIN_SHUTDOWN,
-    CANNOT_CONNECT_NOW,
     CONNECTION_FAILURE,
     FEATURE_NOT_SUPPORTED,
     IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
@@ -33,6 +31,7 @@ from pgweir.protocol.errors import (
 from pgweir.protocol.prepared import StatementRegistry
 from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.variables import Tracker, set_statement
+from pgweir.session.cancels import Cancels
 from pgweir.session.client import ClientSession
 from pgweir.session.client_login import ClientLogin
 from pgweir.session.database import Database
@@ -44,10 +43,8 @@ from pgweir.session.wire import Edge, Origin, Wire
 
 log = logging.getLogger(__name__)
 
-QUEUED_NOTICE: Final = "No server connection available in postgres backend, client being queued"
-
 # What a client is told when one of these ends its connection. (Texts are PgBouncer's.)
-_SQLSTATES: Final = {
+CLOSE_SQLSTATES: Final = {
     CloseReason.QUERY_WAIT_TIMEOUT: TOO_MANY_CONNECTIONS,
     CloseReason.QUERY_TIMEOUT: QUERY_CANCELED,
     CloseReason.IDLE_TRANSACTION_TIMEOUT: IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
@@ -94,8 +91,7 @@ class Pooler:
         self.credentials: dict[tuple[str, str], Credentials] = {}
         self.clients: set[ClientSession] = set()
         self.logins: set[ClientLogin] = set()
-        self.cancel_keys: dict[bytes, ClientSession] = {}
-        self.console_keys: dict[bytes, Callable[[], None]] = {}  # cancels the command that a console waits for
+        self.cancels = Cancels(self)
         self.lookups = Lookups(self)
         self.paused = False
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
@@ -243,7 +239,7 @@ class Pooler:
     def wake(self, pool: SessionPool) -> Limit | Open:
         """Open what servers the pool's clients need and its limits allow. Answers the last decision."""
         while pool.used and not pool.paused and len(pool.waiting) > len(pool.logging_in) + len(pool.tested):
-            self._check_used(pool)
+            self.check_used(pool)
         while True:
             decision = pool.may_open(
                 self.clock(),
@@ -460,7 +456,7 @@ class Pooler:
             message = "" if mid_message or (had_said_goodbye and holder.linking is None) else reason.text
             holder.server = None
             holder.linking = None
-            holder.disconnect(reason, message or None, _SQLSTATES.get(reason, CONNECTION_FAILURE))
+            holder.disconnect(reason, message or None, CLOSE_SQLSTATES.get(reason, CONNECTION_FAILURE))
         for waiting in list(self.on_server_gone):
             waiting()
         if pool.waiting or pool.waiting_login:
@@ -505,7 +501,7 @@ class Pooler:
         self.clients.discard(client)
         client.pool.forget_client(client)
         client.state = ClientState.CLOSED
-        self.cancel_keys.pop(client.cancel_key, None)
+        self.cancels.keys.pop(client.cancel_key, None)
         self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
         if self.settings.log_disconnections:
             age = self.clock() - client.connected_at
@@ -534,112 +530,9 @@ class Pooler:
         else:
             self.check_in(server, self.clock())
 
-    # --- cancel requests -------------------------------------------------------------------------------------------------
+    # --- what upkeep and operations ask for ---------------------------------------------------------------------------
 
-    def new_cancel_key(self, client: ClientSession) -> bytes:
-        """Eight random bytes; the first four read as a positive number, which drivers take for a process id."""
-        while True:
-            key = self.edge.random(8)
-            key = bytes((key[0] & 0x7F,)) + key[1:]
-            if key not in self.cancel_keys and any(key[:4]):
-                self.cancel_keys[key] = client
-                client.cancel_key = key
-                return key
-
-    def cancel(self, key: bytes, done: Callable[[], None]) -> None:
-        """Pass a CancelRequest on to the server that works for the client with this key; `done` in any case.
-
-        A server that is given back meanwhile is not used again before the cancel has run its course, so that a late
-        one never hits the next client. SPEC: PgBouncer's cancel rules.
-        """
-        cancel_console = self.console_keys.get(key)
-        if cancel_console is not None:
-            cancel_console()
-        client = self.cancel_keys.get(key)
-        server = client.server if client is not None else None
-        if client is None or server is None or not server.query_open or not server.cancel_key:
-            done()
-            return
-        if server.cancel_waiters is not None:
-            server.cancel_waiters.append(done)  # one is under way to this server already
-            return
-        self._send_cancel(server, [done])
-
-    def _send_cancel(self, server: ServerSession, waiters: list[Callable[[], None]]) -> None:
-        server.cancel_waiters = waiters
-        served = len(waiters)
-        self.edge.send_cancel(server, lambda: self._cancel_done(server, served))
-
-    def _cancel_done(self, server: ServerSession, served: int) -> None:
-        waiters, server.cancel_waiters = server.cancel_waiters or [], None
-        if server.state is ServerState.ACTIVE and server.query_open and len(waiters) > served:
-            # Asked for while the first was under way, which may have ended the query before this one.
-            for done in waiters[:served]:
-                done()
-            self._send_cancel(server, waiters[served:])
-            return
-        for done in waiters:
-            done()
-        if server.state is ServerState.BEING_CANCELED:
-            self.check_in(server, self.clock())
-
-    # --- time passes ---------------------------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """Three times a second: everything that a clock decides."""
-        now = self.clock()
-        for login in [login for login in self.logins if login.is_overdue(now)]:
-            login.time_out()
-        for pool in list(self.pools.values()):
-            self._tick_pool(pool, now)
-        self._forget_unused(now)
-
-    def _forget_unused(self, now: float) -> None:
-        """Databases that the `*` template made go after autodb_idle_timeout: anybody may ask for any name."""
-        timeout = self.settings.autodb_idle_timeout
-        made = {name: database for name, database in self.databases.items() if database.is_auto}
-        if not timeout or not made:
-            return
-        busy = {login.database_name for login in self.logins}
-        busy.update(pool.database for pool in self.pools.values() if pool.clients or pool.server_count)
-        for name, database in made.items():
-            if name in busy or database.paused or database.disabled:
-                database.idle_since = now
-            elif now - database.idle_since > timeout:
-                log.info("forgot unused auto-database: %s", name)
-                del self.databases[name]
-                for key in [key for key in self.pools if key[0] == name]:
-                    del self.pools[key]
-                for credential in [key for key in self.credentials if key[0] == name]:
-                    del self.credentials[credential]
-
-    def _tick_pool(self, pool: SessionPool, now: float) -> None:
-        for server, reason in list(janitor.overdue_servers(pool, now)):
-            self.drop_server(server, reason)
-        for server in janitor.stale_servers(pool, now):
-            pool.place(server, ServerState.USED)
-        for server in janitor.stuck_servers(pool, now):
-            self.drop_server(server, CloseReason.SERVER_CHECK_FAILED)
-        for server, reason in list(janitor.overdue_holders(pool, now)):
-            self.end_holder(server, reason)
-        for client in janitor.overdue_logins(pool, now, self.settings.client_login_timeout):
-            self._end_overdue_waiter(client, CloseReason.CLIENT_LOGIN_TIMEOUT)
-        for client, reason in list(janitor.overdue_waiters(pool, now)):
-            self._end_overdue_waiter(client, reason)
-        for client in janitor.waiters_to_notify(pool, now):
-            client.notified = True
-            if isinstance(client, ClientSession):
-                client.wire.write(messages.notice_response("NOTICE", "00000", QUEUED_NOTICE))
-        for client in janitor.idle_clients(pool, now):
-            if isinstance(client, ClientSession):
-                client.disconnect(
-                    CloseReason.CLIENT_IDLE_TIMEOUT, CloseReason.CLIENT_IDLE_TIMEOUT.text, IDLE_SESSION_TIMEOUT
-                )
-        if pool.paused:
-            self.close_unused(pool, CloseReason.PAUSED)
-        self.wake(pool)
-
-    def _check_used(self, pool: SessionPool) -> None:
+    def check_used(self, pool: SessionPool) -> None:
         server = pool.used[-1]
         pool.place(server, ServerState.TESTED)
         server.run_internal(pool.policy.check_query, lambda failed: self._tested(server, failed))
@@ -656,17 +549,7 @@ class Pooler:
             self.edge.send_cancel(server, lambda: None)
             self.drop_server(server, reason)
         elif isinstance(holder, ClientSession):
-            holder.disconnect(reason, reason.text, _SQLSTATES[reason])
-
-    def _end_overdue_waiter(self, client: Holder, reason: CloseReason) -> None:
-        pool = client.pool
-        if pool.failed_at is not None and reason is CloseReason.QUERY_WAIT_TIMEOUT:
-            sqlstate = pool.failure_sqlstate or CONNECTION_FAILURE
-            client.disconnect(reason, f"query_wait_timeout: {pool.failure}", sqlstate)
-        elif client.state is ClientState.WAITING_LOGIN:
-            client.disconnect(reason, "client_login_timeout (server down)", CANNOT_CONNECT_NOW)
-        else:
-            client.disconnect(reason, reason.text, _SQLSTATES[reason])
+            holder.disconnect(reason, reason.text, CLOSE_SQLSTATES[reason])
 
     # --- words for the log ---------------------------------------------------------------------------------------------
 

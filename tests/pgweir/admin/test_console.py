@@ -134,7 +134,7 @@ def test_a_cancel_request_ends_the_wait_and_resumes(service: HandService, consol
     service.begin(service.client())
     console.ask("PAUSE")
     told: list[bool] = []
-    service.pooler.cancel(console.session.cancel_key, lambda: told.append(True))
+    service.pooler.cancels.request(console.session.cancel_key, lambda: told.append(True))
     (error, _ready) = console.wire.messages()
     assert error.fields["C"] == "57014"
     assert told == [True]
@@ -148,7 +148,7 @@ def test_a_console_that_goes_leaves_its_pause(service: HandService, console: Con
     console.session.connection_lost(None)
     assert service.pooler.paused
     assert not service.pooler.on_server_gone
-    assert not service.pooler.console_keys
+    assert not service.pooler.cancels.console_keys
     assert not service.consoles.sessions
 
 

@@ -55,7 +55,11 @@ def free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "/no/such/folder", "a" * 70 + ".example", "\udcff.example"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "/no/such/folder", "a" * 70 + ".example", "\udcff.example"],
+    ids=["nobody-listens", "no-socket", "label-too-long", "not-encodable"],
+)
 def test_a_server_that_cannot_be_reached_is_reported(host):
     (pool,) = outcome(host, free_port(), has_failed).pools.values()
     assert pool.failure.startswith(("connect failed: ", "server DNS lookup failed"))

@@ -605,7 +605,7 @@ def test_min_pool_size_never_takes_a_server_from_another_pool(make_world):
 
 
 def cancel(world, client):
-    world.pooler.cancel(client.session.cancel_key, lambda: world.served.append(client))
+    world.pooler.cancels.request(client.session.cancel_key, lambda: world.served.append(client))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pgweir.config import Config
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.protocol import messages
 from pgweir.protocol.errors import CONNECTION_FAILURE
+from pgweir.session import upkeep
 from pgweir.session.client import ClientSession
 from pgweir.session.operations import Operations
 from pgweir.session.pooler import Pooler
@@ -222,7 +223,7 @@ class World:
         end = self.edge.now + seconds
         while self.edge.now < end:
             self.edge.now = min(end, self.edge.now + 1 / 3)
-            self.pooler.tick()
+            upkeep.tick(self.pooler)
 
     @property
     def pool(self) -> Any:
@@ -264,7 +265,7 @@ class World:
                 assert waiting.state in (ClientState.WAITING, ClientState.WAITING_LOGIN)
             assert not (pool.idle and pool.waiting), "idle servers and waiting clients"
             assert ClientState.CLOSED not in {client.state for client in pool.clients}
-        assert set(pooler.cancel_keys.values()) <= pooler.clients
+        assert set(pooler.cancels.keys.values()) <= pooler.clients
         for client in pooler.clients:
             assert client.state is not ClientState.CLOSED
             assert (client.state is ClientState.ACTIVE) == (client.server is not None or client.linking is not None)
@@ -280,7 +281,7 @@ class World:
         pooler = self.pooler
         assert not pooler.clients
         assert not pooler.logins
-        assert not pooler.cancel_keys
+        assert not pooler.cancels.keys
         for pool in pooler.pools.values():
             assert not pool.clients
             assert not pool.active

@@ -1,0 +1,87 @@
+"""What a clock decides, three times a second: the rules of `pool.janitor`, acted on. `lifecycle` calls `tick`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from pgweir.pool import janitor
+from pgweir.pool.records import ClientState, ServerState
+from pgweir.protocol import messages
+from pgweir.protocol.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, IDLE_SESSION_TIMEOUT
+from pgweir.protocol.reasons import CloseReason
+from pgweir.session.client import ClientSession
+from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.pooler import CLOSE_SQLSTATES, Pooler
+
+log = logging.getLogger(__name__)
+
+QUEUED_NOTICE: Final = "No server connection available in postgres backend, client being queued"
+
+
+def tick(pooler: Pooler) -> None:
+    """Three times a second: everything that a clock decides."""
+    now = pooler.clock()
+    for login in [login for login in pooler.logins if login.is_overdue(now)]:
+        login.time_out()
+    for pool in list(pooler.pools.values()):
+        _tick_pool(pooler, pool, now)
+    _forget_unused(pooler, now)
+
+
+def _tick_pool(pooler: Pooler, pool: SessionPool, now: float) -> None:
+    for server, reason in list(janitor.overdue_servers(pool, now)):
+        pooler.drop_server(server, reason)
+    for server in janitor.stale_servers(pool, now):
+        pool.place(server, ServerState.USED)
+    for server in janitor.stuck_servers(pool, now):
+        pooler.drop_server(server, CloseReason.SERVER_CHECK_FAILED)
+    for server, reason in list(janitor.overdue_holders(pool, now)):
+        pooler.end_holder(server, reason)
+    for client in janitor.overdue_logins(pool, now, pooler.settings.client_login_timeout):
+        _end_overdue_waiter(client, CloseReason.CLIENT_LOGIN_TIMEOUT)
+    for client, reason in list(janitor.overdue_waiters(pool, now)):
+        _end_overdue_waiter(client, reason)
+    for client in janitor.waiters_to_notify(pool, now):
+        client.notified = True
+        if isinstance(client, ClientSession):
+            client.wire.write(messages.notice_response("NOTICE", "00000", QUEUED_NOTICE))
+    for client in janitor.idle_clients(pool, now):
+        if isinstance(client, ClientSession):
+            client.disconnect(
+                CloseReason.CLIENT_IDLE_TIMEOUT, CloseReason.CLIENT_IDLE_TIMEOUT.text, IDLE_SESSION_TIMEOUT
+            )
+    if pool.paused:
+        pooler.close_unused(pool, CloseReason.PAUSED)
+    pooler.wake(pool)
+
+
+def _end_overdue_waiter(client: Holder, reason: CloseReason) -> None:
+    pool = client.pool
+    if pool.failed_at is not None and reason is CloseReason.QUERY_WAIT_TIMEOUT:
+        sqlstate = pool.failure_sqlstate or CONNECTION_FAILURE
+        client.disconnect(reason, f"query_wait_timeout: {pool.failure}", sqlstate)
+    elif client.state is ClientState.WAITING_LOGIN:
+        client.disconnect(reason, "client_login_timeout (server down)", CANNOT_CONNECT_NOW)
+    else:
+        client.disconnect(reason, reason.text, CLOSE_SQLSTATES[reason])
+
+
+def _forget_unused(pooler: Pooler, now: float) -> None:
+    """Databases that the `*` template made go after autodb_idle_timeout: anybody may ask for any name."""
+    timeout = pooler.settings.autodb_idle_timeout
+    made = {name: database for name, database in pooler.databases.items() if database.is_auto}
+    if not timeout or not made:
+        return
+    busy = {login.database_name for login in pooler.logins}
+    busy.update(pool.database for pool in pooler.pools.values() if pool.clients or pool.server_count)
+    for name, database in made.items():
+        if name in busy or database.paused or database.disabled:
+            database.idle_since = now
+        elif now - database.idle_since > timeout:
+            log.info("forgot unused auto-database: %s", name)
+            del pooler.databases[name]
+            for key in [key for key in pooler.pools if key[0] == name]:
+                del pooler.pools[key]
+            for credential in [key for key in pooler.credentials if key[0] == name]:
+                del pooler.credentials[credential]
