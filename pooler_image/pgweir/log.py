@@ -39,7 +39,7 @@ def _text(record: logging.LogRecord, formatter: logging.Formatter) -> str:
     text = record.getMessage()
     if record.exc_info and record.exc_info[0] is not None:
         text += "\n" + formatter.formatException(record.exc_info)
-    return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a name may hold what no stream can write
 
 
 class JsonFormatter(logging.Formatter):

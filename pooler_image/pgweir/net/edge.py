@@ -121,7 +121,7 @@ class NetworkEdge:
             pooler.server_failed(server, f"connect failed: {_cause(error)}", CONNECTION_FAILURE, answered=False)
             return
         except Exception as error:  # a host name that cannot be encoded, …: else the pool would wait for this for ever
-            log.exception("connecting to %s:%d", server.host, server.port)
+            log.exception("connecting to %r:%d", server.host, server.port)
             pooler.server_failed(server, f"connect failed: {error}", CONNECTION_FAILURE, answered=False)
             return
         if server.state is not ServerState.LOGIN:  # not wanted any more (a pause)

@@ -40,7 +40,7 @@ from pgweir.protocol.startup import (
 )
 from pgweir.session.client import HELD_LIMIT, ClientSession
 from pgweir.session.database import Database
-from pgweir.session.wire import Origin, TlsInfo, Wire
+from pgweir.session.wire import Origin, TlsInfo, Wire, printable
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -85,7 +85,7 @@ class ClientLogin:
         return f"<ClientLogin {self.name()}>"
 
     def name(self) -> str:
-        return f"C: {self.database_name or '(nodb)'}/{self.user or '(nouser)'}@{self.origin}"
+        return printable(f"C: {self.database_name or '(nodb)'}/{self.user or '(nouser)'}@{self.origin}")
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -408,7 +408,8 @@ class ClientLogin:
         self.wire.write(b"".join(parts))
         if pooler.settings.log_connections:
             tls = str(self.tls) if self.tls else "no"
-            log.info("C-%d: login attempt: db=%s user=%s tls=%s", client.id, client.database, client.user, tls)
+            who = printable(f"db={client.database} user={client.user}")
+            log.info("C-%d: login attempt: %s tls=%s", client.id, who, tls)
         rest = self._reader.rest
         client.resume_reading()
         if rest:

@@ -39,7 +39,7 @@ from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.lookup import Lookups
 from pgweir.session.policies import pool_policy
 from pgweir.session.server import ServerSession
-from pgweir.session.wire import Edge, Origin, Wire
+from pgweir.session.wire import Edge, Origin, Wire, printable
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Pooler:
             return None
         is_auto = name not in self.config.databases
         if is_auto:
-            log.info("registered new auto-database: %s", name)
+            log.info("registered new auto-database: %s", printable(name))
         database = Database(settings, is_auto=is_auto, now=self.clock())
         database.paused = self.paused
         self.databases[name] = database
@@ -560,8 +560,9 @@ class Pooler:
 
 def client_name(client: ClientSession) -> str:
     """How a client is called in the log (PgBouncer's form)."""
-    return f"C-{client.id}: {client.database}/{client.user}@{client.origin}"
+    return printable(f"C-{client.id}: {client.database}/{client.user}@{client.origin}")
 
 
 def _server_name(server: ServerSession) -> str:
-    return f"S-{server.id}: {server.pool.database}/{server.pool.user}@{server.host or '(connecting)'}:{server.port}"
+    where = f"{server.host or '(connecting)'}:{server.port}"
+    return printable(f"S-{server.id}: {server.pool.database}/{server.pool.user}@{where}")

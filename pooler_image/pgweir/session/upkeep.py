@@ -13,6 +13,7 @@ from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.pooler import CLOSE_SQLSTATES, Pooler
+from pgweir.session.wire import printable
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def _forget_unused(pooler: Pooler, now: float) -> None:
         if name in busy or database.paused or database.disabled:
             database.idle_since = now
         elif now - database.idle_since > timeout:
-            log.info("forgot unused auto-database: %s", name)
+            log.info("forgot unused auto-database: %s", printable(name))
             del pooler.databases[name]
             for key in [key for key in pooler.pools if key[0] == name]:
                 del pooler.pools[key]

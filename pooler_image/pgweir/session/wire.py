@@ -79,3 +79,8 @@ class Edge(Protocol):
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
         """Send the server's cancel key over a connection of its own; `done` when the server has closed that."""
+
+
+def printable(text: str) -> str:
+    """Names come as whatever bytes a stranger sent; what cannot be encoded is shown as escapes, in log and report."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
