@@ -146,3 +146,9 @@ def test_the_operator_logs_json_and_no_secret(poolers: Shop, operator: Operator)
     for secret in ("superuser", "app"):
         assert poolers.secret(secret, "password") not in logs
     assert "PRIVATE KEY" not in logs
+
+
+def test_the_operators_pod_passes_pod_security_restricted(poolers: Shop, operator: Operator) -> None:
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    try_it = ["label", "--dry-run=server", "--overwrite", "--warnings-as-errors", "namespace", operator.namespace]
+    poolers.kubernetes.kubectl(*try_it, label)
