@@ -136,6 +136,10 @@ def test_a_line_break_never_gets_in(create: Create, breaker: str) -> None:
     ("spec", "words"),
     [
         ({"instances": -1}, "greater than or equal to 0"),
+        (
+            {"pgbouncer": {"pg_hba": ["host all app all reject"], "parameters": {"auth_type": "md5"}}},
+            "pg_hba is read only with auth_type hba",
+        ),
         ({"type": "primary"}, 'supported values: "rw", "ro", "r"'),
         ({"pgbouncer": {"poolMode": "trans"}}, 'supported values: "session", "transaction", "statement"'),
         ({"pgbouncer": {"serverTLSSecret": {"name": "s"}}}, "need an authQuery"),

@@ -102,6 +102,9 @@ def _lookup(pooler: Pooler) -> Iterator[Problem]:
 
 
 def _hba(pooler: Pooler) -> Iterator[Problem]:
+    auth_type = pooler.spec.pgbouncer.parameters.get("auth_type", "hba")
+    if pooler.spec.pgbouncer.pg_hba and auth_type != "hba":
+        yield Problem("spec.pgbouncer.pg_hba", f"auth_type = {auth_type}", rules.HBA_NEEDS_TYPE)
     for index, line in enumerate(pooler.spec.pgbouncer.pg_hba):
         path = f"spec.pgbouncer.pg_hba[{index}]"
         if has_line_breaker(line):

@@ -100,6 +100,13 @@ def test_nothing_that_becomes_a_line_may_hold_a_line_break(text: str) -> None:
 COMPATIBLE = 58
 
 
+def test_lines_of_pg_hba_that_nobody_would_read_are_refused():
+    found = problems(pgbouncer={"pg_hba": ["host all app all reject"], "parameters": {"auth_type": "md5"}})
+    assert "pg_hba is read only with auth_type hba" in found[0]
+    assert not problems(pgbouncer={"pg_hba": ["host all app all reject"], "parameters": {"auth_type": "hba"}})
+    assert not problems(pgbouncer={"parameters": {"auth_type": "md5"}})
+
+
 def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
     ours = {
         "client_tls_protocols",

@@ -19,6 +19,7 @@ CLUSTER_IMMUTABLE: Final = "the cluster of a Pooler cannot be changed; create an
 ACCOUNT_IMMUTABLE: Final = "serviceAccountName cannot be changed once the Pooler exists; create another Pooler"
 QUERY_NEEDS_SECRET: Final = "authQuery needs authQuerySecret or serverTLSSecret to log in with; name one"  # noqa: S105
 SECRET_NEEDS_QUERY: Final = "authQuerySecret and serverTLSSecret need an authQuery to run; write one"  # noqa: S105
+HBA_NEEDS_TYPE: Final = "pg_hba is read only with auth_type hba; remove these lines, or the parameter auth_type"
 NO_CATALOG: Final = (
     "image catalogs list images of other poolers; remove imageCatalogRef and name an image in pgbouncer.image"
 )
@@ -67,6 +68,13 @@ PGBOUNCER: Final[tuple[Rule, ...]] = (
         "|| !(has(self.authQuerySecret) || has(self.serverTLSSecret))",
         "message": SECRET_NEEDS_QUERY,
         "fieldPath": ".authQuery",
+    },
+    {
+        # A line that lets somebody in, or keeps somebody out, must not be there without effect.
+        "rule": "!has(self.pg_hba) || size(self.pg_hba) == 0 || !has(self.parameters) "
+        "|| !('auth_type' in self.parameters) || self.parameters['auth_type'] == 'hba'",
+        "message": HBA_NEEDS_TYPE,
+        "fieldPath": ".pg_hba",
     },
     {"rule": "!has(self.imageCatalogRef)", "message": NO_CATALOG, "fieldPath": ".imageCatalogRef"},
 )

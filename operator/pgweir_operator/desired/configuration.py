@@ -23,8 +23,8 @@ CLIENT_CERTIFICATE_FILE: Final = "client.crt"
 CLIENT_KEY_FILE: Final = "client.key"
 CLIENT_CA_FILE: Final = "client-ca.crt"
 
+# WHY no admin_users: the console is for the pod's own user over the Unix socket, whatever auth_type lets in over TCP.
 ENFORCED: Final[Mapping[str, str]] = {
-    "admin_users": "pgbouncer",
     "auth_hba_file": HBA_FILE,
     "listen_addr": "*",
     "listen_port": str(names.PORT_POOLER),
