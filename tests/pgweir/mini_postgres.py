@@ -79,7 +79,7 @@ class MiniPostgres:
         if kind == b"Q":
             return self._query(body[:-1].decode())
         if kind == b"F":
-            return framing.message(ord("V"), b"\xff\xff\xff\xff") + messages.ready_for_query(self.status)
+            return messages.message(ord("V"), b"\xff\xff\xff\xff") + messages.ready_for_query(self.status)
         return self._extended(kind, body)
 
     # --- simple queries ------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class MiniPostgres:
             return head + row * rows + messages.command_complete(f"SELECT {rows}"), False
         if word == "COPY":
             self.copying, self.copied = how, 0
-            return framing.message(ord("G"), b"\0\0\1\0\0"), True
+            return messages.message(ord("G"), b"\0\0\1\0\0"), True
         if word == "BEGIN":
             self.status = b"T"
         elif word in ("COMMIT", "ROLLBACK"):
@@ -149,7 +149,7 @@ class MiniPostgres:
                 return self._fail("42601")
             # A real one refuses Parse in a failed transaction. The pooler may answer for it; then Bind is refused.
             self.statements[name] = sql
-            return framing.message(framing.PARSE_COMPLETE, b"")
+            return messages.message(framing.PARSE_COMPLETE, b"")
         if kind == b"B":
             name = body.split(b"\0")[1]
             if name not in self.statements:
@@ -157,21 +157,21 @@ class MiniPostgres:
             if self.status == b"E" and self.statements[name] not in (b"ROLLBACK", b"COMMIT"):
                 return self._fail("25P02")
             self.portal = self.statements[name]
-            return framing.message(framing.BIND_COMPLETE, b"")
+            return messages.message(framing.BIND_COMPLETE, b"")
         if kind == b"D":
             described = self.statements.get(body[1:-1]) if body[:1] == b"S" else self.portal
             if described is None:
                 return self._fail("26000" if body[:1] == b"S" else "34000")
-            parameters = framing.message(ord("t"), b"\0\0") if body[:1] == b"S" else b""
+            parameters = messages.message(ord("t"), b"\0\0") if body[:1] == b"S" else b""
             if described.startswith(b"SELECT"):
                 return parameters + messages.row_description([("c", 25)])
-            return parameters + framing.message(framing.NO_DATA, b"")
+            return parameters + messages.message(framing.NO_DATA, b"")
         if kind == b"C":
             if body[:1] == b"S":
                 self.statements.pop(body[1:-1], None)
             else:
                 self.portal = None
-            return framing.message(framing.CLOSE_COMPLETE, b"")
+            return messages.message(framing.CLOSE_COMPLETE, b"")
         if kind == b"E":
             if self.portal is None:
                 return self._fail("34000")

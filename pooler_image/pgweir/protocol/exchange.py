@@ -14,7 +14,7 @@ from collections import deque
 from enum import Enum
 from typing import Final
 
-from pgweir.protocol import framing
+from pgweir.protocol import framing, messages
 from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.framing import (
     BIND,
@@ -44,9 +44,6 @@ from pgweir.protocol.framing import (
     unpack_header,
 )
 from pgweir.protocol.prepared import ServerStatements, Statement
-
-PARSE_COMPLETE_MESSAGE: Final = framing.message(PARSE_COMPLETE, b"")
-CLOSE_COMPLETE_MESSAGE: Final = framing.message(CLOSE_COMPLETE, b"")
 
 MAX_HELD: Final = 1 << 20  # bytes of one message that is waited for whole (rows and copy data never are)
 
@@ -432,7 +429,7 @@ class Exchange:
 
 
 def _fake_reply(owed: Owed) -> bytes:
-    return PARSE_COMPLETE_MESSAGE if owed.kind == PARSE else CLOSE_COMPLETE_MESSAGE
+    return messages.PARSE_COMPLETE if owed.kind == PARSE else messages.CLOSE_COMPLETE
 
 
 def _is_fatal(body: bytes) -> bool:

@@ -9,48 +9,46 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
+from pgweir.protocol.messages import B, F
+
 HEADER: Final = Struct("!BI")
 HEADER_SIZE: Final = 5
 unpack_header: Final = HEADER.unpack_from
 
-# Frontend message types (client to server).
-QUERY: Final = ord("Q")
-FUNCTION_CALL: Final = ord("F")
-PARSE: Final = ord("P")
-BIND: Final = ord("B")
-DESCRIBE: Final = ord("D")
-EXECUTE: Final = ord("E")
-CLOSE: Final = ord("C")
-SYNC: Final = ord("S")
-FLUSH: Final = ord("H")
-COPY_DATA: Final = ord("d")
-COPY_DONE: Final = ord("c")
-COPY_FAIL: Final = ord("f")
-TERMINATE: Final = ord("X")
+# The types that the steady state acts on, under names of their own: a module constant is looked up once, F.QUERY twice.
+# Frontend messages (client to server).
+QUERY: Final = F.QUERY
+FUNCTION_CALL: Final = F.FUNCTION_CALL
+PARSE: Final = F.PARSE
+BIND: Final = F.BIND
+DESCRIBE: Final = F.DESCRIBE
+EXECUTE: Final = F.EXECUTE
+CLOSE: Final = F.CLOSE
+SYNC: Final = F.SYNC
+FLUSH: Final = F.FLUSH
+COPY_DATA: Final = F.COPY_DATA
+COPY_DONE: Final = F.COPY_DONE
+COPY_FAIL: Final = F.COPY_FAIL
+TERMINATE: Final = F.TERMINATE
 
-# Backend message types (server to client) that the steady state acts on.
-READY_FOR_QUERY: Final = ord("Z")
-ERROR_RESPONSE: Final = ord("E")
-NOTICE_RESPONSE: Final = ord("N")
-PARAMETER_STATUS: Final = ord("S")
-COMMAND_COMPLETE: Final = ord("C")
-EMPTY_QUERY_RESPONSE: Final = ord("I")
-PORTAL_SUSPENDED: Final = ord("s")
-DATA_ROW: Final = ord("D")
-ROW_DESCRIPTION: Final = ord("T")
-NO_DATA: Final = ord("n")
-PARSE_COMPLETE: Final = ord("1")
-BIND_COMPLETE: Final = ord("2")
-CLOSE_COMPLETE: Final = ord("3")
-COPY_IN_RESPONSE: Final = ord("G")
-COPY_BOTH_RESPONSE: Final = ord("W")
+# Backend messages (server to client).
+READY_FOR_QUERY: Final = B.READY_FOR_QUERY
+ERROR_RESPONSE: Final = B.ERROR_RESPONSE
+NOTICE_RESPONSE: Final = B.NOTICE_RESPONSE
+PARAMETER_STATUS: Final = B.PARAMETER_STATUS
+COMMAND_COMPLETE: Final = B.COMMAND_COMPLETE
+EMPTY_QUERY_RESPONSE: Final = B.EMPTY_QUERY_RESPONSE
+PORTAL_SUSPENDED: Final = B.PORTAL_SUSPENDED
+DATA_ROW: Final = B.DATA_ROW
+ROW_DESCRIPTION: Final = B.ROW_DESCRIPTION
+NO_DATA: Final = B.NO_DATA
+PARSE_COMPLETE: Final = B.PARSE_COMPLETE
+BIND_COMPLETE: Final = B.BIND_COMPLETE
+CLOSE_COMPLETE: Final = B.CLOSE_COMPLETE
+COPY_IN_RESPONSE: Final = B.COPY_IN_RESPONSE
+COPY_BOTH_RESPONSE: Final = B.COPY_BOTH_RESPONSE
 
 # Transaction status bytes in ReadyForQuery.
 STATUS_IDLE: Final = ord("I")
 STATUS_TRANSACTION: Final = ord("T")
 STATUS_FAILED: Final = ord("E")
-
-
-def message(type_: int, body: bytes) -> bytes:
-    """One whole message."""
-    return HEADER.pack(type_, len(body) + 4) + body

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from pgweir.protocol import framing
 from pgweir.protocol.errors import ProtocolError
+from pgweir.protocol.messages import message
 
 NAME_PREFIX: Final = b"PGBOUNCER_"  # PgBouncer's, since people look for it in pg_prepared_statements
 
@@ -32,13 +33,13 @@ class Statement:
         return f"<Statement {self.name.decode()} {self.body[:40]!r}>"
 
     def parse_message(self) -> bytes:
-        return framing.message(framing.PARSE, self.name + b"\0" + self.body)
+        return message(framing.PARSE, self.name + b"\0" + self.body)
 
     def close_message(self) -> bytes:
-        return framing.message(framing.CLOSE, b"S" + self.name + b"\0")
+        return message(framing.CLOSE, b"S" + self.name + b"\0")
 
     def describe_message(self) -> bytes:
-        return framing.message(framing.DESCRIBE, b"S" + self.name + b"\0")
+        return message(framing.DESCRIBE, b"S" + self.name + b"\0")
 
 
 class StatementRegistry:

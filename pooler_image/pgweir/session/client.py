@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pgweir.pool.records import ClientState
 from pgweir.protocol import messages, prepared
 from pgweir.protocol.errors import ADMIN_SHUTDOWN, PROTOCOL_VIOLATION, ProtocolError
-from pgweir.protocol.exchange import CLOSE_COMPLETE_MESSAGE, Action, Owed
+from pgweir.protocol.exchange import Action, Owed
 from pgweir.protocol.framing import (
     BIND,
     CLOSE,
@@ -198,7 +198,7 @@ class ClientSession(Holder):
                 if target != b"S" or not name:
                     return data
                 self.statements.pop(name, None)
-                self.wire.write(CLOSE_COMPLETE_MESSAGE)
+                self.wire.write(messages.CLOSE_COMPLETE)
             elif self.rewrites and len(data) < end and 4 <= length <= self.pooler.max_packet_size:
                 if (
                     kind == DESCRIBE

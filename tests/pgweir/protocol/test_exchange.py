@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pgweir.protocol import framing, messages
 from pgweir.protocol.errors import ProtocolError
-from pgweir.protocol.exchange import CLOSE_COMPLETE_MESSAGE, PARSE_COMPLETE_MESSAGE, Action, Exchange, Owed
+from pgweir.protocol.exchange import Action, Exchange, Owed
 from pgweir.protocol.framing import BIND, CLOSE, COPY_DONE, DESCRIBE, EXECUTE, FUNCTION_CALL, PARSE, QUERY, SYNC
 from pgweir.protocol.prepared import Statement
 
@@ -21,9 +21,9 @@ READY, IN_TRANSACTION, FAILED = (messages.ready_for_query(status) for status in 
 ROWS = messages.row_description([("c", 25)]) + messages.data_row([b"x" * 300]) * 3
 DONE = messages.command_complete("SELECT 3")
 ERROR = messages.error_response("ERROR", "22012", "division by zero")
-BOUND = framing.message(framing.BIND_COMPLETE, b"")
-PARSED, CLOSED = PARSE_COMPLETE_MESSAGE, CLOSE_COMPLETE_MESSAGE
-COPY_IN = framing.message(framing.COPY_IN_RESPONSE, b"\0\0\1\0\0")
+BOUND = messages.message(framing.BIND_COMPLETE, b"")
+PARSED, CLOSED = messages.PARSE_COMPLETE, messages.CLOSE_COMPLETE
+COPY_IN = messages.message(framing.COPY_IN_RESPONSE, b"\0\0\1\0\0")
 
 
 def exchange(*kinds: int) -> Exchange:
@@ -64,13 +64,13 @@ def same_any_way(script: bytes, *kinds: int) -> Exchange:
         ((QUERY,), messages.empty_query_response() + READY),
         ((QUERY,), ERROR + READY),
         ((QUERY,), ROWS + DONE + DONE + ERROR + READY),
-        ((FUNCTION_CALL,), framing.message(ord("V"), b"\xff\xff\xff\xff") + READY),
+        ((FUNCTION_CALL,), messages.message(ord("V"), b"\xff\xff\xff\xff") + READY),
         ((SYNC,), READY),
         ((SYNC,), ERROR + READY),
         ((PARSE, SYNC), PARSED + READY),
-        ((PARSE, DESCRIBE, SYNC), PARSED + framing.message(ord("t"), b"\0\0") + ROWS[:30][: 1 + 26] + READY),
-        ((BIND, DESCRIBE, EXECUTE, SYNC), BOUND + framing.message(framing.NO_DATA, b"") + DONE + READY),
-        ((BIND, EXECUTE, EXECUTE, SYNC), BOUND + framing.message(framing.PORTAL_SUSPENDED, b"") + DONE + READY),
+        ((PARSE, DESCRIBE, SYNC), PARSED + messages.message(ord("t"), b"\0\0") + ROWS[:30][: 1 + 26] + READY),
+        ((BIND, DESCRIBE, EXECUTE, SYNC), BOUND + messages.message(framing.NO_DATA, b"") + DONE + READY),
+        ((BIND, EXECUTE, EXECUTE, SYNC), BOUND + messages.message(framing.PORTAL_SUSPENDED, b"") + DONE + READY),
         ((CLOSE, SYNC), CLOSED + READY),
         ((PARSE, BIND, EXECUTE, SYNC), ERROR + READY),
         ((BIND, EXECUTE, SYNC, BIND, EXECUTE, SYNC), ERROR + READY + BOUND + DONE + READY),
