@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.pgweir_operator.stories import story, until
 
 from pgweir_operator import workers as module
 from pgweir_operator.reconcile import Outcome
@@ -38,18 +39,6 @@ class Passes:
             return self.outcome
         finally:
             self.most[key] -= 1
-
-
-async def until(reached):
-    for _ in range(2000):
-        if reached():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not happen")
-
-
-def story(test):
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_wakes_during_a_pass_become_one_more_pass():

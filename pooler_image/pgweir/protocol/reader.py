@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgweir.protocol.errors import ProtocolError, bad_packet_header
-
-HEADER_SIZE = 5
+from pgweir.protocol.framing import HEADER_SIZE
 
 
 class MessageReader:

@@ -80,21 +80,9 @@ class Operations:
     def when_paused(self, name: str | None, done: Callable[[bool], None]) -> Callable[[], None]:
         """Call `done(True)` once no server is held, `done(False)` if the pause ends before that. Answers how to give up."""
 
-        def check() -> None:
-            if not self._is_paused(name):
-                stop()
-                done(False)
-            elif self.held_servers(name) == 0:
-                stop()
-                done(True)
-
-        def stop() -> None:
-            if check in self.pooler.on_server_gone:
-                self.pooler.on_server_gone.remove(check)
-
-        self.pooler.on_server_gone.append(check)
-        check()
-        return stop
+        return self._when(
+            lambda: not self._is_paused(name) or self.held_servers(name) == 0, lambda: done(self._is_paused(name))
+        )
 
     def terminate_holders(self) -> int:
         """Close whoever still holds a server in this pause, and cancel what they run there; how many that were.
@@ -149,16 +137,24 @@ class Operations:
     def when_reconnected(self, name: str | None, done: Callable[[], None]) -> Callable[[], None]:
         """WAIT_CLOSE: call `done` once no server is marked any more. Answers how to give up."""
 
+        return self._when(
+            lambda: not any(server.close_needed for pool in self._pools(name) for server in pool.servers()), done
+        )
+
+    def _when(self, reached: Callable[[], bool], done: Callable[[], None]) -> Callable[[], None]:
+        """Call `done` once this holds: now, or after a server has gone or a pause has ended. Answers how to give up."""
+        listeners = self.pooler.on_server_gone
+
         def check() -> None:
-            if not any(server.close_needed for pool in self._pools(name) for server in pool.servers()):
+            if reached():
                 stop()
                 done()
 
         def stop() -> None:
-            if check in self.pooler.on_server_gone:
-                self.pooler.on_server_gone.remove(check)
+            if check in listeners:
+                listeners.remove(check)
 
-        self.pooler.on_server_gone.append(check)
+        listeners.append(check)
         check()
         return stop
 

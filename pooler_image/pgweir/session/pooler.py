@@ -198,23 +198,15 @@ class Pooler:
             if pool.server_count < pool.policy.size or not pool.policy.size or pool.used:
                 self.wake(pool)
             return None
-        if server.values is holder.values or holder.values is None:
-            server.client = holder
-            holder.server = server
-            if holder.write_paused:
-                server.pause_reading()
-            return server
         return server if self._link(holder, server) else None
 
     def _link(self, holder: Holder, server: ServerSession) -> bool:
         """Join the two; False when the server's variables have to be set first (`granted` follows)."""
-        server.client = holder
         changes = self.tracker.difference(holder.values, server.values) if holder.values is not None else []
         if not changes:
-            holder.server = server
-            if holder.write_paused:
-                server.pause_reading()
+            _join(holder, server)
             return True
+        server.client = holder
         holder.linking = server
 
         def done(failed: bool) -> None:
@@ -228,9 +220,7 @@ class Pooler:
             holder.values = self.tracker.updated(
                 holder.values, [item for item in self.tracker.items(server.values) if item[0] in names]
             )
-            holder.server = server
-            if holder.write_paused:
-                server.pause_reading()
+            _join(holder, server)
             holder.granted(server)
 
         server.run_internal(set_statement(changes), done)
@@ -367,13 +357,10 @@ class Pooler:
             pool.stats.server_assignment_count += 1
             holder.waiting_since = 0.0
             holder.state = ClientState.ACTIVE
-            holder.server = server
-            server.client = holder
             server.released_at = server.checked_at = server.requested_at = now
             server.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
             server.query_started = server.transaction_started = now
-            if holder.write_paused:
-                server.pause_reading()
+            _join(holder, server)
             holder.granted(server)
             return
         self.check_in(server, now)
@@ -426,13 +413,7 @@ class Pooler:
             else:
                 pool.place(server, ServerState.IDLE)
             return
-        if holder.values is server.values:  # PERF: the usual case, without the call
-            server.client = holder
-            holder.server = server
-            if holder.write_paused:
-                server.pause_reading()
-            holder.granted(server)
-        elif self._link(holder, server):
+        if self._link(holder, server):
             holder.granted(server)
 
     def drop_server(self, server: ServerSession, reason: CloseReason, detail: str = "") -> None:
@@ -556,6 +537,14 @@ class Pooler:
     def log_pooler_error(self, client: ClientSession, message: str) -> None:
         if self.settings.log_pooler_errors:
             log.warning("%s pooler error: %s", client_name(client), message)
+
+
+def _join(holder: Holder, server: ServerSession) -> None:
+    """From now on the two speak to each other."""
+    server.client = holder
+    holder.server = server
+    if holder.write_paused:
+        server.pause_reading()
 
 
 def client_name(client: ClientSession) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.pgweir_operator.stories import story, until
+
 from pgweir_operator.kube import ApiError, secret_watch
 from pgweir_operator.kube.secret_watch import SecretWatches
 
@@ -33,18 +35,6 @@ class Api:
     async def say(self, name, item):
         await until(lambda: name in self.streams)
         self.streams[name].put_nowait(item)
-
-
-async def until(reached):
-    for _ in range(2000):
-        if reached():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not happen")
-
-
-def story(test):
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_two_watchers_share_one_watch_and_it_ends_with_the_last():
