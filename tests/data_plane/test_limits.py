@@ -147,12 +147,15 @@ def test_an_idle_client_is_sent_away(make_pooler: MakePooler) -> None:
         client.expect_closed()
 
 
-def test_a_query_that_runs_too_long_is_ended(make_pooler: MakePooler) -> None:
+def test_a_query_that_runs_too_long_is_ended(
+    make_pooler: MakePooler, postgres: PostgresServer, ours_only: None
+) -> None:
     pooler = make_pooler(query_timeout=1)
     with pooler.wire() as client:
         client.say(query("SELECT pg_sleep(30)"))
         assert client.until("E")[-1].fields["M"] == "query timeout"
         client.expect_closed()
+    eventually(lambda: not postgres.backends(state="active"), "the query ended at the server too")
 
 
 def test_a_client_that_never_finishes_its_login_is_sent_away(make_pooler: MakePooler) -> None:

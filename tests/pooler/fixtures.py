@@ -31,6 +31,9 @@ def make_pooler(postgres: PostgresServer) -> Iterator[Callable[..., PoolerProces
     yield make
     for pooler in made:
         pooler.remove()
+    # A pooler that is told to go at once may have cancels on the way: what they would have ended must not
+    # run on into the next test, which shares this server.
+    postgres.terminate_clients()
 
 
 @pytest.fixture

@@ -133,6 +133,11 @@ class PostgresServer(EmbeddedPostgres):
         )
         return [pid for (pid,) in self.execute(sql)]
 
+    def terminate_clients(self) -> None:
+        """End every client session but the one that says so."""
+        if pids := self.backends():
+            self.execute(f"SELECT pg_terminate_backend(pid) FROM unnest(ARRAY{pids}) AS pid")
+
 
 @functools.cache
 def _template(installation: Installation) -> Path:
