@@ -110,19 +110,19 @@ class NetworkEdge:
             async with asyncio.timeout_at(deadline):
                 transport, info = await self._open(server.host, server.port)
         except TimeoutError:
-            pooler.server_failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
+            pooler.opening.failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
             return
         except socket.gaierror as error:
-            pooler.server_failed(
+            pooler.opening.failed(
                 server, f"server DNS lookup failed: {error.strerror}", CONNECTION_FAILURE, answered=False
             )
             return
         except (OSError, ssl.SSLError) as error:
-            pooler.server_failed(server, f"connect failed: {_cause(error)}", CONNECTION_FAILURE, answered=False)
+            pooler.opening.failed(server, f"connect failed: {_cause(error)}", CONNECTION_FAILURE, answered=False)
             return
         except Exception as error:  # a host name that cannot be encoded, …: else the pool would wait for this for ever
             log.exception("connecting to %r:%d", server.host, server.port)
-            pooler.server_failed(server, f"connect failed: {error}", CONNECTION_FAILURE, answered=False)
+            pooler.opening.failed(server, f"connect failed: {error}", CONNECTION_FAILURE, answered=False)
             return
         if server.state is not ServerState.LOGIN:  # not wanted any more (a pause)
             transport.abort()
@@ -142,7 +142,7 @@ class NetworkEdge:
 
     def _login_overdue(self, server: ServerSession) -> None:
         if server.state is ServerState.LOGIN:
-            self.pooler.server_failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
+            self.pooler.opening.failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
 
     async def _open(self, host: str, port: int) -> tuple[Any, TlsInfo | None]:
         """TCP or Unix, and TLS as server_tls_sslmode says. Errors are OSError or SSLError."""

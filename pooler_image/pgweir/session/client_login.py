@@ -346,7 +346,7 @@ class ClientLogin:
         pool = pooler.pool(database, database.pool_user(self.user), self._plan.relayed)
         if database.settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
-            pooler.set_credentials(pool, proof.password or self._secret or None, proof.scram_keys)
+            pooler.credentials.learn(pool, proof.password or self._secret or None, proof.scram_keys)
         now = pooler.clock()
         client = ClientSession(pooler, pool, self.wire, origin=self.origin, user=self.user, tls=self.tls, now=now)
         client.connected_at = self.started_at
@@ -361,7 +361,7 @@ class ClientLogin:
         client.waiting_since = now
         client.login = self._welcome
         pool.waiting_login.append(client)
-        pooler.wake(pool)
+        pooler.opening.wake(pool)
 
     def _check_client_limits(self, database: Database) -> None:
         config, clients = self.pooler.config, self.pooler.clients

@@ -69,8 +69,8 @@ class Operations:
         now = pooler.clock()
         for pool in self._pools(name):
             pool.resume(now)
-            pooler.greet_waiting_logins(pool)
-            pooler.wake(pool)
+            pooler.opening.greet_waiting_logins(pool)
+            pooler.opening.wake(pool)
         self._tell_waiters()
 
     def held_servers(self, name: str | None = None) -> int:
@@ -132,7 +132,7 @@ class Operations:
             for server in list(pool.servers()):
                 server.close_needed = True
             self.pooler.close_unused(pool, CloseReason.CLOSE_NEEDED)
-            self.pooler.wake(pool)
+            self.pooler.opening.wake(pool)
 
     def when_reconnected(self, name: str | None, done: Callable[[], None]) -> Callable[[], None]:
         """WAIT_CLOSE: call `done` once no server is marked any more. Answers how to give up."""
@@ -185,7 +185,7 @@ class Operations:
         for pool in list(pooler.pools.values()):
             # The user's secret may be another one now; a server that refused the old one may be tried at once.
             pool.failed_at = None
-            pooler.wake(pool)
+            pooler.opening.wake(pool)
 
     def _remove(self, database: Database) -> None:
         for key, pool in list(self.pooler.pools.items()):

@@ -1,7 +1,8 @@
-"""The two sides joined: who gets which server, when one is opened, what becomes of one that is free.
+"""The two sides joined: who gets which server, and what becomes of one that is free.
 
 `Pooler` owns everything that lives while the process serves: databases, pools, clients. It decides with the ledgers of `pool`
-and acts through the `Edge`. Operators' verbs (PAUSE, RELOAD, SHUTDOWN, …) are in `operations`, logins in `client_login`.
+and acts through the `Edge`. Operators' verbs (PAUSE, RELOAD, SHUTDOWN, …) are in `operations`, clients' logins in
+`client_login`, new servers in `opening`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from pgweir.config import Config
-from pgweir.pool.ledger import Limit, Open, Pool
+from pgweir.pool.ledger import Pool
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.pool.stats import Stats
 from pgweir.protocol import framing, messages
-from pgweir.protocol.auth.scram import ScramCache, ScramKeys
-from pgweir.protocol.auth.server_auth import ServerAuthentication
+from pgweir.protocol.auth.scram import ScramCache
 from pgweir.protocol.errors import (
     ADMIN_SHUTDOWN,
     CONNECTION_FAILURE,
@@ -34,9 +34,11 @@ from pgweir.protocol.variables import Tracker, set_statement
 from pgweir.session.cancels import Cancels
 from pgweir.session.client import ClientSession
 from pgweir.session.client_login import ClientLogin
+from pgweir.session.credentials import ServerCredentials
 from pgweir.session.database import Database
 from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.lookup import Lookups
+from pgweir.session.opening import Opening
 from pgweir.session.policies import pool_policy
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Edge, Origin, Wire, printable
@@ -56,22 +58,10 @@ CLOSE_SQLSTATES: Final = {
     CloseReason.ADMIN_KILLED: ADMIN_SHUTDOWN,
     CloseReason.PAUSE_TIMEOUT: ADMIN_SHUTDOWN,
 }
-# Server errors at login that say "not now": those who wait go on waiting. (53300 and its class, 57P01–57P03, 08…)
-_TRANSIENT_CLASSES: Final = ("08", "53", "57")
 
 
 # Database, user, and the startup parameters that are relayed: servers that differ in one of these cannot be exchanged.
 PoolKey = tuple[str, str, tuple[tuple[str, str], ...]]
-
-
-class Credentials:
-    """How the pooler logs in to the servers of one pool."""
-
-    __slots__ = ("password", "scram_keys")
-
-    def __init__(self, password: str | None = None, scram_keys: ScramKeys | None = None) -> None:
-        self.password = password
-        self.scram_keys = scram_keys
 
 
 class Pooler:
@@ -88,7 +78,8 @@ class Pooler:
         self.mock_key = edge.random(32)
         self.databases: dict[str, Database] = {}
         self.pools: dict[PoolKey, SessionPool] = {}
-        self.credentials: dict[tuple[str, str], Credentials] = {}
+        self.credentials = ServerCredentials(self)
+        self.opening = Opening(self)
         self.clients: set[ClientSession] = set()
         self.logins: set[ClientLogin] = set()
         self.cancels = Cancels(self)
@@ -146,27 +137,6 @@ class Pooler:
                 pool.pause(self.clock())
         return pool
 
-    def set_credentials(self, pool: SessionPool, password: str | None, scram_keys: ScramKeys | None) -> None:
-        """Remember how a client proved itself, where that is also how its pool logs in."""
-        known = self.credentials.setdefault((pool.database, pool.user), Credentials())
-        if password is not None:
-            known.password = password
-        if scram_keys is not None:
-            known.scram_keys = scram_keys
-
-    def server_authentication(self, pool: SessionPool) -> ServerAuthentication:
-        known = self.credentials.get((pool.database, pool.user)) or Credentials()
-        password = self.config.server_password(pool.database, pool.user)
-        if password is None:
-            password = known.password
-        return ServerAuthentication(
-            pool.user,
-            password=password,
-            scram_keys=known.scram_keys,
-            random=self.edge.random,
-            cache=self.scram_cache,
-        )
-
     def server_startup_parameters(self, pool: SessionPool) -> dict[str, str]:
         settings = self.databases[pool.database].settings
         parameters = {"user": pool.user, "database": settings.dbname or pool.database, **dict(pool.relayed)}
@@ -196,7 +166,7 @@ class Pooler:
         if server is None:
             # PERF: a pool that is full has nothing to decide before a server comes back; its reserve is the janitor's.
             if pool.server_count < pool.policy.size or not pool.policy.size or pool.used:
-                self.wake(pool)
+                self.opening.wake(pool)
             return None
         return server if self._link(holder, server) else None
 
@@ -226,107 +196,7 @@ class Pooler:
         server.run_internal(set_statement(changes), done)
         return False
 
-    def wake(self, pool: SessionPool) -> Limit | Open:
-        """Open what servers the pool's clients need and its limits allow. Answers the last decision."""
-        while pool.used and not pool.paused and len(pool.waiting) > len(pool.logging_in) + len(pool.tested):
-            self.check_used(pool)
-        while True:
-            decision = pool.may_open(
-                self.clock(),
-                database_servers=self._database_servers(pool),
-                user_servers=self._user_servers(pool),
-            )
-            if decision in (Limit.MAX_DB_CONNECTIONS, Limit.MAX_USER_CONNECTIONS):
-                if not self._evict_for(pool, decision):
-                    return decision
-                continue
-            if isinstance(decision, Limit):
-                return decision
-            if decision is Open.RESERVE:
-                log.warning("taking connection from reserve_pool: %s/%s", pool.database, pool.user)
-            self._open(pool)
-
-    def _open(self, pool: SessionPool) -> None:
-        server = ServerSession(self, pool, self.clock())
-        pool.open(server)
-        self.edge.connect(server)
-
-    def _database_servers(self, pool: SessionPool) -> int:
-        if not pool.policy.max_db_connections:
-            return 0
-        return sum(p.server_count for p in self.pools.values() if p.database == pool.database)
-
-    def _user_servers(self, pool: SessionPool) -> int:
-        if not pool.policy.max_user_connections:
-            return 0
-        return sum(p.server_count for p in self.pools.values() if p.user == pool.user)
-
-    def _evict_for(self, pool: SessionPool, limit: Limit) -> bool:
-        """Close the most idle server of another pool under the same limit."""
-        by_database = limit is Limit.MAX_DB_CONNECTIONS
-        idle = [
-            server
-            for other in self.pools.values()
-            if other is not pool and (other.database == pool.database if by_database else other.user == pool.user)
-            for server in (*other.used, *other.idle)
-        ]
-        if not idle:
-            return False
-        self.drop_server(min(idle, key=lambda s: s.released_at), CloseReason.EVICTED)
-        return True
-
-    # --- a server comes, is given back, goes ---------------------------------------------------------------------------
-
-    def server_logged_in(self, server: ServerSession, parameters: dict[str, str]) -> None:
-        """Its first ReadyForQuery: it joins the pool."""
-        assert server.wire is not None
-        pool = server.pool
-        self.edge.set_protocol(server.wire, server)
-        now = self.clock()
-        server.connected_at = now
-        if self.settings.log_connections:
-            log.info("%s new connection to server (pid %d)", _server_name(server), server.pid)
-        pool.login_succeeded(parameters)
-        pool.place(server, ServerState.TESTED)
-        connect_query = self.databases[pool.database].settings.connect_query
-        if connect_query:
-            server.run_internal(connect_query, lambda failed: self._joined(server))
-        else:
-            self._joined(server)
-
-    def _joined(self, server: ServerSession) -> None:
-        pool = server.pool
-        self.greet_waiting_logins(pool)
-        now = self.clock()
-        server.released_at = server.checked_at = now
-        self._offer(server, now)
-        self.wake(pool)
-
-    def greet_waiting_logins(self, pool: SessionPool) -> None:
-        """Complete the logins that waited for the pool's first server, if there is (or was) one."""
-        while pool.welcome is not None and pool.proven and pool.waiting_login:
-            client = pool.waiting_login.popleft()
-            client.waiting_since = 0.0
-            client.state = ClientState.IDLE
-            if isinstance(client, ClientSession) and client.login is not None:
-                login, client.login = client.login, None
-                login()
-
-    def server_failed(self, server: ServerSession, message: str, sqlstate: str, *, answered: bool) -> None:
-        """Connect or login failed. `answered`: PostgreSQL itself said no (then sqlstate and message are its own)."""
-        if server.state is ServerState.CLOSED:
-            return
-        pool = server.pool
-        now = self.clock()
-        self.databases[pool.database].host_failed(self.config)
-        self.server_login_errors[sqlstate] = self.server_login_errors.get(sqlstate, 0) + 1
-        log.warning("%s server login failed: %s (%s)", _server_name(server), message, sqlstate)
-        pool.login_failed(message, sqlstate, now)
-        self._shelve(server, CloseReason.SERVER_LOGIN_FAILED)
-        usable = pool.server_count - len(pool.logging_in)
-        if answered and not sqlstate.startswith(_TRANSIENT_CLASSES) and not usable:
-            for client in [*pool.waiting, *pool.waiting_login]:
-                client.disconnect(CloseReason.SERVER_LOGIN_FAILED, message, sqlstate)
+    # --- a server is given back, goes ---------------------------------------------------------------------------
 
     def release(self, server: ServerSession, now: float) -> None:
         """The holder's transaction (or session) is over. PERF: once a transaction."""
@@ -379,28 +249,28 @@ class Pooler:
             self.drop_server(server, CloseReason.CLOSE_NEEDED)
         elif now - server.connected_at >= policy.lifetime:
             self.drop_server(server, CloseReason.SERVER_LIFETIME)
-            self.wake(pool)
+            self.opening.wake(pool)
         elif policy.check_query and policy.check_delay == 0 and not policy.reset_query:
             pool.place(server, ServerState.USED)
-            self.wake(pool)
+            self.opening.wake(pool)
         elif policy.reset_query:
             pool.place(server, ServerState.TESTED)
             server.run_internal(policy.reset_query, lambda failed: self._tested(server, failed))
         else:
-            self._offer(server, now)
+            self.offer(server, now)
 
     def _tested(self, server: ServerSession, failed: bool) -> None:
         if server.state is ServerState.CLOSED:
             return
         if failed or server.exchange.status != framing.STATUS_IDLE:
             self.drop_server(server, CloseReason.SERVER_RESET_FAILED)
-            self.wake(server.pool)
+            self.opening.wake(server.pool)
             return
         now = self.clock()
         server.checked_at = now
-        self._offer(server, now)
+        self.offer(server, now)
 
-    def _offer(self, server: ServerSession, now: float) -> None:
+    def offer(self, server: ServerSession, now: float) -> None:
         """A clean server: to the oldest waiter, or on the shelf."""
         pool = server.pool
         if pool.paused:
@@ -427,9 +297,9 @@ class Pooler:
         if self.settings.log_disconnections:
             age = self.clock() - server.connected_at
             log.info(
-                "%s closing because: %s (age=%ds)%s", _server_name(server), reason, age, f" {detail}" if detail else ""
+                "%s closing because: %s (age=%ds)%s", server.log_name(), reason, age, f" {detail}" if detail else ""
             )
-        self._shelve(server, reason)
+        self.shelve(server, reason)
         if reason is CloseReason.SERVER_GONE and pool.server_count == len(pool.logging_in):
             pool.proven = False
         if holder is not None:
@@ -441,9 +311,9 @@ class Pooler:
         for waiting in list(self.on_server_gone):
             waiting()
         if pool.waiting or pool.waiting_login:
-            self.wake(pool)
+            self.opening.wake(pool)
 
-    def _shelve(self, server: ServerSession, reason: CloseReason) -> None:
+    def shelve(self, server: ServerSession, reason: CloseReason) -> None:
         self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
         server.pool.place(server, ServerState.CLOSED)
         server.internal = None
@@ -550,8 +420,3 @@ def _join(holder: Holder, server: ServerSession) -> None:
 def client_name(client: ClientSession) -> str:
     """How a client is called in the log (PgBouncer's form)."""
     return printable(f"C-{client.id}: {client.database}/{client.user}@{client.origin}")
-
-
-def _server_name(server: ServerSession) -> str:
-    where = f"{server.host or '(connecting)'}:{server.port}"
-    return printable(f"S-{server.id}: {server.pool.database}/{server.pool.user}@{where}")

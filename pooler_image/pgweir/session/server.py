@@ -17,7 +17,7 @@ from pgweir.protocol.messages import B
 from pgweir.protocol.reader import MessageReader
 from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.variables import Values
-from pgweir.session.wire import TlsInfo, Wire
+from pgweir.session.wire import TlsInfo, Wire, printable
 
 if TYPE_CHECKING:
     from pgweir.session.holder import Holder, SessionPool
@@ -74,6 +74,11 @@ class ServerSession(ServerRecord):
 
     def __repr__(self) -> str:
         return f"<ServerSession {self.id} {self.pool.database}/{self.pool.user} {self.state.value} pid={self.pid}>"
+
+    def log_name(self) -> str:
+        """How a server is called in the log (PgBouncer's form)."""
+        where = f"{self.host or '(connecting)'}:{self.port}"
+        return printable(f"S-{self.id}: {self.pool.database}/{self.pool.user}@{where}")
 
     # --- login -------------------------------------------------------------------------------------------------------
 
@@ -228,7 +233,7 @@ class ServerLogin:
         self._server = server
         self._wire = wire
         self._reader = MessageReader(MAX_LOGIN_MESSAGE)
-        self._authentication: ServerAuthentication = server.pooler.server_authentication(server.pool)
+        self._authentication: ServerAuthentication = server.pooler.credentials.authentication(server.pool)
         self._parameters: dict[str, str] = {}
 
     def start(self) -> None:
@@ -265,11 +270,11 @@ class ServerLogin:
             case B.READY_FOR_QUERY:
                 server.exchange.status = framing.STATUS_IDLE
                 server.values = server.pooler.tracker.values(self._parameters)
-                server.pooler.server_logged_in(server, self._parameters)
+                server.pooler.opening.logged_in(server, self._parameters)
                 return True
             case B.ERROR_RESPONSE:
                 error = messages.parse_error(body)
-                server.pooler.server_failed(server, error.message, error.sqlstate or CONNECTION_FAILURE, answered=True)
+                server.pooler.opening.failed(server, error.message, error.sqlstate or CONNECTION_FAILURE, answered=True)
                 return True
             case B.NOTICE_RESPONSE | B.NEGOTIATE_PROTOCOL_VERSION:
                 pass
@@ -279,7 +284,7 @@ class ServerLogin:
 
     def _failed(self, message: str, sqlstate: str) -> None:
         self._wire.close()
-        self._server.pooler.server_failed(self._server, message, sqlstate, answered=False)
+        self._server.pooler.opening.failed(self._server, message, sqlstate, answered=False)
 
     def pause_writing(self) -> None: ...
 

@@ -54,7 +54,7 @@ def _tick_pool(pooler: Pooler, pool: SessionPool, now: float) -> None:
             )
     if pool.paused:
         pooler.close_unused(pool, CloseReason.PAUSED)
-    pooler.wake(pool)
+    pooler.opening.wake(pool)
 
 
 def _end_overdue_waiter(client: Holder, reason: CloseReason) -> None:
@@ -84,5 +84,4 @@ def _forget_unused(pooler: Pooler, now: float) -> None:
             del pooler.databases[name]
             for key in [key for key in pooler.pools if key[0] == name]:
                 del pooler.pools[key]
-            for credential in [key for key in pooler.credentials if key[0] == name]:
-                del pooler.credentials[credential]
+            pooler.credentials.forget_database(name)

@@ -75,7 +75,7 @@ class Edge(Protocol):
         """Handshake, then `login.tls_started(wire, info)`; a failure closes the connection."""
 
     def connect(self, server: ServerSession, /) -> None:
-        """Connect (and TLS), then `server.connected(wire, …)`; or `pooler.server_failed(server, …)`."""
+        """Connect (and TLS), then `server.connected(wire, …)`; or `pooler.opening.failed(server, …)`."""
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
         """Send the server's cancel key over a connection of its own; `done` when the server has closed that."""

@@ -269,7 +269,7 @@ def test_status_speaks_of_postgresql_and_of_settings_that_need_a_restart(pod: Po
     async def what(pod: Pod) -> None:
         assert (await pod.ask("GET", "/v1/status"))[1]["target"] == {"reachable": None, "lastError": None}
         service.client().data_received(b"Q\0\0\0\x05\0")
-        service.pooler.server_failed(service.edge.connects[-1], "connect failed", "08006", answered=False)
+        service.pooler.opening.failed(service.edge.connects[-1], "connect failed", "08006", answered=False)
         body = pushed(4)
         ini = INI.format(size=5).encode() + b"listen_port = 7777\n"
         body["files"]["pgbouncer.ini"] = base64.b64encode(ini).decode()

@@ -39,7 +39,7 @@ def test_a_pooler_that_listens_is_alive_and_ready(service: HandService) -> None:
 def test_a_pause_a_full_pool_and_a_dead_database_keep_it_ready(service: HandService) -> None:
     waiter = service.client()
     waiter.data_received(b"Q\0\0\0\x05\0")
-    service.pooler.server_failed(service.edge.connects[-1], "no route", "08006", answered=False)
+    service.pooler.opening.failed(service.edge.connects[-1], "no route", "08006", answered=False)
     service.operations.pause()
     assert get(service, "/readyz")[0] == 200
 

@@ -93,7 +93,7 @@ def test_a_full_pool_a_pause_and_a_failed_login_are_told_apart(service: HandServ
     carol = service.client(user="carol")
     carol.data_received(b"Q\0\0\0\x05\0")
     carol.pool.proven = True
-    service.pooler.server_failed(service.edge.connects[-1], "no route", "08006", answered=False)
+    service.pooler.opening.failed(service.edge.connects[-1], "no route", "08006", answered=False)
     reasons = {row["user"]: row["reason"] for row in rows(service, "WAITERS")}
     assert reasons["carol"].startswith("the last server login failed, next try in 15.0s: no route")
 

@@ -30,7 +30,7 @@ def outcome(host: str, port: int, until: Callable[[Pooler], bool], **settings: o
         database = pooler.database("shop")
         assert database is not None
         pool = pooler.pool(database, "alice")
-        pooler._open(pool)
+        pooler.opening.open(pool)
         async with asyncio.timeout(20):
             while not until(pooler):
                 await asyncio.sleep(0.01)

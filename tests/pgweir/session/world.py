@@ -203,7 +203,7 @@ class World:
         return wire
 
     def fails_to_connect(self, message: str = "connect failed: refused") -> None:
-        self.pooler.server_failed(self.edge.connecting.pop(0), message, CONNECTION_FAILURE, answered=False)
+        self.pooler.opening.failed(self.edge.connecting.pop(0), message, CONNECTION_FAILURE, answered=False)
 
     def run(self) -> None:
         """Connections come about and replies are handed on, until nothing moves."""

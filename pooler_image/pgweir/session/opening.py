@@ -1,0 +1,135 @@
+"""How a pool grows: whether another server may be opened, its first steps in the pool, and what a failure means.
+
+`pool.ledger` decides, the `Edge` connects, `session.server` logs in; here the results come together. What becomes of a server
+afterwards is `pooler`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from pgweir.pool.ledger import Limit, Open
+from pgweir.pool.records import ClientState, ServerState
+from pgweir.protocol.reasons import CloseReason
+from pgweir.session.client import ClientSession
+from pgweir.session.holder import SessionPool
+from pgweir.session.server import ServerSession
+
+if TYPE_CHECKING:
+    from pgweir.session.pooler import Pooler
+
+log = logging.getLogger(__name__)
+
+# Server errors at login that say "not now": those who wait go on waiting. (53300 and its class, 57P01–57P03, 08…)
+_TRANSIENT_CLASSES: Final = ("08", "53", "57")
+
+
+class Opening:
+    """Opens servers for those who wait."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self._pooler = pooler
+
+    def wake(self, pool: SessionPool) -> Limit | Open:
+        """Open what servers the pool's clients need and its limits allow. Answers the last decision."""
+        while pool.used and not pool.paused and len(pool.waiting) > len(pool.logging_in) + len(pool.tested):
+            self._pooler.check_used(pool)
+        while True:
+            decision = pool.may_open(
+                self._pooler.clock(),
+                database_servers=self._database_servers(pool),
+                user_servers=self._user_servers(pool),
+            )
+            if decision in (Limit.MAX_DB_CONNECTIONS, Limit.MAX_USER_CONNECTIONS):
+                if not self._evict_for(pool, decision):
+                    return decision
+                continue
+            if isinstance(decision, Limit):
+                return decision
+            if decision is Open.RESERVE:
+                log.warning("taking connection from reserve_pool: %s/%s", pool.database, pool.user)
+            self.open(pool)
+
+    def open(self, pool: SessionPool) -> None:
+        server = ServerSession(self._pooler, pool, self._pooler.clock())
+        pool.open(server)
+        self._pooler.edge.connect(server)
+
+    def _database_servers(self, pool: SessionPool) -> int:
+        if not pool.policy.max_db_connections:
+            return 0
+        return sum(p.server_count for p in self._pooler.pools.values() if p.database == pool.database)
+
+    def _user_servers(self, pool: SessionPool) -> int:
+        if not pool.policy.max_user_connections:
+            return 0
+        return sum(p.server_count for p in self._pooler.pools.values() if p.user == pool.user)
+
+    def _evict_for(self, pool: SessionPool, limit: Limit) -> bool:
+        """Close the most idle server of another pool under the same limit."""
+        by_database = limit is Limit.MAX_DB_CONNECTIONS
+        idle = [
+            server
+            for other in self._pooler.pools.values()
+            if other is not pool and (other.database == pool.database if by_database else other.user == pool.user)
+            for server in (*other.used, *other.idle)
+        ]
+        if not idle:
+            return False
+        self._pooler.drop_server(min(idle, key=lambda s: s.released_at), CloseReason.EVICTED)
+        return True
+
+    # --- how it went ---
+
+    def logged_in(self, server: ServerSession, parameters: dict[str, str]) -> None:
+        """Its first ReadyForQuery: it joins the pool."""
+        pooler = self._pooler
+        assert server.wire is not None
+        pool = server.pool
+        pooler.edge.set_protocol(server.wire, server)
+        now = pooler.clock()
+        server.connected_at = now
+        if pooler.settings.log_connections:
+            log.info("%s new connection to server (pid %d)", server.log_name(), server.pid)
+        pool.login_succeeded(parameters)
+        pool.place(server, ServerState.TESTED)
+        connect_query = pooler.databases[pool.database].settings.connect_query
+        if connect_query:
+            server.run_internal(connect_query, lambda failed: self._joined(server))
+        else:
+            self._joined(server)
+
+    def _joined(self, server: ServerSession) -> None:
+        pooler, pool = self._pooler, server.pool
+        self.greet_waiting_logins(pool)
+        now = pooler.clock()
+        server.released_at = server.checked_at = now
+        pooler.offer(server, now)
+        self.wake(pool)
+
+    def greet_waiting_logins(self, pool: SessionPool) -> None:
+        """Complete the logins that waited for the pool's first server, if there is (or was) one."""
+        while pool.welcome is not None and pool.proven and pool.waiting_login:
+            client = pool.waiting_login.popleft()
+            client.waiting_since = 0.0
+            client.state = ClientState.IDLE
+            if isinstance(client, ClientSession) and client.login is not None:
+                login, client.login = client.login, None
+                login()
+
+    def failed(self, server: ServerSession, message: str, sqlstate: str, *, answered: bool) -> None:
+        """Connect or login failed. `answered`: PostgreSQL itself said no (then sqlstate and message are its own)."""
+        if server.state is ServerState.CLOSED:
+            return
+        pooler, pool = self._pooler, server.pool
+        now = pooler.clock()
+        pooler.databases[pool.database].host_failed(pooler.config)
+        pooler.server_login_errors[sqlstate] = pooler.server_login_errors.get(sqlstate, 0) + 1
+        log.warning("%s server login failed: %s (%s)", server.log_name(), message, sqlstate)
+        pool.login_failed(message, sqlstate, now)
+        pooler.shelve(server, CloseReason.SERVER_LOGIN_FAILED)
+        usable = pool.server_count - len(pool.logging_in)
+        if answered and not sqlstate.startswith(_TRANSIENT_CLASSES) and not usable:
+            for client in [*pool.waiting, *pool.waiting_login]:
+                client.disconnect(CloseReason.SERVER_LOGIN_FAILED, message, sqlstate)
