@@ -26,7 +26,7 @@ check: venv ## Format, lint, strict types, import rules, generated files, tests
 	$(MAKE) --no-print-directory test
 
 test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel); PYTEST_ARGS=…
-	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests --ignore tests/drivers $(PYTEST_ARGS)
 
 format: venv ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
@@ -43,5 +43,6 @@ clean: ## Remove what was made here (not the caches outside the tree)
 -include e2e/cluster/cluster.mk
 -include e2e/e2e.mk
 -include bench/bench.mk
+-include tests/drivers/drivers.mk
 
 .PHONY: help venv check test format demo clean
