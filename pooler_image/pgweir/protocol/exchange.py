@@ -343,7 +343,9 @@ class Exchange:
                 self.special -= 1
                 skipped.append(head)
         self._undo_all(skipped)
-        self.saw_error = not owed  # else the Sync was sent already, and what follows it is not discarded
+        if not owed:  # else the Sync was sent already, and what follows it is not discarded
+            # A Query that was sent in the meantime is discarded too: the server waits for a Sync, whatever was owed.
+            self.saw_error = self.unsynced = True
 
     def _copy_ended(self) -> bool:
         """CommandComplete ends COPY FROM STDIN. True when it has been ticked off with it.

@@ -361,13 +361,14 @@ class Pooler:
         client.server = client.linking = None
         if server is not None and server.client is client:
             server.client = None
-            self._left_behind(server)
+            self._left_behind(server, mid_message=client.need > 0)
 
-    def _left_behind(self, server: ServerSession) -> None:
+    def _left_behind(self, server: ServerSession, *, mid_message: bool) -> None:
         """A server whose client went away while holding it."""
         server.resume_reading()
         exchange = server.exchange
-        if server.internal is not None or not exchange.settled:
+        # WHY mid_message: half a Flush or CopyData owes nothing, and yet swallows what the next client says.
+        if server.internal is not None or mid_message or not exchange.settled:
             self.drop_server(server, CloseReason.CLIENT_LEFT_SERVER_BUSY)
         elif exchange.status == framing.STATUS_IDLE:
             self.check_in(server, self.clock())

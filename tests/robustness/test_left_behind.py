@@ -1,0 +1,47 @@
+"""What a client leaves behind never meets the next one: found by noise, kept as conversations."""
+
+from __future__ import annotations
+
+import pytest
+from tests.pgweir.session.world import World
+
+from pgweir.protocol import messages
+
+READY = messages.ready_for_query(b"I")
+
+
+@pytest.mark.parametrize("half", [b"H\0\0\4Q", b"d\0\0\4Qabc"], ids=["flush", "copy-data"])
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "in-transaction"])
+def test_half_a_message_that_owes_nothing_never_swallows_the_next_clients_query(half: bytes, inside: bool) -> None:
+    world = World(default_pool_size=1)
+    rude, next_client = world.client(), world.client()
+    if inside:
+        rude.query("BEGIN")
+    rude.says(half)
+    world.run()
+    rude.leaves()
+    assert next_client.query("SELECT 1").endswith(READY)
+    world.balance()
+
+
+def test_a_server_that_skips_up_to_a_sync_never_goes_to_the_next_client() -> None:
+    world = World(default_pool_size=1)
+    rude, next_client = world.client(), world.client()
+    rude.says(messages.bind("", "unknown"), messages.execute(), messages.query("SELECT 1"))
+    world.run()
+    rude.leaves()
+    assert next_client.query("SELECT 1").endswith(READY)
+    world.balance()
+
+
+def test_a_client_that_sends_its_sync_at_last_gets_its_server_back() -> None:
+    world = World(default_pool_size=1)
+    slow, other = world.client(), world.client()
+    slow.says(messages.bind("", "unknown"), messages.execute(), messages.query("SELECT 1"))
+    world.run()
+    slow.says(messages.sync())
+    world.run()
+    assert slow.hears().endswith(READY)
+    assert other.query("SELECT 1").endswith(READY)
+    assert slow.query("SELECT 1").endswith(READY)
+    world.empty()
