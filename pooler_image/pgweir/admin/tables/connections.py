@@ -23,6 +23,7 @@ SOCKET_COLUMNS: Final = (
     *texts("tls application_name"),
     *ints("prepared_statements id"),
 )
+CLIENTS_COLUMNS: Final = (*SOCKET_COLUMNS, *ints("transaction_seconds"))
 _BUFFER_COLUMNS: Final = ints("recv_pos pkt_pos pkt_remain send_pos send_remain pkt_avail send_avail")
 
 
@@ -32,8 +33,16 @@ def pointer(record_id: int) -> str:
 
 
 def clients(view: View) -> Table:
-    rows = [_client_row(view, client) for client in sorted(view.pooler.clients, key=lambda client: client.id)]
-    return Table(SOCKET_COLUMNS, rows + _console_rows(view))
+    """PgBouncer's columns, and behind them how long the client has been in its transaction: leaks sort to the top by it."""
+    found = sorted(view.pooler.clients, key=lambda client: client.id)
+    rows = [(*_client_row(view, client), _transaction_seconds(view, client)) for client in found]
+    return Table(CLIENTS_COLUMNS, rows + [(*row, None) for row in _console_rows(view)])
+
+
+def _transaction_seconds(view: View, client: ClientSession) -> int | None:
+    server = client.server
+    started = server.transaction_started if server is not None else 0.0
+    return int(view.now - started) if started else None
 
 
 def _client_row(view: View, client: ClientSession, *, socket_words: bool = False) -> Row:
@@ -63,7 +72,7 @@ def _client_address(origin: Origin) -> Row:
     return origin.address, origin.port, origin.local_address, origin.local_port
 
 
-def _console_rows(view: View, state: str = "active") -> list[Row]:
+def _console_rows(view: View, state: str = "idle") -> list[Row]:
     return [
         (
             *("C", console.user, CONSOLE_DATABASE, "none", state),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from pgweir.admin.tables.form import Row, Table, View, ints, seconds_and_microseconds, texts
-from pgweir.pool.ledger import Limit
+from pgweir.pool.ledger import Limit, Open
 from pgweir.pool.records import ServerRecord
+from pgweir.protocol.errors import TOO_MANY_CONNECTIONS
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import Holder, SessionPool
 
@@ -15,9 +17,19 @@ WAITERS_COLUMNS: Final = (
     *ints("client_id"),
     *texts("addr application_name since"),
     *ints("wait wait_us"),
-    *texts("reason holder holder_addr holder_application_name holder_state"),
+    *texts("limit reason holder holder_addr holder_application_name holder_state"),
     *ints("holder_client_id holder_pid holder_seconds"),
 )
+_NOBODY: Final[Row] = (None,) * 7
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a pool's clients wait for."""
+
+    limit: str  # one word: a setting's name, `paused`, `target`, `max_connections` (PostgreSQL's), `login`, `check`
+    reason: str  # the same as a sentence, with the numbers
+    rivals: tuple[SessionPool, ...]  # the pools whose servers stand in their way
 
 
 def waiters(view: View) -> Table:
@@ -27,50 +39,66 @@ def waiters(view: View) -> Table:
         queue = [*pool.waiting, *pool.waiting_login]
         if not queue:
             continue
-        reason, rivals = _reason(view, pool)
-        held = _holder(view, rivals)
+        found = binding(view, pool)
+        held = _holder(view, found.rivals)
         for waiter in queue:
             user, address, application_name = _who(waiter)
             row: Row = (
                 *(pool.database, user, waiter.id, address, application_name),
                 view.time(waiter.waiting_since),
                 *seconds_and_microseconds(view.now - waiter.waiting_since),
-                reason,
+                *(found.limit, found.reason),
                 *held,
             )
             rows.append((waiter.waiting_since, row))
     return Table(WAITERS_COLUMNS, [row for _, row in sorted(rows, key=lambda pair: pair[0])])
 
 
-def _reason(view: View, pool: SessionPool) -> tuple[str, list[SessionPool]]:
-    """What the pool's clients wait for, in words, and the pools whose servers stand in their way."""
-    everywhere = list(view.pooler.pools.values())
-    of_database = [other for other in everywhere if other.database == pool.database]
-    of_user = [other for other in everywhere if other.user == pool.user]
-    in_database = sum(other.server_count for other in of_database)
-    in_user = sum(other.server_count for other in of_user)
+def binding(view: View, pool: SessionPool) -> Binding:
+    """The limit that keeps this pool's waiters waiting, asked of the rules that decide about opening a server."""
+    if pool.paused:  # asked first: a server that is still being reset would hide it from the ledger
+        return Binding("paused", "paused", (pool,))
+    everywhere = view.pooler.pools.values()
+    of_database = tuple(other for other in everywhere if other.database == pool.database)
+    of_user = tuple(other for other in everywhere if other.user == pool.user)
+    decision = pool.may_open(
+        view.now,
+        database_servers=sum(other.server_count for other in of_database),
+        user_servers=sum(other.server_count for other in of_user),
+    )
     policy = pool.policy
-    match pool.may_open(view.now, database_servers=in_database, user_servers=in_user):
-        case Limit.PAUSED:
-            return "paused", [pool]
-        case Limit.LOGIN_RETRY:
-            retry = max(0.0, policy.login_retry - (view.now - (pool.failed_at or 0.0)))
-            return f"the last server login failed, next try in {retry:.1f}s: {pool.failure}", [pool]
+    match decision:
         case Limit.POOL_SIZE:
             reserve = f" + reserve_pool_size={policy.reserve_size}" if policy.reserve_size else ""
-            return f"pool_size={policy.size}{reserve}: all {pool.server_count} servers are taken", [pool]
+            return Binding(
+                "pool_size", f"pool_size={policy.size}{reserve}: all {pool.server_count} servers are taken", (pool,)
+            )
         case Limit.MAX_DB_CONNECTIONS:
-            return f"max_db_connections={policy.max_db_connections} of database {pool.database}", of_database
+            reason = f"max_db_connections={policy.max_db_connections} of database {pool.database}"
+            return Binding("max_db_connections", reason, of_database)
         case Limit.MAX_USER_CONNECTIONS:
-            return f"max_user_connections={policy.max_user_connections} of user {pool.user}", of_user
-        case _:  # something is on its way: a login, a check, or one that is opened within a third of a second
-            return ("a server is being checked" if pool.tested else "a server login is in progress"), [pool]
+            reason = f"max_user_connections={policy.max_user_connections} of user {pool.user}"
+            return Binding("max_user_connections", reason, of_user)
+    if pool.failed_at is not None:
+        return _target(view, pool, pool.failed_at, decision)
+    if pool.tested and not pool.logging_in:
+        return Binding("check", "a server is being checked or reset", (pool,))
+    return Binding("login", "a server login is in progress", (pool,))
 
 
-def _holder(view: View, rivals: list[SessionPool]) -> Row:
+def _target(view: View, pool: SessionPool, failed_at: float, decision: Open | Limit) -> Binding:
+    """PostgreSQL is away, or lets nobody in: the last attempt's error, and when the next one is due."""
+    following = "trying again now"
+    if decision is Limit.LOGIN_RETRY:
+        following = f"next try in {max(0.0, pool.policy.login_retry - (view.now - failed_at)):.1f}s"
+    limit = "max_connections" if pool.failure_sqlstate == TOO_MANY_CONNECTIONS else "target"
+    return Binding(limit, f"the last server login failed, {following}: {pool.failure}", (pool,))
+
+
+def _holder(view: View, rivals: tuple[SessionPool, ...]) -> Row:
     servers = [server for pool in rivals for server in pool.active if server.client is not None]
     if not servers:
-        return None, None, None, None, None, None, None
+        return _NOBODY
     server = min(servers, key=_held_since)
     assert server.client is not None
     return (
