@@ -8,14 +8,17 @@ the wait. `lifecycle` hands `open_console` to the pooler, `client_login` calls i
 from __future__ import annotations
 
 import logging
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from pgweir import PGBOUNCER_VERSION
 from pgweir.admin import commands
 from pgweir.admin.commands import Answer, Cancel, Result
 from pgweir.admin.encoding import data_rows, row_description
+from pgweir.admin.parameters import UNDEFINED_PARAMETER, bound, parameter_types
 from pgweir.admin.parse import SYNTAX_ERROR, Command, ConsoleError, parse
 from pgweir.admin.service import Service
 from pgweir.pool.records import connection_ids
@@ -44,6 +47,24 @@ GREETING: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A prepared command (None: an empty one) and the types of its parameters."""
+
+    command: Command | None
+    types: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Portal:
+    """A command that is ready to run, and what is left of its rows when the client took only some."""
+
+    command: Command | None
+    formats: tuple[int, ...] = ()
+    rows: deque[bytes] = field(default_factory=deque)
+    tag: str = ""
+
+
 class ConsoleSession:
     """The protocol of a console's wire."""
 
@@ -66,10 +87,10 @@ class ConsoleSession:
         self._running: Command | None = None
         self._starting = False  # inside `commands.run`: an answer now is no late one
         self._cancel: Cancel | None = None  # how to give up the command that waits
-        self._formats: tuple[int, ...] = ()  # of the results of the command that runs
-        self._with_columns = False  # send RowDescription with the rows (simple protocol)
-        self._statements: dict[str, Command | None] = {}  # None: an empty statement
-        self._portals: dict[str, tuple[Command | None, tuple[int, ...]]] = {}
+        self._portal: Portal | None = None  # the command that runs belongs to; None: to a simple query
+        self._most_rows = 0  # that its Execute asked for; 0: all
+        self._statements: dict[str, Statement] = {}
+        self._portals: dict[str, Portal] = {}
         self._in_transaction = False
         self._blocked = False  # the peer does not take what was written
         self._over = False
@@ -182,7 +203,12 @@ class ConsoleSession:
     def _next(self) -> None:
         """The next command of a simple query, or its end."""
         while self._queue:
-            self._run(self._queue.popleft(), formats=(), with_columns=True)
+            command = self._queue.popleft()
+            if command.holes:
+                self._error(ConsoleError(f"there is no parameter ${max(command.holes)}", UNDEFINED_PARAMETER))
+                self._queue.clear()
+                break
+            self._run(command, None)
             if self._running is not None or self._over:
                 return
         self._simple = False
@@ -195,8 +221,7 @@ class ConsoleSession:
 
     def _parse(self, body: Body) -> None:
         name, text = body.cstring(), body.cstring()
-        if body.uint16():
-            raise _no_parameters()
+        declared = [body.uint32() for _ in range(body.uint16())]
         found = parse(text)
         if len(found) > 1:
             raise ConsoleError("cannot insert multiple commands into a prepared statement", SYNTAX_ERROR)
@@ -204,40 +229,52 @@ class ConsoleSession:
             raise ConsoleError(f'prepared statement "{name}" already exists', "42P05")
         if len(self._statements) >= MAX_STATEMENTS:
             raise ConsoleError("too many prepared statements on this console", "53000")
-        self._statements[name] = found[0] if found else None
+        command = found[0] if found else None
+        self._statements[name] = Statement(command, parameter_types(command, declared))
         self._wire.write(messages.PARSE_COMPLETE)
 
     def _bind(self, body: Body) -> None:
-        portal, statement = body.cstring(), body.cstring()
-        for _ in range(body.uint16()):
-            body.uint16()
-        if body.uint16():
-            raise _no_parameters()
+        name, statement = body.cstring(), self._statement(body.cstring())
+        forms = [body.uint16() for _ in range(body.uint16())]
+        values = [body.value() for _ in range(body.uint16())]
         formats = tuple(body.uint16() for _ in range(body.uint16()))
         if len(self._portals) >= MAX_STATEMENTS:
             raise ConsoleError("too many portals on this console", "53000")
-        self._portals[portal] = (self._statement(statement), formats)
+        self._portals[name] = Portal(bound(statement.command, statement.types, forms, values), formats)
         self._wire.write(messages.BIND_COMPLETE)
 
     def _describe(self, body: Body) -> None:
         kind, name = body.byte(), body.cstring()
         formats: tuple[int, ...] = ()
         if kind == ord("S"):
-            command = self._statement(name)
-            self._wire.write(messages.message(messages.B.PARAMETER_DESCRIPTION, b"\0\0"))
+            statement = self._statement(name)
+            command, types = statement.command, statement.types
+            described = struct.pack(f"!H{len(types)}I", len(types), *types)
+            self._wire.write(messages.message(messages.B.PARAMETER_DESCRIPTION, described))
         else:
-            command, formats = self._portal(name)
+            portal = self._named_portal(name)
+            command, formats = portal.command, portal.formats
         table = None
         if command is not None and command.verb in ("SHOW", "SELECT"):
             table = commands.show(self._service, command).table
         self._wire.write(messages.NO_DATA if table is None else row_description(table, formats))
 
     def _execute(self, body: Body) -> None:
-        command, formats = self._portal(body.cstring())
-        if command is None:
+        portal = self._named_portal(body.cstring())
+        self._most_rows = max(0, body.int32())
+        if portal.command is None:
             self._wire.write(messages.empty_query_response())
-            return
-        self._run(command, formats=formats, with_columns=False)
+        elif portal.rows:
+            self._wire.write(b"".join(self._taken(portal)))
+        else:
+            self._run(portal.command, portal)
+
+    def _taken(self, portal: Portal) -> list[bytes]:
+        """As many rows as were asked for, and how it ends: with the tag, or suspended."""
+        count = min(self._most_rows or len(portal.rows), len(portal.rows))
+        parts = [portal.rows.popleft() for _ in range(count)]
+        parts.append(messages.PORTAL_SUSPENDED if portal.rows else messages.command_complete(portal.tag))
+        return parts
 
     def _close_named(self, body: Body) -> None:
         kind, name = body.byte(), body.cstring()
@@ -247,13 +284,13 @@ class ConsoleSession:
             self._portals.pop(name, None)
         self._wire.write(messages.CLOSE_COMPLETE)
 
-    def _statement(self, name: str) -> Command | None:
+    def _statement(self, name: str) -> Statement:
         try:
             return self._statements[name]
         except KeyError:
             raise ConsoleError(f'prepared statement "{name}" does not exist', "26000") from None
 
-    def _portal(self, name: str) -> tuple[Command | None, tuple[int, ...]]:
+    def _named_portal(self, name: str) -> Portal:
         try:
             return self._portals[name]
         except KeyError:
@@ -261,10 +298,10 @@ class ConsoleSession:
 
     # --- running ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, command: Command, *, formats: tuple[int, ...], with_columns: bool) -> None:
+    def _run(self, command: Command, portal: Portal | None) -> None:
         self.requested_at = self._service.pooler.clock()
         self._running = command
-        self._formats, self._with_columns = formats, with_columns
+        self._portal = portal
         stats = self._service.consoles.stats
         stats.query_count += 1
         stats.xact_count += 1
@@ -300,11 +337,16 @@ class ConsoleSession:
         parts: list[bytes] = []
         if result.notice is not None:
             parts.append(messages.notice_response("NOTICE", "00000", *result.notice))
-        if result.table is not None:
-            if self._with_columns:
-                parts.append(row_description(result.table, self._formats))
-            parts += data_rows(result.table, self._formats)
-        parts.append(messages.command_complete(result.tag))
+        portal = self._portal
+        if portal is not None:
+            portal.tag = result.tag
+            portal.rows.extend(data_rows(result.table, portal.formats) if result.table is not None else ())
+            parts += self._taken(portal)
+        else:
+            if result.table is not None:
+                parts.append(row_description(result.table, ()))
+                parts += data_rows(result.table, ())
+            parts.append(messages.command_complete(result.tag))
         self._wire.write(b"".join(parts))
 
     def _error(self, error: ConsoleError) -> None:
@@ -326,10 +368,6 @@ class ConsoleSession:
             cancel(False)
         self._service.consoles.sessions.discard(self)
         self._service.pooler.cancels.console_keys.pop(self.cancel_key, None)
-
-
-def _no_parameters() -> ConsoleError:
-    return ConsoleError("console commands take no parameters", "0A000", hint="Write the value into the command.")
 
 
 _EXTENDED: Final[dict[int, Callable[[ConsoleSession, Body], None]]] = {

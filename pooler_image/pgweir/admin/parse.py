@@ -1,7 +1,8 @@
 """The console's command language: text in, commands out. Pure; knows no command by name but SET, whose value may be anything.
 
 A statement is `verb [word …]`, or `SET name = value` (also `TO`). Verbs are upper-cased; arguments keep their case, may be
-double quoted, and strings single quoted. Statements are separated by semicolons; comments are spaces.
+double quoted, and strings single quoted; `$1` stands for a parameter (`parameters`). Statements are separated by semicolons;
+comments are spaces.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ _TOKEN: Final = re.compile(
       | (?P<word>[^\s;="']+)""",
     re.VERBOSE | re.DOTALL,
 )
+
+
+_PARAMETER: Final = re.compile(r"\$([1-9][0-9]{0,3})")
 
 
 class ConsoleError(Exception):
@@ -41,6 +45,7 @@ class Command:
     verb: str
     arguments: tuple[str, ...] = ()
     text: str = ""  # as it was written, for error messages
+    holes: tuple[int, ...] = ()  # beside `arguments`: n where $n stands, else 0; empty: there is none
 
     @property
     def argument(self) -> str | None:
@@ -96,7 +101,13 @@ def _command(text: str, tokens: list[_Token]) -> Command:
         return _set(text, written, tokens)
     if any(token.kind == "mark" for token in tokens):
         raise invalid(written)
-    return Command(verb, tuple(token.text for token in tokens[1:]), written)
+    return Command(verb, tuple(token.text for token in tokens[1:]), written, _holes(tokens[1:]))
+
+
+def _holes(tokens: list[_Token]) -> tuple[int, ...]:
+    """Which of these words are parameters, and whose."""
+    matches = [_PARAMETER.fullmatch(token.text) if token.kind == "word" else None for token in tokens]
+    return tuple(int(match[1]) if match else 0 for match in matches) if any(matches) else ()
 
 
 def _set(text: str, written: str, tokens: list[_Token]) -> Command:
@@ -106,8 +117,9 @@ def _set(text: str, written: str, tokens: list[_Token]) -> Command:
             if not value:
                 raise invalid(written)
             # Several words are one value, as written: drivers say SET datestyle TO ISO, MDY.
-            joined = value[0].text if len(value) == 1 else text[value[0].start : value[-1].end]
-            return Command("SET", (name, joined), written)
+            if len(value) == 1:
+                return Command("SET", (name, value[0].text), written, _holes([tokens[1], value[0]]))
+            return Command("SET", (name, text[value[0].start : value[-1].end]), written)
         if name == "session":  # SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY
             return Command("SET", (name, text[relation.start : tokens[-1].end]), written)
     raise invalid(written)

@@ -210,8 +210,51 @@ def test_numeric_is_postgresqls_own_form() -> None:
     assert numeric(-5) == struct.pack("!hhHhh", 1, 0, 0x4000, 0, 5)
 
 
-def test_parameters_and_several_statements_have_no_place_in_a_prepared_one(console: ConsoleTalk) -> None:
-    assert console.say(parse("", "SHOW $1", [25]), sync())[0].fields["C"] == "0A000"
+def test_a_word_may_be_a_parameter(service: HandService, console: ConsoleTalk) -> None:
+    client = service.client()
+    found = console.say(parse("k", "KILL_CLIENT $1", [23]), describe("k"), sync())
+    assert types(found) == "1tnZ"
+    assert found[1].body == struct.pack("!HI", 1, 23)
+    assert types(console.say(bind("k", [str(client.id)]), execute(), sync())) == "2CZ"
+    assert client not in service.pooler.clients
+    assert types(console.say(parse("", "SHOW $1"), bind("", ["version"]), execute(), sync())) == "12DCZ"
+    console.say(parse("", "SET verbose = $1"), bind("", ["2"]), execute(), sync())
+    assert service.pooler.settings.verbose == 2
+
+
+def test_a_parameter_may_come_in_binary(service: HandService, console: ConsoleTalk) -> None:
+    client = service.client()
+    binary = message("B", b"\0\0" + struct.pack("!hhhihh", 1, 1, 1, 2, client.id, 0))
+    assert types(console.say(parse("", "KILL_CLIENT $1", [21]), binary, execute(), sync())) == "12CZ"
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "sqlstate"),
+    [([], [], "08P01"), ([25, 25], ["a", "b"], "42P02"), ([25], [None], "22004")],
+)
+def test_parameters_that_do_not_fit_are_an_error(
+    console: ConsoleTalk, declared: list[int], values: list[str | None], sqlstate: str
+) -> None:
+    found = console.say(parse("", "PAUSE $1", declared), bind("", values), execute(), sync())
+    assert [each.fields["C"] for each in found if each.type == "E"] == [sqlstate]
+
+
+def test_a_simple_query_has_no_parameters(console: ConsoleTalk) -> None:
+    assert console.error("PAUSE $1") == ("42P02", "there is no parameter $1")
+    assert console.error('PAUSE "$1"') == ("3D000", "no such database: $1")
+
+
+def test_a_driver_may_take_the_rows_a_few_at_a_time(console: ConsoleTalk) -> None:
+    """What pgjdbc does with a fetch size."""
+    console.ask("BEGIN")
+    found = console.say(parse("", "SHOW LISTS"), bind(""), execute(limit=5), sync())
+    assert types(found) == "12DDDDDsZ"
+    assert types(console.say(execute(limit=5), sync())) == "DDDDDsZ"
+    assert types(console.say(execute(limit=5), sync())) == "DDDDCZ"
+    console.ask("COMMIT")
+
+
+def test_several_statements_have_no_place_in_a_prepared_one(console: ConsoleTalk) -> None:
     assert console.say(parse("", "SHOW LISTS; RELOAD"), sync())[0].fields["C"] == "42601"
 
 
