@@ -109,15 +109,20 @@ def test_lines_of_pg_hba_that_nobody_would_read_are_refused():
 
 def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
     ours = {
+        "client_idle_limit",
+        "client_overflow",
         "client_tls_protocols",
+        "keep_server_of_lost_client",
         "max_db_client_connections",
         "max_user_client_connections",
         "pool_idle_timeout",
         "query_wait_notify",
+        "reserved_connections",
         "scram_iterations",
         "startup_parameters",
         "stats_users",
         "transaction_timeout",
+        "uncached_databases",
     }
     assert len(PARAMETERS.keys() - ours) == COMPATIBLE
 

@@ -31,8 +31,9 @@ _COMPATIBLE: Final = frozenset(
 # What people asked for and could not set there; each has an effect in our data plane and harms no other pod.
 _OURS: Final = frozenset(
     """
-    client_tls_protocols max_db_client_connections max_user_client_connections pool_idle_timeout query_wait_notify
-    scram_iterations startup_parameters stats_users transaction_timeout
+    client_idle_limit client_overflow client_tls_protocols keep_server_of_lost_client max_db_client_connections
+    max_user_client_connections pool_idle_timeout query_wait_notify reserved_connections scram_iterations
+    startup_parameters stats_users transaction_timeout uncached_databases
     """.split()  # noqa: SIM905 - a list of 58 lines reads worse
 )
 

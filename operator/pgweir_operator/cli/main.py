@@ -47,5 +47,44 @@ def demo(
     raise typer.Exit(run_demo(pooler, seconds=seconds, clients=clients, stay=stay))
 
 
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A pgbouncer.ini, pgpool.conf or pgbalancer.conf.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="Name of the Pooler.")] = "pooler",
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Name of the cluster that it pools, instead of the file's server.")
+    ] = None,
+) -> None:
+    """Translate another pooler's configuration into a Pooler, and say what became of each setting.
+
+    The manifest goes to standard output, one line for each setting to standard error.
+
+    Example: pgweir import /etc/pgpool2/pgpool.conf --name shop-pooler --cluster shop > pooler.yaml
+
+    Exit codes: 0 every setting has found its place or is not needed; 1 the manifest is there, but a line says "refused"
+    and a person has to decide; 2 the file cannot be read or is none of the three.
+    """
+    from pgweir_operator.cli.files import run_import
+
+    raise typer.Exit(run_import(file, name=name, cluster=cluster))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A pgbouncer.ini, or the manifest of a Pooler.", show_default=False)],
+) -> None:
+    """Check a configuration before it is used: every fault at once, with its place and what to write instead.
+
+    Files that a pgbouncer.ini names are read, relative to its own folder. A manifest's file name ends in .yaml, .yml or .json.
+
+    Example: pgweir check pooler.yaml && kubectl apply -f pooler.yaml
+
+    Exit codes: 0 nothing is wrong; 1 something is; 2 the file cannot be read, or has no Pooler in it.
+    """
+    from pgweir_operator.cli.files import run_check
+
+    raise typer.Exit(run_check(file))
+
+
 if __name__ == "__main__":
     app()

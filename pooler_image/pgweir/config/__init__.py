@@ -6,6 +6,6 @@ result and knows which value wins.
 
 from pgweir.config.effective import CONSOLE_DATABASE, TEMPLATE, Config
 from pgweir.config.ini import ConfigError
-from pgweir.config.loading import load, with_setting
+from pgweir.config.loading import find_faults, load, with_setting
 
-__all__ = ["CONSOLE_DATABASE", "TEMPLATE", "Config", "ConfigError", "load", "with_setting"]
+__all__ = ["CONSOLE_DATABASE", "TEMPLATE", "Config", "ConfigError", "find_faults", "load", "with_setting"]

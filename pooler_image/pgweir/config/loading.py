@@ -76,6 +76,25 @@ def load(path: str | Path, *, base_dir: Path | None = None) -> Config:
     return _config(_read_ini(str(path), files), files, base_dir)
 
 
+def find_faults(path: str | Path, *, base_dir: Path | None = None) -> tuple[list[ConfigError], tuple[str, ...]]:
+    """Every fault that `load` would stop at, one after the other, and the warnings (`pgweir check`).
+
+    What belongs together is looked at only when each line is good by itself, and the files only after that.
+    """
+    files = _Files(base_dir)
+    faults: list[ConfigError] = []
+    draft = _Draft(str(path))
+    try:
+        draft = _read_ini(str(path), files, faults.append)
+        warnings = tuple(draft.warnings)
+        if not faults:
+            warnings = _config(draft, files, base_dir).warnings
+    except ConfigError as error:
+        faults.append(error)
+        warnings = tuple(draft.warnings)
+    return faults, warnings
+
+
 def with_setting(config: Config, name: str, text: str) -> Config:
     """`config` with one setting changed, under the same rules (the console's SET). Raises ConfigError.
 
@@ -150,7 +169,11 @@ class _Files:
 # --- the ini ---------------------------------------------------------------------------------------------------------
 
 
-def _read_ini(path: str, files: _Files) -> _Draft:
+def _raise(fault: ConfigError) -> None:
+    raise fault
+
+
+def _read_ini(path: str, files: _Files, report: Callable[[ConfigError], None] = _raise) -> _Draft:
     draft = _Draft(path)
     pending: list[str] = [path]  # the outermost file is the one from the command line
 
@@ -159,10 +182,13 @@ def _read_ini(path: str, files: _Files) -> _Draft:
 
     try:
         for item in parse_ini(path, read):
-            if isinstance(item, Section):
-                _enter(draft, item)
-            else:
-                _store(draft, item)
+            try:
+                if isinstance(item, Section):
+                    _enter(draft, item)
+                else:
+                    _store(draft, item)
+            except ConfigError as fault:
+                report(fault)
     except OSError as error:
         raise ConfigError(path, 0, "", None, _unreadable(error)) from None
     if not draft.seen_pgbouncer:

@@ -271,6 +271,14 @@ class Settings:
         meaning="Forget a database that came from the * entry after this time without use; 0: never.",
         no_effect="Databases that came from the * entry are kept until restart; they cost a few hundred bytes each.",
     )
+    client_overflow: str = setting(
+        "refuse",
+        kind=Kind.ENUM,
+        choices=("refuse", "wait"),
+        group="Pooling and server connections",
+        meaning="What happens to a client beyond max_client_conn: refuse turns it away; wait keeps it in the order of"
+        " arrival until a place is free, for query_wait_timeout at most. As many wait as listen_backlog says.",
+    )
     default_pool_size: int = setting(
         20,
         kind=Kind.INT,
@@ -289,6 +297,13 @@ class Settings:
         kind=Kind.INT,
         group="Pooling and server connections",
         meaning="Client connections altogether; the console is exempt.",
+    )
+    reserved_connections: int = setting(
+        0,
+        kind=Kind.INT,
+        group="Pooling and server connections",
+        meaning="Keep this many of max_client_conn free: a client beyond the rest is refused at once, whatever"
+        " client_overflow says, with PostgreSQL's words (Sorry, too many clients already); 0: none.",
     )
     max_db_client_connections: int = setting(
         0,
@@ -412,6 +427,18 @@ class Settings:
         group="Pooling and server connections",
         meaning="Use the server connection that has been idle longest rather than the most recent one.",
     )
+    keep_server_of_lost_client: bool = setting(
+        True,
+        kind=Kind.BOOL,
+        group="Pooling and server connections",
+        meaning="Clean and keep the server connection of a client that vanished without saying goodbye; 0: close it.",
+    )
+    uncached_databases: tuple[str, ...] = setting(
+        (),
+        kind=Kind.LIST,
+        group="Pooling and server connections",
+        meaning="Databases whose server connections are closed as soon as their client lets go of them.",
+    )
 
     # Timeouts and notices towards clients
     cancel_wait_timeout: float = setting(
@@ -425,6 +452,13 @@ class Settings:
         kind=Kind.TIME,
         group="Timeouts and notices towards clients",
         meaning="Close a client that is idle outside a transaction for this long; 0: never.",
+    )
+    client_idle_limit: float = setting(
+        0.0,
+        kind=Kind.TIME,
+        group="Timeouts and notices towards clients",
+        meaning="Close a client that has asked nothing for this long, also one that holds a server connection or is"
+        " inside a transaction; 0: never.",
     )
     client_login_timeout: float = setting(
         60.0,
