@@ -18,6 +18,7 @@ from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, ConfigError, load
 from pgweir.lifecycle import Options, Service
 from pgweir.net.listener import ListenError
+from pgweir.protocol.cancel_keys import derived_peer_id
 from pgweir.settings import Settings
 
 EPILOG = """\
@@ -42,10 +43,13 @@ def run(argv: list[str]) -> int:
         control_dir=arguments.control_dir,
         drain_accept_seconds=arguments.drain_accept_seconds,
         drain_seconds=arguments.drain_seconds,
+        peers_host=arguments.peers_host,
+        peers_address=arguments.peers_address,
     )
     if arguments.json_log:
         log.setup(Settings(), json=True)  # what loading has to say is a record, too
     try:
+        _check_peers(options)
         config, bundle, store = _load(options)
         _settle_user(arguments.user or config.settings.user)
         _refuse_second_process(config.settings.pidfile)
@@ -113,6 +117,17 @@ def _refuse_second_process(pidfile: str) -> None:
     raise StartError(f"pidfile = {pidfile!r}: process {path.read_text().strip()} is running")
 
 
+def _check_peers(options: Options) -> None:
+    if not options.peers_host:
+        return
+    try:
+        derived_peer_id(options.peers_address)
+    except ValueError:
+        raise StartError(
+            f"--peers-host needs --peers-address, the IP address of this pod; not {options.peers_address!r}"
+        ) from None
+
+
 def _daemonize(config: Config) -> None:
     if not config.settings.pidfile:
         raise StartError("-d needs a pidfile: set pidfile = PATH")
@@ -157,6 +172,10 @@ def _parser() -> argparse.ArgumentParser:
     pod.add_argument(
         "--drain-seconds", type=float, metavar="N", help="then give clients N seconds (absent: as long as they like)"
     )
+    pod.add_argument(
+        "--peers-host", metavar="NAME", help="the pods that cancel requests may be for (a headless Service)"
+    )
+    pod.add_argument("--peers-address", default="", metavar="ADDR", help="this pod's own address among them")
     return parser
 
 

@@ -58,6 +58,8 @@ class Options:
     control_dir: Path | None = None
     drain_accept_seconds: float = 0.0  # after SIGTERM, still accept for this long
     drain_seconds: float | None = None  # and give clients this long; None: PgBouncer's SIGTERM, which waits for ever
+    peers_host: str | None = None  # a name that leads to every pod of the Deployment
+    peers_address: str = ""  # the address by which it leads to this one
 
 
 class Service:
@@ -76,6 +78,8 @@ class Service:
         self.pooler = Pooler(config, edge)
         edge.pooler = self.pooler
         self.operations = Operations(self.pooler)
+        if options.peers_host:
+            self.pooler.cancels.peers.discover(options.peers_host, options.peers_address)
         self.consoles = Consoles()
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
         self.listeners = Listeners(self.pooler)
@@ -246,7 +250,10 @@ class Service:
     def _drain(self) -> None:
         """Clients leave at the end of their transaction; those of session pools when they like, until the deadline."""
         self._shutting_down = "wait_for_clients"
-        self.listeners.stop_tcp()
+        if self.pooler.cancels.peers.discovered:
+            self.pooler.accepting = False  # but cancel requests still come, from the pods that clients reach now
+        else:
+            self.listeners.stop_tcp()
         self.operations.drain()
         self._stop_when = lambda: not self.pooler.clients and not self.pooler.logins
 

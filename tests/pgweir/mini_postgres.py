@@ -23,8 +23,9 @@ PARAMETERS = {
 class MiniPostgres:
     """One backend. `greeted=False`: its first message is a StartupMessage."""
 
-    def __init__(self, pid: int = 1, *, greeted: bool = True) -> None:
+    def __init__(self, pid: int = 1, *, greeted: bool = True, key: bytes = b"") -> None:
         self.pid = pid
+        self.key = key or b"key%d" % (pid % 10)
         self.startup = None if not greeted else b""
         self.status = b"I"
         self.statements: dict[bytes, bytes] = {}
@@ -60,7 +61,7 @@ class MiniPostgres:
             return messages.error_response("FATAL", *self.refusal)
         parts = [messages.authentication_ok()]
         parts += [messages.parameter_status(name, value) for name, value in PARAMETERS.items()]
-        parts += [messages.backend_key_data(self.pid, b"key%d" % (self.pid % 10)), messages.ready_for_query(b"I")]
+        parts += [messages.backend_key_data(self.pid, self.key), messages.ready_for_query(b"I")]
         return b"".join(parts)
 
     def _message(self, kind: bytes, body: bytes) -> bytes:

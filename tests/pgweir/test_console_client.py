@@ -34,7 +34,7 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         match self.reader.feed(data):
             case Startup():
-                who = {"user": "pgbouncer", "origin": Origin(None, 6432), "tls": None, "rest": b""}
+                who = {"user": "pgbouncer", "origin": Origin(None, 6432), "tls": None, "protocol_minor": 0, "rest": b""}
                 login: Any = SimpleNamespace(**who)
                 self.transport.set_protocol(open_console(self.service, login, self.transport, True))
             case CancelRequest(pid_key=key):

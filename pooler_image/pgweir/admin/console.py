@@ -74,6 +74,7 @@ class ConsoleSession:
         self.user = login.user
         self.origin = login.origin
         self.tls = login.tls
+        self._protocol_minor = login.protocol_minor
         self.admin = admin
         self.application_name = ""
         self.connected_at = self.requested_at = pooler.clock()
@@ -103,9 +104,9 @@ class ConsoleSession:
         service = self._service
         service.consoles.sessions.add(self)
         service.consoles.stats.client_login_count += 1
-        key = service.pooler.edge.random(8)
-        self.cancel_key = bytes((key[0] & 0x7F,)) + key[1:]
-        service.pooler.cancels.console_keys[self.cancel_key] = self.cancel
+        cancels = service.pooler.cancels
+        self.cancel_key = cancels.new_key(minor=self._protocol_minor)
+        cancels.console_keys.add(self.cancel_key, self.cancel)
         self._wire.write(
             messages.authentication_ok()
             + b"".join(messages.parameter_status(name, value) for name, value in GREETING)
@@ -367,7 +368,7 @@ class ConsoleSession:
         if cancel is not None:
             cancel(False)
         self._service.consoles.sessions.discard(self)
-        self._service.pooler.cancels.console_keys.pop(self.cancel_key, None)
+        self._service.pooler.cancels.console_keys.remove(self.cancel_key)
 
 
 _EXTENDED: Final[dict[int, Callable[[ConsoleSession, Body], None]]] = {

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pgweir.net.sockets import tune
@@ -28,6 +29,7 @@ from pgweir.session.wire import TlsInfo, Wire
 log = logging.getLogger(__name__)
 
 CANCEL_TIMEOUT: Final = 10.0  # seconds that a cancel connection may live
+RESOLVE_TIMEOUT: Final = 5.0  # seconds to find the addresses of peers
 
 
 class NetworkEdge:
@@ -108,7 +110,7 @@ class NetworkEdge:
         deadline = None if timeout is None else self._loop.time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
-                transport, info = await self._open(server.host, server.port)
+                transport, info = await self._open(server.host, server.port, self._server_tls())
         except TimeoutError:
             pooler.opening.failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
             return
@@ -144,9 +146,11 @@ class NetworkEdge:
         if server.state is ServerState.LOGIN:
             self.pooler.opening.failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
 
-    async def _open(self, host: str, port: int) -> tuple[Any, TlsInfo | None]:
-        """TCP or Unix, and TLS as server_tls_sslmode says. Errors are OSError or SSLError."""
-        mode = self.pooler.settings.server_tls_sslmode
+    def _server_tls(self) -> _Tls:
+        return _Tls(self.contexts.server, optional=self.pooler.settings.server_tls_sslmode in ("allow", "prefer"))
+
+    async def _open(self, host: str, port: int, tls: _Tls) -> tuple[Any, TlsInfo | None]:
+        """TCP or Unix, and TLS as asked. Errors are OSError or SSLError."""
         answer = _Answer()
         if host.startswith(("/", "@")):
             path = f"{host}/.s.PGSQL.{port}"
@@ -156,12 +160,12 @@ class NetworkEdge:
         transport, _ = await self._loop.create_connection(lambda: answer, host, port)
         try:
             tune(transport.get_extra_info("socket"), self.pooler.settings)
-            context = self.contexts.server
+            context = tls.context
             if context is None:
                 return transport, None
             transport.write(messages.ssl_request())
             reply = await answer.received
-            if reply == b"N" and mode in ("allow", "prefer"):
+            if reply == b"N" and tls.optional:
                 return transport, None
             if reply != b"S":
                 # More than one byte would be data injected before the handshake (CVE-2021-23222).
@@ -187,19 +191,66 @@ class NetworkEdge:
     async def _cancel(self, host: str, port: int, key: bytes, done: Callable[[], None]) -> None:
         try:
             async with asyncio.timeout(self.pooler.settings.cancel_wait_timeout or CANCEL_TIMEOUT):
-                transport, _info = await self._open(host, port)
-                closed = _Closed()
-                transport.set_protocol(closed)
-                transport.write(messages.cancel_request(key))
-                try:
-                    if not transport.is_closing():
-                        await closed.lost
-                finally:
-                    transport.close()
+                transport, _info = await self._open(host, port, self._server_tls())
+                await _say_cancel(transport, key)
         except (OSError, ssl.SSLError):
             pass  # the query goes on; SPEC: a cancel request is never answered
         finally:
             done()
+
+    def send_cancel_to_peer(
+        self, host: str, port: int, key: bytes, sent: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        self._start(self._cancel_at_peer(host, port, key, sent, done))
+
+    async def _cancel_at_peer(
+        self, host: str, port: int, key: bytes, sent: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        # Peers have the clients that we have, and so the same idea of when these must use TLS.
+        tls = _Tls(self.contexts.peer, optional=self.pooler.settings.client_tls_sslmode in ("allow", "prefer"))
+        try:
+            async with asyncio.timeout(self.pooler.settings.cancel_wait_timeout or CANCEL_TIMEOUT):
+                transport, _info = await self._open(host, port, tls)
+                sent()
+                await _say_cancel(transport, key)
+        except (OSError, ssl.SSLError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
+            log.info("a cancel request could not be handed on to %s:%d: %s", host, port, error or type(error).__name__)
+        finally:
+            done()
+
+    def resolve(self, name: str, found: Callable[[tuple[str, ...]], None]) -> None:
+        self._start(self._resolve(name, found))
+
+    async def _resolve(self, name: str, found: Callable[[tuple[str, ...]], None]) -> None:
+        addresses: dict[str, None] = {}
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT):
+                for *_, address in await self._loop.getaddrinfo(name, None, type=socket.SOCK_STREAM):
+                    addresses[str(address[0])] = None
+        except (OSError, UnicodeError) as error:
+            log.warning("the addresses of the peers at %r are not known: %s", name, error or type(error).__name__)
+        finally:
+            found(tuple(addresses))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tls:
+    """Whether a connection that we open asks for TLS."""
+
+    context: ssl.SSLContext | None  # None: it does without
+    optional: bool  # and it also does when the other side says no
+
+
+async def _say_cancel(transport: Any, key: bytes) -> None:
+    """Say it, and wait until the other side hangs up: it has done then what it can."""
+    closed = _Closed()
+    transport.set_protocol(closed)
+    transport.write(messages.cancel_request(key))
+    try:
+        if not transport.is_closing():
+            await closed.lost
+    finally:
+        transport.close()
 
 
 class _Answer(asyncio.Protocol):

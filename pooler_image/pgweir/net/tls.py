@@ -46,11 +46,15 @@ class TlsContexts:
 
     client: ssl.SSLContext | None
     server: ssl.SSLContext | None
+    peer: ssl.SSLContext | None = None
 
 
 def build_contexts(config: Config) -> TlsContexts:
     """Raises ConfigError with the setting to mend."""
-    return TlsContexts(client=_client_context(config), server=_server_context(config))
+    client = _client_context(config)
+    return TlsContexts(
+        client=client, server=_server_context(config), peer=None if client is None else _peer_context(config)
+    )
 
 
 def tls_info(transport: Any) -> TlsInfo:
@@ -58,11 +62,12 @@ def tls_info(transport: Any) -> TlsInfo:
     ssl_object = transport.get_extra_info("ssl_object")
     cipher = ssl_object.cipher()
     common_name = None
-    for relative_name in (ssl_object.getpeercert() or {}).get("subject", ()):
+    certificate = ssl_object.getpeercert() or {}
+    for relative_name in certificate.get("subject", ()):
         for key, value in relative_name:
             if key == "commonName":
                 common_name = value
-    return TlsInfo(ssl_object.version() or "?", cipher[0] if cipher else "?", common_name)
+    return TlsInfo(ssl_object.version() or "?", cipher[0] if cipher else "?", common_name, bool(certificate))
 
 
 def _client_context(config: Config) -> ssl.SSLContext | None:
@@ -76,7 +81,9 @@ def _client_context(config: Config) -> ssl.SSLContext | None:
     context.set_alpn_protocols([ALPN])
     if settings.client_tls_ca_file:
         _load_authorities(context, config, "client")
-        context.verify_mode = ssl.CERT_REQUIRED if mode in ("verify-ca", "verify-full") else ssl.CERT_OPTIONAL
+        # WHY optional in every mode: peers hand on cancel requests and have no certificate to show. Where a client needs
+        # one, its login says so; a certificate that is shown must be good in any case.
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
@@ -95,6 +102,19 @@ def _server_context(config: Config) -> ssl.SSLContext | None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if settings.server_tls_cert_file:
         _load_pair(context, config, "server")
+    return context
+
+
+def _peer_context(config: Config) -> ssl.SSLContext:
+    """Towards peers, where our own clients use TLS: a cancel key that came encrypted must not be read on its next hop.
+
+    WHY nothing is verified: a peer is reached by an address out of our own configuration or the cluster's DNS, and no
+    certificate need bear that. Who stands there instead learns how to cancel the queries of one client, and no more.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _restrict(context, config, "client")
     return context
 
 

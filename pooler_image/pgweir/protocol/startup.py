@@ -54,7 +54,7 @@ class GssEncRequest:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """`pid_key` is the whole key, pid first; a key that we gave out has 8 bytes."""
+    """`pid_key` is the whole key, pid first: 8 bytes in protocol 3.0, up to 260 in 3.2."""
 
     pid_key: bytes
     rest: bytes
@@ -141,12 +141,16 @@ def _parameters(payload: bytes) -> dict[str, str]:
         at = value_end + 1
 
 
-def negotiate(startup: Startup) -> bytes:
-    """The NegotiateProtocolVersion that is owed before authentication, or b"": we speak 3.0 and no protocol option."""
+def negotiate(startup: Startup) -> tuple[int, bytes]:
+    """The minor version that is spoken, and the NegotiateProtocolVersion that is owed before authentication, or b"".
+
+    We speak 3.0 and 3.2 (there is no 3.1: libpq refuses a server that offers it), and no protocol option.
+    """
+    minor = 2 if startup.minor >= 2 else 0
     options = [name for name in startup.parameters if name.startswith(PROTOCOL_OPTION_PREFIX)]
-    if startup.minor == 0 and not options:
-        return b""
-    return messages.negotiate_protocol_version(0, options)
+    if startup.minor == minor and not options:
+        return minor, b""
+    return minor, messages.negotiate_protocol_version(minor, options)
 
 
 class Replication(StrEnum):

@@ -1,4 +1,8 @@
-"""Cancel requests: whose key it is, and how the cancel reaches the server that works for it and nobody else's."""
+"""Cancel requests: whose key it is, and how the cancel reaches the server that works for it and nobody else's.
+
+A key that nobody here has may belong to another process of the group: `peers` has the rest. Called by client_login (a
+request; a key for a greeting), the console (its keys) and pooler (a client or server that goes).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pgweir.pool.records import ServerState
+from pgweir.protocol import cancel_keys
+from pgweir.protocol.cancel_keys import KeyRing
+from pgweir.session.peers import Peers
 
 if TYPE_CHECKING:
     from pgweir.session.client import ClientSession
@@ -18,18 +25,23 @@ class Cancels:
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
-        self.keys: dict[bytes, ClientSession] = {}
-        self.console_keys: dict[bytes, Callable[[], None]] = {}  # a console that waits (PAUSE) is told
+        self.peers = Peers(pooler)
+        self.keys: KeyRing[ClientSession] = KeyRing()
+        self.console_keys: KeyRing[Callable[[], None]] = KeyRing()  # a console that waits (PAUSE) is told
 
-    def new_key(self, client: ClientSession) -> bytes:
-        """Eight random bytes; the first four read as a positive number, which drivers take for a process id."""
+    def new_key(self, *, minor: int) -> bytes:
+        """A key that nobody has, of the length that protocol 3.`minor` allows."""
+        size = cancel_keys.LONG_KEY if minor >= 2 else cancel_keys.SHORT_KEY
         while True:
-            key = self._pooler.edge.random(8)
-            key = bytes((key[0] & 0x7F,)) + key[1:]
-            if key not in self.keys and any(key[:4]):
-                self.keys[key] = client
-                client.cancel_key = key
+            key = cancel_keys.make_key(self._pooler.edge.random(size), self.peers.own_id)
+            # Drivers take the first four bytes for a process id, and 0 for none.
+            if any(key[:4]) and key not in self.keys and key not in self.console_keys:
                 return key
+
+    def give_key(self, client: ClientSession, *, minor: int) -> bytes:
+        key = client.cancel_key = self.new_key(minor=minor)
+        self.keys.add(key, client)
+        return key
 
     def request(self, key: bytes, done: Callable[[], None]) -> None:
         """Pass a CancelRequest on to the server that works for the client with this key; `done` in any case.
@@ -37,12 +49,17 @@ class Cancels:
         A server that is given back meanwhile is not used again before the cancel has run its course, so that a late
         one never hits the next client. SPEC: PgBouncer's cancel rules.
         """
-        cancel_console = self.console_keys.get(key)
+        cancel_console = self.console_keys.find(key)
         if cancel_console is not None:
             cancel_console()
-        client = self.keys.get(key)
-        server = client.server if client is not None else None
-        if client is None or server is None or not server.query_open or not server.cancel_key:
+            done()
+            return
+        client = self.keys.find(key)
+        if client is None:
+            self.peers.forward(key, done)
+            return
+        server = client.server
+        if server is None or not server.query_open or not server.cancel_key:
             done()
             return
         if server.cancel_waiters is not None:

@@ -17,6 +17,7 @@ from pgweir.protocol import messages
 from pgweir.protocol.auth.auth_query import AuthQueryOutcome, Found, LookupFailed
 from pgweir.protocol.auth.client_auth import ClientAuthentication, ClientAuthMethod, Continue, Succeeded
 from pgweir.protocol.errors import (
+    INVALID_AUTHORIZATION,
     ClientError,
     ProtocolError,
     client_error,
@@ -70,6 +71,7 @@ class ClientLogin:
         self.tls: TlsInfo | None = None
         self.user = ""
         self.database_name = ""
+        self.protocol_minor = 0
         self._startup_reader = StartupReader()
         self._reader = MessageReader()
         self._receive: Callable[[bytes], None] = self._receive_startup
@@ -209,7 +211,9 @@ class ClientLogin:
             raise client_error("pooler is shutting down", stage="limits")
         if self.tls is None and not self.origin.is_unix and settings.client_tls_sslmode in _TLS_REQUIRED:
             raise client_error("SSL required", stage="tls")
-        negotiation = negotiate(startup)
+        if self.tls is not None and not self.tls.has_certificate and settings.client_tls_sslmode in _TLS_VERIFIED:
+            raise ClientError(INVALID_AUTHORIZATION, "connection requires a valid client certificate", stage="tls")
+        self.protocol_minor, negotiation = negotiate(startup)
         if negotiation:
             self.wire.write(negotiation)
         if startup.rest:
@@ -398,7 +402,7 @@ class ClientLogin:
         parts = [messages.authentication_ok()]
         for name, value in pool.welcome.items():
             parts.append(messages.parameter_status(name, spelled.get(name.lower(), value)))
-        key = pooler.cancels.new_key(client)
+        key = pooler.cancels.give_key(client, minor=self.protocol_minor)
         parts.append(messages.backend_key_data(int.from_bytes(key[:4], "big"), key[4:]))
         if pooler.settings.login_notify_message:
             parts.append(messages.notice_response("NOTICE", "00000", pooler.settings.login_notify_message))
@@ -453,4 +457,5 @@ class ClientLogin:
         self.pooler.logins.discard(self)
 
 
-_TLS_REQUIRED: Final = ("require", "verify-ca", "verify-full")
+_TLS_VERIFIED: Final = ("verify-ca", "verify-full")
+_TLS_REQUIRED: Final = ("require", *_TLS_VERIFIED)

@@ -352,7 +352,7 @@ class Pooler:
         self.clients.discard(client)
         client.pool.forget_client(client)
         client.state = ClientState.CLOSED
-        self.cancels.keys.pop(client.cancel_key, None)
+        self.cancels.keys.remove(client.cancel_key)
         self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
         if self.settings.log_disconnections:
             age = self.clock() - client.connected_at

@@ -27,6 +27,7 @@ def tick(pooler: Pooler) -> None:
         login.time_out()
     for pool in list(pooler.pools.values()):
         _tick_pool(pooler, pool, now)
+    pooler.cancels.peers.tick(now)
     _forget_unused(pooler, now)
 
 

@@ -53,6 +53,7 @@ class TlsInfo:
     version: str
     cipher: str
     common_name: str | None = None
+    has_certificate: bool = False  # the other side has shown one, and it was good
 
     def __str__(self) -> str:
         return f"{self.version}/{self.cipher}"
@@ -79,6 +80,15 @@ class Edge(Protocol):
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
         """Send the server's cancel key over a connection of its own; `done` when the server has closed that."""
+
+    def send_cancel_to_peer(
+        self, host: str, port: int, key: bytes, sent: Callable[[], None], done: Callable[[], None], /
+    ) -> None:
+        """Send a key that another process gave out to that process: `sent` when it has left, if it ever does, and
+        `done` (in any case) when the peer has closed the connection."""
+
+    def resolve(self, name: str, found: Callable[[tuple[str, ...]], None], /) -> None:
+        """Every address that the name leads to; none when it cannot be resolved."""
 
 
 def printable(text: str) -> str:

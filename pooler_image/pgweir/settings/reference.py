@@ -50,8 +50,9 @@ def settings_reference() -> str:
         " those of a database, and these over the global ones.\n\n" + _entries(USER_SETTINGS)
     )
     parts.append(
-        "## Entries of `[peers]`\n\n`number = host=... port=...`. They are read and checked; cancel requests are not"
-        " yet handed on to them.\n\n" + _entries(PEER_SETTINGS)
+        "## Entries of `[peers]`\n\n`number = host=... port=...`. A cancel request for a client of another process is"
+        " handed on to it by the number in its key. Each process has its own `peer_id`; its own entry is ignored.\n\n"
+        + _entries(PEER_SETTINGS)
     )
     return "\n".join(parts)
 

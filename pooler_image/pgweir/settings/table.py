@@ -169,8 +169,7 @@ class Settings:
         kind=Kind.INT,
         maximum=PEER_ID_MAX,
         group="Sockets and buffers",
-        meaning="Number of this process among its peers; 0: it has none.",
-        no_effect="Cancel requests are not yet handed on to the processes of [peers].",
+        meaning="Number of this process among its peers, to which cancel requests are handed on; 0: it has none.",
     )
     pkt_buf: int = setting(
         4096,
@@ -445,7 +444,7 @@ class Settings:
         10.0,
         kind=Kind.TIME,
         group="Timeouts and notices towards clients",
-        meaning="Drop a cancel request that found no server connection for this long; 0: never.",
+        meaning="Drop a cancel request that has not reached its server or peer within this time; 0: after 10 s.",
     )
     client_idle_timeout: float = setting(
         0.0,

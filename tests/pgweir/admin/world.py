@@ -75,13 +75,14 @@ class HandEdge:
     def __init__(self) -> None:
         self.now = 1000.0
         self.connects: list[ServerSession] = []
+        self.peer_cancels: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._random = itertools.count(1)
 
     def clock(self) -> float:
         return self.now
 
     def random(self, size: int) -> bytes:
-        return next(self._random).to_bytes(size, "big")
+        return next(self._random).to_bytes(4, "big") + bytes(size - 4)
 
     def set_protocol(self, wire: Any, protocol: object) -> None: ...
 
@@ -95,6 +96,14 @@ class HandEdge:
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None]) -> None:
         done()
+
+    def send_cancel_to_peer(
+        self, host: str, port: int, key: bytes, sent: Callable[[], None], done: Callable[[], None]
+    ) -> None:
+        self.peer_cancels.append((sent, done))
+
+    def resolve(self, name: str, found: Callable[[tuple[str, ...]], None]) -> None:
+        found(())
 
 
 class HandService:
@@ -181,7 +190,8 @@ class ConsoleTalk:
 
     def __init__(self, service: HandService, *, user: str, admin: bool) -> None:
         self.wire = Recorder()
-        login: Any = SimpleNamespace(user=user, origin=Origin("10.1.1.1", 5555, "10.0.0.9", 6432), tls=None, rest=b"")
+        origin = Origin("10.1.1.1", 5555, "10.0.0.9", 6432)
+        login: Any = SimpleNamespace(user=user, origin=origin, tls=None, protocol_minor=0, rest=b"")
         self.session: ConsoleSession = open_console(service, login, self.wire, admin)
         self.greeting = self.wire.messages()
 

@@ -117,15 +117,19 @@ class TestFirstBytes:
 
 
 class TestNegotiation:
-    def test_protocol_3_0_without_options_needs_none(self) -> None:
-        assert negotiate(Startup(0, {"user": "u"}, b"")) == b""
+    @pytest.mark.parametrize("minor", [0, 2])
+    def test_what_we_speak_needs_none(self, minor: int) -> None:
+        assert negotiate(Startup(minor, {"user": "u"}, b"")) == (minor, b"")
 
-    def test_a_newer_minor_version_is_brought_down_to_3_0(self) -> None:
-        assert negotiate(Startup(2, {"user": "u"}, b"")) == messages.negotiate_protocol_version(0, [])
+    @pytest.mark.parametrize(("asked", "spoken"), [(1, 0), (3, 2), (9999, 2), (65535, 2)])
+    def test_any_other_version_is_brought_down_to_one_that_exists(self, asked: int, spoken: int) -> None:
+        owed = messages.negotiate_protocol_version(spoken, [])
+        assert negotiate(Startup(asked, {"user": "u"}, b"")) == (spoken, owed)
 
-    def test_protocol_options_are_named_as_unknown(self) -> None:
-        startup = Startup(0, {"user": "u", "_pq_.a": "1", "_pq_.b": "2"}, b"")
-        assert negotiate(startup) == messages.negotiate_protocol_version(0, ["_pq_.a", "_pq_.b"])
+    @pytest.mark.parametrize(("asked", "spoken"), [(0, 0), (1, 0), (2, 2), (3, 2)])
+    def test_protocol_options_are_named_as_unknown(self, asked: int, spoken: int) -> None:
+        startup = Startup(asked, {"user": "u", "_pq_.a": "1", "_pq_.b": "2"}, b"")
+        assert negotiate(startup) == (spoken, messages.negotiate_protocol_version(spoken, ["_pq_.a", "_pq_.b"]))
 
 
 def plan(mode: StartupParameters = "reject", ignored: tuple[str, ...] = (), /, **parameters: str) -> StartupPlan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tests.pgweir.mini_postgres import MiniPostgres
@@ -85,6 +86,17 @@ class ServerWire(RecorderWire):
         self.protocol.connection_lost(None)
 
 
+@dataclass
+class PeerCancel:
+    """A cancel request that a peer is to be told."""
+
+    host: str
+    port: int
+    key: bytes
+    sent: Callable[[], None]
+    done: Callable[[], None]
+
+
 class FakeEdge:
     """The clock, and what sessions have asked for."""
 
@@ -92,6 +104,8 @@ class FakeEdge:
         self.now = 1000.0
         self.connecting: list[ServerSession] = []
         self.cancels: list[tuple[ServerSession, Callable[[], None]]] = []
+        self.peer_cancels: list[PeerCancel] = []
+        self.resolving: list[tuple[str, Callable[[tuple[str, ...]], None]]] = []
         self._numbers = itertools.count(1)
 
     def clock(self) -> float:
@@ -114,6 +128,14 @@ class FakeEdge:
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
         self.cancels.append((server, done))
+
+    def send_cancel_to_peer(
+        self, host: str, port: int, key: bytes, sent: Callable[[], None], done: Callable[[], None], /
+    ) -> None:
+        self.peer_cancels.append(PeerCancel(host, port, key, sent, done))
+
+    def resolve(self, name: str, found: Callable[[tuple[str, ...]], None], /) -> None:
+        self.resolving.append((name, found))
 
 
 class Client:
@@ -177,12 +199,19 @@ class World:
         self.servers: list[ServerWire] = []
         self.clients: list[Client] = []
 
-    def starts_login(self, database: str = "shop", user: str = "alice", **parameters: str) -> Client:
+    def starts_login(
+        self,
+        database: str = "shop",
+        user: str = "alice",
+        *,
+        protocol: int = messages.PROTOCOL_3_0,
+        **parameters: str,
+    ) -> Client:
         wire = RecorderWire()
         wire.protocol = self.pooler.accept(wire, Origin("10.0.0.1", 40000 + len(self.clients)))
         client = Client(self, wire)
         self.clients.append(client)
-        client.says(messages.startup_message({"user": user, "database": database, **parameters}))
+        client.says(messages.startup_message({"user": user, "database": database, **parameters}, protocol))
         return client
 
     def client(self, database: str = "shop", user: str = "alice", **parameters: str) -> Client:
@@ -265,7 +294,7 @@ class World:
                 assert waiting.state in (ClientState.WAITING, ClientState.WAITING_LOGIN)
             assert not (pool.idle and pool.waiting), "idle servers and waiting clients"
             assert ClientState.CLOSED not in {client.state for client in pool.clients}
-        assert set(pooler.cancels.keys.values()) <= pooler.clients
+        assert set(pooler.cancels.keys) <= pooler.clients
         for client in pooler.clients:
             assert client.state is not ClientState.CLOSED
             assert (client.state is ClientState.ACTIVE) == (client.server is not None or client.linking is not None)

@@ -92,16 +92,24 @@ def users(view: View) -> Table:
 
 
 def peers(view: View) -> Table:
-    default = view.config.settings.default_pool_size
+    """Those of the configuration, and the pods that were found when they were last needed."""
+    settings = view.config.settings
+    default = settings.default_pool_size
     rows: list[Row] = [
         (peer.peer_id, peer.host, peer.port, default if peer.pool_size is None else peer.pool_size)
         for _, peer in sorted(view.config.peers.items())
     ]
+    found = view.pooler.cancels.peers.pods()
+    rows.extend((peer_id, address, settings.listen_port, default) for peer_id, address in found)
     return Table((*ints("peer_id"), *texts("host"), *ints("port pool_size")), rows)
 
 
 def peer_pools(view: View) -> Table:
-    return Table(ints("peer_id cl_active_cancel_req cl_waiting_cancel_req sv_active_cancel sv_login"), [])
+    rows: list[Row] = [
+        (pool.peer_id, pool.active, len(pool.waiting) + pool.connecting, pool.active, pool.connecting)
+        for pool in view.pooler.cancels.peers.pools()
+    ]
+    return Table(ints("peer_id cl_active_cancel_req cl_waiting_cancel_req sv_active_cancel sv_login"), rows)
 
 
 def lists(view: View) -> Table:
@@ -112,7 +120,7 @@ def lists(view: View) -> Table:
         ("users", len(user_names(view))),
         ("peers", len(view.config.peers)),
         ("pools", len(pooler.pools) + 1),
-        ("peer_pools", 0),
+        ("peer_pools", sum(1 for _ in pooler.cancels.peers.pools())),
         # PgBouncer counts unused memory slots here; nobody can use that number. How many more clients may come:
         ("free_clients", max(0, pooler.settings.max_client_conn - pooler.client_count())),
         ("used_clients", used),
