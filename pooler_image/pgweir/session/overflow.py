@@ -1,0 +1,89 @@
+"""Clients beyond max_client_conn: refused, or kept waiting for a place in the order of their arrival.
+
+`client_login` asks as soon as a client has said what it wants (cancels and the console never come here); whoever sees a
+client go calls `admit`. The texts are those that people know from PgBouncer, pgpool and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from pgweir.protocol.errors import TOO_MANY_CONNECTIONS, ClientError, client_error
+
+if TYPE_CHECKING:
+    from pgweir.session.pooler import Pooler
+
+
+class Candidate(Protocol):
+    """A login, as far as this room knows it."""
+
+    def admitted(self) -> None: ...
+
+    def refuse(self, error: ClientError, /) -> None: ...
+
+
+class Overflow:
+    """The queue in front of the door (client_overflow = wait)."""
+
+    def __init__(self, pooler: Pooler) -> None:
+        self._pooler = pooler
+        self.waiting: dict[Candidate, float] = {}  # since when, in the order of arrival
+
+    @property
+    def limit(self) -> int:
+        settings = self._pooler.settings
+        return settings.max_client_conn - settings.reserved_connections
+
+    @property
+    def served(self) -> int:
+        """Connections that have a place; one that has not said yet what it wants counts too, as in PgBouncer."""
+        return self._pooler.client_count() - len(self.waiting)
+
+    def admits(self, login: Candidate) -> bool:
+        """Whether there is a place for this login. False: it waits, `admitted` is called in its turn. Raises ClientError."""
+        if self.served <= self.limit and not self.waiting:
+            return True
+        settings = self._pooler.settings
+        if settings.reserved_connections:
+            kept = f"and reserved_connections = {settings.reserved_connections} are kept free"
+            raise self._refusal("Sorry, too many clients already", kept)
+        if settings.client_overflow != "wait":
+            raise client_error("no more connections allowed (max_client_conn)", stage="limits")
+        if len(self.waiting) >= settings.listen_backlog:
+            raise self._refusal(
+                "no free child processes", f"and {len(self.waiting)} more clients wait (listen_backlog)"
+            )
+        self.waiting[login] = self._pooler.clock()
+        self.admit()
+        return False
+
+    def leave(self, login: Candidate) -> None:
+        """It has gone, from the queue or from a place that the next may have."""
+        self.waiting.pop(login, None)
+        self.admit()
+
+    def admit(self) -> None:
+        """Let in whom there is a place for (and, when the pooler shuts down, everybody: to be told)."""
+        while self.waiting and (self.served < self.limit or not self._pooler.accepting):
+            login = next(iter(self.waiting))
+            del self.waiting[login]
+            login.admitted()
+
+    def tick(self, now: float) -> None:
+        """Three times a second: a limit may have been raised, and nobody waits beyond query_wait_timeout."""
+        timeout = self._pooler.settings.query_wait_timeout
+        for login, since in list(self.waiting.items()):
+            if not timeout or now - since <= timeout:
+                break  # they stand in the order of their arrival
+            del self.waiting[login]
+            login.refuse(self._refusal("query_wait_timeout", "and none has become free"))
+        self.admit()
+
+    def _refusal(self, message: str, why: str) -> ClientError:
+        """The hint has the numbers that somebody needs who wants to change one of them."""
+        settings = self._pooler.settings
+        hint = (
+            f"All {self.limit} places are taken (max_client_conn = {settings.max_client_conn}; pgpool: num_init_children),"
+            f" {why}; raise max_client_conn, add instances, or close connections that nobody needs."
+        )
+        return ClientError(TOO_MANY_CONNECTIONS, message, hint=hint, stage="limits")
