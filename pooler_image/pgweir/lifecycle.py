@@ -171,6 +171,7 @@ class Service:
                     self.operations.release_idle_clients()
                 if self._shutting_down and self._stop_when is not None and self._stop_when():
                     self._stopped.set()
+                self.operations.tick()
                 if time.monotonic() >= next_stats:
                     next_stats += self.pooler.settings.stats_period
                     self._end_stats_period()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pgweir.admin import tables
@@ -19,9 +19,9 @@ from pgweir.config import CONSOLE_DATABASE, Config, ConfigError, with_setting
 from pgweir.protocol.errors import (
     CONFIG_FILE_ERROR,
     FEATURE_NOT_SUPPORTED,
-    INVALID_CATALOG_NAME,
-    OBJECT_NOT_IN_PREREQUISITE_STATE,
+    LOCK_NOT_AVAILABLE,
     QUERY_CANCELED,
+    UNDEFINED_OBJECT,
 )
 from pgweir.session.operations import OperationError
 from pgweir.settings import SETTINGS, ReloadClass, format_value
@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 INVALID_PARAMETER_VALUE: Final = "22023"
-UNDEFINED_OBJECT: Final = "42704"
 CANT_CHANGE_RUNTIME_PARAM: Final = "55P02"
+MAX_TIMEOUT: Final = 1e9  # seconds
+MAX_HELD: Final = 10  # clients that the detail of an overdue PAUSE names
 
 # What drivers ask for or set at the start of a session. SET of these does nothing, and says so.
 FAKED: Final = {
@@ -139,8 +140,7 @@ def run(service: Service, command: Command, *, admin: bool, done: Done) -> Cance
     except ConsoleError as error:
         done(error)
     except OperationError as error:
-        missing = str(error).startswith("no such database")
-        done(ConsoleError(str(error), INVALID_CATALOG_NAME if missing else OBJECT_NOT_IN_PREREQUISITE_STATE))
+        done(ConsoleError(str(error), error.sqlstate))
     return None
 
 
@@ -181,22 +181,65 @@ def show(service: Service, command: Command) -> Result:
 
 
 def _pause(service: Service, command: Command, done: Done) -> Cancel | None:
-    name = _database(command)
+    """PAUSE [db], and ours: PAUSE [db] TIMEOUT seconds, which no command of PgBouncer's can be taken for."""
+    timeout = _timeout(command)
+    name = _database(replace(command, arguments=command.arguments[: len(command.arguments) % 2]))
     operations = service.operations
     operations.pause(name)
+    givers_up: list[Callable[[], None]] = []
+
+    def stop() -> None:
+        for give_up in givers_up:
+            give_up()
 
     def finished(paused: bool) -> None:
+        stop()
         ended = ConsoleError("PAUSE was ended by RESUME before all servers were released", QUERY_CANCELED)
         done(Result("PAUSE") if paused else ended)
 
-    give_up = operations.when_paused(name, finished)
+    def overdue() -> None:
+        held = _held(service, name)
+        stop()
+        operations.resume(name)
+        message = f"PAUSE was not complete after {timeout:g} s; everything goes on as before"
+        done(ConsoleError(message, LOCK_NOT_AVAILABLE, detail=held))
+
+    if timeout is not None and operations.held_servers(name):
+        givers_up.append(operations.after(timeout, overdue))
+    givers_up.append(operations.when_paused(name, finished))
 
     def cancel(undo: bool) -> None:
-        give_up()
+        stop()
         if undo:
             operations.resume(name)
 
     return cancel
+
+
+def _timeout(command: Command) -> float | None:
+    """The seconds behind TIMEOUT, which stands before the last word of two or of three."""
+    if len(command.arguments) < 2:
+        return None
+    word, text = command.arguments[-2:]
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise invalid(command.text) from None
+    if word.upper() != "TIMEOUT" or not 0 <= seconds < MAX_TIMEOUT:
+        raise invalid(command.text)
+    return seconds
+
+
+def _held(service: Service, name: str | None) -> str:
+    """Who kept a pause from being complete."""
+    now = service.pooler.clock()
+    found = [
+        f"client {client.id} ({client.user}, {client.application_name or 'no application_name'}, {client.origin})"
+        f" holds server pid {server.pid} for {now - (server.transaction_started or server.requested_at):.0f} s"
+        for client in service.operations.holders(name)
+        if (server := client.server) is not None
+    ]
+    return "; ".join(found[:MAX_HELD]) or "A server is being reset or checked."
 
 
 def _resume(service: Service, command: Command, done: Done) -> None:
@@ -229,7 +272,11 @@ def _kill_client(service: Service, command: Command, done: Done) -> None:
     except ValueError:
         message = "invalid client pointer supplied"
         raise ConsoleError(message, INVALID_PARAMETER_VALUE, hint="Write an id of SHOW CLIENTS.") from None
-    service.operations.kill_client(client_id)
+    console = next((console for console in service.consoles.sessions if console.id == client_id), None)
+    if console is not None:
+        console.kill()
+    else:
+        service.operations.kill_client(client_id)
     done(Result("KILL_CLIENT"))
 
 
@@ -246,6 +293,8 @@ def _enable(service: Service, command: Command, done: Done) -> None:
 def _database(command: Command) -> str | None:
     name = command.argument
     if name == CONSOLE_DATABASE:
+        if command.verb == "RESUME":
+            raise OperationError(f"database {name} is not paused")
         raise OperationError(f"cannot {command.verb.lower()} admin db: {name}")
     return name
 
@@ -322,7 +371,7 @@ def _suspend(service: Service, command: Command, done: Done) -> None:
 
 _VERBS: Final[dict[str, tuple[int, Callable[[Service, Command, Done], Cancel | None]]]] = {
     # verb: (most arguments, work)
-    "PAUSE": (1, _pause),
+    "PAUSE": (3, _pause),
     "RESUME": (1, _resume),
     "KILL": (1, _kill),
     "KILL_CLIENT": (1, _kill_client),

@@ -23,9 +23,10 @@ from pgweir.admin.parse import SYNTAX_ERROR, Command, ConsoleError, parse
 from pgweir.admin.service import Service
 from pgweir.pool.records import connection_ids
 from pgweir.protocol import messages
-from pgweir.protocol.errors import PROTOCOL_VIOLATION, QUERY_CANCELED, ProtocolError
+from pgweir.protocol.errors import ADMIN_SHUTDOWN, PROTOCOL_VIOLATION, QUERY_CANCELED, ProtocolError
 from pgweir.protocol.messages import Body, F
 from pgweir.protocol.reader import MessageReader
+from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client_login import ClientLogin
 from pgweir.session.wire import Wire
 
@@ -354,6 +355,12 @@ class ConsoleSession:
         self._wire.write(messages.error_response("ERROR", error.sqlstate, error.message, error.detail, error.hint))
 
     # --- the end -----------------------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """KILL_CLIENT, by somebody else or by this very console."""
+        reason = CloseReason.ADMIN_KILLED
+        self._wire.write(messages.error_response("FATAL", ADMIN_SHUTDOWN, reason.text))
+        self._close()
 
     def _close(self) -> None:
         self._end()

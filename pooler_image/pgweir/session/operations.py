@@ -13,7 +13,13 @@ from typing import Final
 
 from pgweir.config import Config
 from pgweir.pool.records import ClientState
-from pgweir.protocol.errors import ADMIN_SHUTDOWN, DATABASE_DROPPED
+from pgweir.protocol.errors import (
+    ADMIN_SHUTDOWN,
+    DATABASE_DROPPED,
+    INVALID_CATALOG_NAME,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
+    UNDEFINED_OBJECT,
+)
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.database import Database
@@ -29,21 +35,46 @@ LEAVING_AT_ONCE: Final = 100  # idle clients that a draining process sends away 
 class OperationError(Exception):
     """The command makes no sense now; the message is PgBouncer's and goes to the console as it is."""
 
+    def __init__(self, message: str, sqlstate: str = OBJECT_NOT_IN_PREREQUISITE_STATE) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
 
 class Operations:
     """Verbs on a running pooler."""
 
     def __init__(self, pooler: Pooler) -> None:
         self.pooler = pooler
+        self._timers: list[tuple[float, Callable[[], None]]] = []  # deadlines of commands that wait
+        self._refusing = False  # SHUTDOWN WAIT_FOR_SERVERS: nobody is served any more
+
+    def tick(self) -> None:
+        """Three times a second: what a shutdown or a command's deadline asks for."""
+        if self._refusing:
+            self._refuse_waiting()
+        now = self.pooler.clock()
+        for timer in [timer for timer in self._timers if timer[0] <= now]:
+            self._timers.remove(timer)
+            timer[1]()
+
+    def after(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Do that then, give or take a tick. Answers how to give up."""
+        timer = (self.pooler.clock() + seconds, action)
+        self._timers.append(timer)
+
+        def stop() -> None:
+            if timer in self._timers:
+                self._timers.remove(timer)
+
+        return stop
 
     # --- PAUSE and RESUME ----------------------------------------------------------------------------------------------
 
     def pause(self, name: str | None = None) -> None:
         """Stop assigning servers: everywhere, or in one database. Servers go as they become free."""
         pooler = self.pooler
+        self._refuse_while_paused()
         if name is None:
-            if pooler.paused:
-                raise OperationError("already suspended/paused")
             pooler.paused = True
         else:
             self._database(name).paused = True
@@ -53,14 +84,15 @@ class Operations:
             pooler.close_unused(pool, CloseReason.PAUSED)
 
     def resume(self, name: str | None = None) -> None:
-        """Assign again; everybody who was held goes on, in the order of their arrival."""
+        """Assign again; everybody who was held goes on, in the order of their arrival.
+
+        What was paused by its name is resumed by its name alone, as in PgBouncer.
+        """
         pooler = self.pooler
         if name is None:
             if not pooler.paused:
                 raise OperationError("pooler is not paused/suspended")
             pooler.paused = False
-            for database in pooler.databases.values():
-                database.paused = False
         else:
             database = self._database(name)
             if not database.paused:
@@ -68,6 +100,8 @@ class Operations:
             database.paused = False
         now = pooler.clock()
         for pool in self._pools(name):
+            if pooler.paused or pooler.databases[pool.database].paused:
+                continue
             pool.resume(now)
             pooler.opening.greet_waiting_logins(pool)
             pooler.opening.wake(pool)
@@ -98,6 +132,10 @@ class Operations:
             log.warning("the deadline of the pause has passed: closed %d clients that held a server", len(held))
         return len(held)
 
+    def _refuse_while_paused(self) -> None:
+        if self.pooler.paused:
+            raise OperationError("already suspended/paused")
+
     def _is_paused(self, name: str | None) -> bool:
         if name is None:
             return self.pooler.paused
@@ -112,6 +150,7 @@ class Operations:
 
     def kill(self, name: str | None = None) -> None:
         """Drop clients and servers at once, and leave the database(s) paused."""
+        self._refuse_while_paused()
         now = self.pooler.clock()
         for database in [self._database(name)] if name else list(self.pooler.databases.values()):
             database.paused = True
@@ -124,7 +163,7 @@ class Operations:
             if client.id == client_id:
                 client.disconnect(CloseReason.ADMIN_KILLED, CloseReason.ADMIN_KILLED.text, ADMIN_SHUTDOWN)
                 return
-        raise OperationError(f"no such client: {client_id}")
+        raise OperationError("client not found", UNDEFINED_OBJECT)
 
     def reconnect(self, name: str | None = None) -> None:
         """Every server connection of today is closed as soon as it is free."""
@@ -212,14 +251,19 @@ class Operations:
             client.leave()
 
     def refuse_waiting(self) -> None:
-        """Nobody who waits will be served any more (SHUTDOWN WAIT_FOR_SERVERS)."""
+        """Nobody who waits, or comes to wait, will be served any more (SHUTDOWN WAIT_FOR_SERVERS)."""
+        self._refusing = True
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
         for pool in self._pools(None):
             for holder in [*pool.waiting, *pool.waiting_login]:
                 holder.disconnect(CloseReason.POOLER_SHUTDOWN, "server shutting down", ADMIN_SHUTDOWN)
 
-    def holders(self) -> list[ClientSession]:
+    def holders(self, name: str | None = None) -> list[ClientSession]:
         """Clients that hold a server, the longest transaction first: those that a pause waits for."""
-        found = [server.client for server in self.pooler.servers() if isinstance(server.client, ClientSession)]
+        servers = [server for pool in self._pools(name) for server in pool.servers()]
+        found = [server.client for server in servers if isinstance(server.client, ClientSession)]
         return sorted(found, key=lambda client: client.server.transaction_started if client.server else 0.0)
 
     # --- helpers -----------------------------------------------------------------------------------------------------------
@@ -233,7 +277,7 @@ class Operations:
     def _database(self, name: str) -> Database:
         database = self.pooler.database(name)
         if database is None:
-            raise OperationError(f"no such database: {name}")
+            raise OperationError(f"no such database: {name}", INVALID_CATALOG_NAME)
         return database
 
     def _pools(self, name: str | None) -> list[SessionPool]:

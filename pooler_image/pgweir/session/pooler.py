@@ -120,7 +120,6 @@ class Pooler:
         if is_auto:
             log.info("registered new auto-database: %s", printable(name))
         database = Database(settings, is_auto=is_auto, now=self.clock())
-        database.paused = self.paused
         self.databases[name] = database
         return database
 

@@ -67,6 +67,14 @@ def test_several_statements_in_one_query_stop_at_the_first_error(console: Consol
         ("RESUME", "55000", "pooler is not paused/suspended"),
         ("RESUME app", "55000", "database app is not paused"),
         ("RESUME nosuch", "3D000", "no such database: nosuch"),
+        ("RESUME pgbouncer", "55000", "database pgbouncer is not paused"),
+        ("PAUSE pgbouncer", "55000", "cannot pause admin db: pgbouncer"),
+        ("PAUSE app 5", "42601", "invalid command 'PAUSE app 5', use SHOW HELP;"),
+        ("PAUSE app TIMEOUT soon", "42601", "invalid command 'PAUSE app TIMEOUT soon', use SHOW HELP;"),
+        ("PAUSE TIMEOUT -1", "42601", "invalid command 'PAUSE TIMEOUT -1', use SHOW HELP;"),
+        ("PAUSE TIMEOUT nan", "42601", "invalid command 'PAUSE TIMEOUT nan', use SHOW HELP;"),
+        ("PAUSE a TIMEOUT 5 x", "42601", "invalid command 'PAUSE a TIMEOUT 5 x', use SHOW HELP;"),
+        ("PAUSE TIMEOUT", "3D000", "no such database: TIMEOUT"),
         ("DISABLE", "42601", "a database is required"),
         ("DISABLE pgbouncer", "55000", "cannot disable admin db: pgbouncer"),
         ("KILL_CLIENT abc", "22023", "invalid client pointer supplied"),
@@ -117,6 +125,102 @@ def test_pause_answers_when_no_server_is_held(service: HandService, console: Con
     assert types(console.wire.messages()) == "CZTDDDCZ"
     assert console.error("PAUSE") == ("55000", "already suspended/paused")
     assert console.tag("RESUME") == "RESUME"
+
+
+@pytest.mark.parametrize(("text", "name"), [("PAUSE TIMEOUT 5", None), ("PAUSE app timeout 5.0", "app")])
+def test_a_pause_with_a_deadline_is_taken_back_and_says_who_held(
+    service: HandService, console: ConsoleTalk, text: str, name: str | None
+) -> None:
+    service.server(pid=77)
+    holder, waiter = service.client(application_name="report"), service.client()
+    service.begin(holder)
+    service.edge.now += 10
+    assert console.ask(text) == []
+    service.edge.now += 4.9
+    service.operations.tick()
+    assert console.wire.messages() == []
+    waiter.data_received(b"Q\0\0\0\x05\0")
+    service.edge.now += 0.2
+    service.operations.tick()
+    error, _ready = console.wire.messages()
+    assert (error.fields["C"], error.fields["M"]) == (
+        "55P03",
+        "PAUSE was not complete after 5 s; everything goes on as before",
+    )
+    held = f"client {holder.id} (alice, report, 10.9.9.9:4444) holds server pid 77 for 15 s"
+    assert error.fields["D"] == held
+    assert not any(pool.paused for pool in service.pooler.pools.values())
+    assert service.edge.connects, "whoever came during the pause gets a server"
+    assert not service.pooler.on_server_gone
+    assert console.error("RESUME" if name is None else f"RESUME {name}")[0] == "55000"
+
+
+def test_a_pause_that_is_complete_forgets_its_deadline(service: HandService, console: ConsoleTalk) -> None:
+    server = service.server()
+    service.begin(service.client())
+    console.ask("PAUSE TIMEOUT 5")
+    server.query_open = False
+    service.pooler.release(server, service.edge.now)
+    assert types(console.wire.messages()) == "CZ"
+    service.edge.now += 60
+    service.operations.tick()
+    assert service.pooler.paused
+
+
+@pytest.mark.parametrize("how", ["cancel", "leave"])
+def test_a_console_that_gives_up_takes_its_deadline_with_it(
+    service: HandService, console: ConsoleTalk, how: str
+) -> None:
+    service.server()
+    service.begin(service.client())
+    console.ask("PAUSE TIMEOUT 5")
+    if how == "cancel":
+        console.session.cancel()
+    else:
+        console.session.connection_lost(None)
+    assert service.pooler.paused is (how == "leave")
+    paused = service.pooler.paused
+    service.edge.now += 60
+    service.operations.tick()
+    assert service.pooler.paused is paused
+
+
+def test_what_is_paused_by_name_is_resumed_by_name_alone(service: HandService, console: ConsoleTalk) -> None:
+    """As in PgBouncer: a global RESUME undoes a global PAUSE, and no more."""
+    pool = service.client().pool
+    console.ask("PAUSE app; PAUSE; RESUME")
+    assert pool.paused
+    console.ask("PAUSE")
+    assert console.tag("RESUME app") == "RESUME"
+    assert pool.paused
+    console.ask("RESUME")
+    assert not pool.paused
+
+
+@pytest.mark.parametrize("text", ["PAUSE", "PAUSE app", "KILL", "KILL app"])
+def test_nothing_is_paused_or_killed_inside_a_pause(console: ConsoleTalk, text: str) -> None:
+    console.ask("PAUSE")
+    assert console.error(text) == ("55000", "already suspended/paused")
+
+
+def test_kill_leaves_its_databases_paused(service: HandService, console: ConsoleTalk) -> None:
+    client = service.client()
+    assert console.tag("KILL") == "KILL"
+    assert client not in service.pooler.clients
+    assert console.error("RESUME")[0] == "55000"
+    assert console.tag("RESUME app") == "RESUME"
+
+
+def test_who_comes_to_wait_while_the_pooler_waits_for_servers_is_refused(service: HandService) -> None:
+    service.server()
+    service.begin(service.client())
+    service.operations.pause()
+    service.operations.refuse_waiting()
+    late = service.client()
+    late.data_received(b"Q\0\0\0\x05\0")
+    service.operations.tick()
+    (goodbye,) = late.wire.messages()
+    assert (goodbye.fields["C"], goodbye.fields["M"]) == ("57P01", "server shutting down")
 
 
 def test_a_pause_ended_by_somebody_else_does_not_leave_its_caller_hanging(service: HandService) -> None:
@@ -174,7 +278,16 @@ def test_kill_client_takes_the_id_that_show_clients_prints(service: HandService,
     client = service.client()
     assert console.tag(f"KILL_CLIENT {client.id}") == "KILL_CLIENT"
     assert client not in service.pooler.clients
-    assert console.error(f"KILL_CLIENT {client.id}")[0] == "55000"
+    assert console.error(f"KILL_CLIENT {client.id}") == ("42704", "client not found")
+
+
+def test_a_console_can_be_killed_like_any_client(service: HandService, console: ConsoleTalk) -> None:
+    other = service.console()
+    assert console.tag(f"KILL_CLIENT {other.session.id}") == "KILL_CLIENT"
+    (goodbye,) = other.wire.messages()
+    assert (goodbye.fields["S"], goodbye.fields["C"]) == ("FATAL", "57P01")
+    assert other.wire.closed
+    assert service.consoles.sessions == {console.session}
 
 
 def test_shutdown_without_a_word_answers_by_the_end_of_the_connection(
