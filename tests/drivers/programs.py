@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,12 +143,20 @@ def _build_nothing(folder: Path) -> None:
     """The drivers are in the tests' own virtual environment."""
 
 
+def _python(script: str) -> Callable[[Path], list[str]]:
+    return lambda folder: [sys.executable, str(folder / script)]
+
+
 _GO = {"go": ["version"]}
+_PYTHON = {sys.executable: ["--version"]}
 
 PROGRAMS: Mapping[str, Program] = {
     program.driver: program
     for program in (
         Program("pgx", "go", _GO, _build_go, lambda folder: [str(folder / "bin" / "pgx")]),
+        Program("psycopg", "python", _PYTHON, _build_nothing, _python("psycopg_sync.py")),
+        Program("psycopg-async", "python", _PYTHON, _build_nothing, _python("psycopg_async.py")),
+        Program("asyncpg", "python", _PYTHON, _build_nothing, _python("asyncpg_suite.py")),
         Program("libpq-go", "go", _GO, _build_go, lambda folder: [str(folder / "bin" / "libpq")]),
     )
 }
