@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -59,7 +60,7 @@ def noisy_text(*samples: str) -> st.SearchStrategy[str]:
 def cuts(data: bytes, places: Sequence[int]) -> list[bytes]:
     """The data in pieces; `places` are any numbers."""
     marks = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(marks)]
 
 
 PLACES = st.lists(st.integers(0, 10_000), max_size=8)

@@ -45,3 +45,25 @@ def test_a_client_that_sends_its_sync_at_last_gets_its_server_back() -> None:
     assert other.query("SELECT 1").endswith(READY)
     assert slow.query("SELECT 1").endswith(READY)
     world.empty()
+
+
+def test_a_client_that_is_refused_in_the_middle_of_a_message_leaves_no_half_of_it_to_the_next() -> None:
+    world = World(default_pool_size=1)
+    rude, next_client = world.client(), world.client()
+    rude.says(messages.query("SELECT 1"), b"H\0\0\0\5")
+    world.run()
+    rude.says(b"x", b"\0 is no message")
+    assert rude.wire.closed
+    assert next_client.query("SELECT 1").endswith(READY)
+    world.balance()
+
+
+def test_a_tag_without_end_is_no_tag() -> None:
+    world = World(default_pool_size=1)
+    client = world.client()
+    client.says(messages.query("SELECT 1"))
+    (server,) = world.servers
+    server.replies = b""
+    server.say(b"C\x7f\0\0\0")
+    client.leaves()
+    assert server.closed

@@ -253,7 +253,7 @@ class Exchange:
                     start = end
             elif route == _ANSWER:
                 if kind == COMMAND_COMPLETE:
-                    if length > 4 and data[pos + 5] == 68:  # perhaps a tag that ends all prepared statements
+                    if 4 < length < 32 and data[pos + 5] == 68:  # perhaps a tag that ends all prepared statements
                         self._note_tag(data[pos + 5 : end - 1])
                     if self.copy_in and self._copy_ended():
                         if self.special:

@@ -235,7 +235,6 @@ class ClientSession(Holder):
                 if not self.need and exchange.settled:
                     server.settle_again()
                 return
-            self.need = 0
         elif size >= 5:
             kind, length = unpack_header(data)
             if (
@@ -301,14 +300,15 @@ class ClientSession(Holder):
             elif kind == FUNCTION_CALL:
                 exchange.expect(FUNCTION_CALL)
             elif kind == TERMINATE:
+                self.need = 0
                 self._send(server, pieces, data[start:pos])
                 self.disconnect(CloseReason.CLIENT_CLOSE)
                 return
             else:
                 raise ProtocolError(f"unknown pkt: '{chr(kind)}'")
             pos = end
-        if pos > size:
-            self.need = pos - size
+        # Not before: a client that is refused in the middle of this has left the server in the middle of a message.
+        self.need = pos - size if pos > size else 0
         if start == 0 and size == len(data):
             server.wire.write(data)
         else:
