@@ -106,6 +106,9 @@ def _container(pooler: Pooler, image: str) -> Manifest:
             *("--metrics-listen", f"*:{names.PORT_METRICS}"),
             *("--drain-accept-seconds", str(drain.accept_seconds)),
             *("--drain-seconds", str(drain.timeout_seconds)),
+            # A cancel request arrives at any of the pods; this is how it finds the one that it is for.
+            *("--peers-host", names.peers_service_name(pooler.name)),
+            *("--peers-address", "$(POD_IP)"),
             f"{CONFIG_DIR}/pgbouncer.ini",
         ],
         "env": [
