@@ -167,6 +167,7 @@ class Service:
             await asyncio.sleep(TICK)
             try:
                 upkeep.tick(self.pooler)
+                self.edge.refresh_names()
                 if self.pooler.draining:
                     self.operations.release_idle_clients()
                 if self._shutting_down and self._stop_when is not None and self._stop_when():

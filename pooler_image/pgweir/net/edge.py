@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pgweir.net.resolver import Resolver
 from pgweir.net.sockets import tune
 from pgweir.net.tls import ALPN, TlsContexts, tls_info
 from pgweir.pool.records import ServerState
@@ -35,12 +36,21 @@ RESOLVE_TIMEOUT: Final = 5.0  # seconds to find the addresses of peers
 class NetworkEdge:
     """Implements `session.wire.Edge` on the running loop. `pooler` is set right after both exist."""
 
-    pooler: Pooler
-
     def __init__(self, contexts: TlsContexts) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: dict[ServerSession, asyncio.Task[None]] = {}
+        self._resolver = Resolver(self._loop)
         self.contexts = contexts
+
+    @property
+    def pooler(self) -> Pooler:
+        assert self._resolver.pooler is not None
+        return self._resolver.pooler
+
+    @pooler.setter
+    def pooler(self, pooler: Pooler) -> None:
+        self._resolver.pooler = pooler
 
     clock = staticmethod(time.monotonic)
     random = staticmethod(os.urandom)
@@ -48,16 +58,22 @@ class NetworkEdge:
     def set_protocol(self, wire: Wire, protocol: object) -> None:
         wire.set_protocol(protocol)  # type: ignore[attr-defined]  # every wire here is an asyncio transport
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """End what is under way."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._resolver.close()
+
+    def refresh_names(self) -> None:
+        """Follow the names of servers; `lifecycle` asks for it with each tick."""
+        self._resolver.refresh()
 
     # --- TLS towards clients -------------------------------------------------------------------------------------------
 
@@ -98,14 +114,20 @@ class NetworkEdge:
     # --- connections to servers ----------------------------------------------------------------------------------------
 
     def connect(self, server: ServerSession) -> None:
-        self._start(self._connect(server))
+        task = self._connecting[server] = self._start(self._connect(server))
+        task.add_done_callback(lambda _: self._connecting.pop(server, None))
+
+    def abandon(self, server: ServerSession) -> None:
+        task = self._connecting.pop(server, None)
+        if task is not None and task is not asyncio.current_task():  # else it reports its own failure
+            task.cancel()
 
     async def _connect(self, server: ServerSession) -> None:
         pooler = self.pooler
         database = pooler.databases.get(server.pool.database)
         if database is None:  # removed meanwhile, and the server with it
             return
-        server.host, server.port = database.host(pooler.config), database.settings.port
+        server.host, server.port = database.host(pooler.config, self.clock()), database.settings.port
         timeout = server.pool.policy.connect_timeout or None
         deadline = None if timeout is None else self._loop.time() + timeout
         try:
@@ -129,6 +151,9 @@ class NetworkEdge:
         if server.state is not ServerState.LOGIN:  # not wanted any more (a pause)
             transport.abort()
             return
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            server.address = str(peer[0])
         local = transport.get_extra_info("sockname")
         if isinstance(local, tuple):
             server.local_address, server.local_port = local[0], local[1]
@@ -157,7 +182,7 @@ class NetworkEdge:
             path = "\0" + path[1:] if host.startswith("@") else path
             transport, _ = await self._loop.create_unix_connection(lambda: answer, path)
             return transport, None
-        transport, _ = await self._loop.create_connection(lambda: answer, host, port)
+        transport = await self._resolver.connect(lambda: answer, host, port)
         try:
             tune(transport.get_extra_info("socket"), self.pooler.settings)
             context = tls.context

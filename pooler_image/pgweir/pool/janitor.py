@@ -14,11 +14,9 @@ def overdue_servers(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Se
     policy = pool.policy
     excess = pool.server_count - (policy.size + policy.reserve_size) if policy.size else 0
     spare = pool.server_count - policy.min_size
-    spacing = policy.lifetime / max(policy.size, 1)  # old servers of one pool do not all go at once
     closed_for_age = False
     for server in [*pool.used, *pool.idle]:
         unused_for = now - server.released_at
-        age = now - server.connected_at
         if server.close_needed:
             yield server, CloseReason.CLOSE_NEEDED
         elif excess > 0:
@@ -27,8 +25,8 @@ def overdue_servers(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Se
         elif policy.idle_timeout and unused_for > policy.idle_timeout and spare > 0:
             spare -= 1
             yield server, CloseReason.SERVER_IDLE_TIMEOUT
-        elif age >= policy.lifetime and not closed_for_age:
-            closed_for_age = spacing > 1.0
+        elif pool.is_outlived(server, now) and not (closed_for_age and policy.size):
+            closed_for_age = True
             yield server, CloseReason.SERVER_LIFETIME
 
 
@@ -41,9 +39,26 @@ def stale_servers(pool: Pool[Server, Client], now: float) -> list[Server]:
 
 
 def stuck_servers(pool: Pool[Server, Client], now: float) -> list[Server]:
-    """Servers that do not answer the reset or check query; nobody else is opened for a waiter while they count as coming."""
+    """Servers that do not answer a query of our own: reset, check, or the variables of the client that is to have it."""
     limit = pool.policy.connect_timeout
-    return [server for server in pool.tested if now - server.query_started > limit] if limit else []
+    asked = [*pool.tested, *(server for server in pool.active if server.own_query)]
+    return [server for server in asked if now - server.query_started > limit] if limit else []
+
+
+def silent_servers(pool: Pool[Server, Client], since: float) -> list[Server]:
+    """Unused servers of which nothing was heard since a moment when another one failed to answer."""
+    return [server for server in (*pool.idle, *pool.used) if server.checked_at <= since]
+
+
+def outdated_holders(pool: Pool[Server, Client]) -> list[Server]:
+    """server_fast_close: servers that lead to where nobody wants to go any more, between two transactions of a session."""
+    if not pool.policy.fast_close:
+        return []
+    return [
+        server
+        for server in pool.active
+        if server.close_needed and not (server.query_open or server.in_transaction or server.own_query)
+    ]
 
 
 def overdue_holders(pool: Pool[Server, Client], now: float) -> Iterator[tuple[Server, CloseReason]]:

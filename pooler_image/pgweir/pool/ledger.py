@@ -17,6 +17,10 @@ from pgweir.pool.stats import Stats
 
 # How many logins a pool runs at a time, once one has succeeded. PgBouncer runs one: a ramp costs a round trip each.
 MAX_CONCURRENT_LOGINS: Final = 4
+# The pause after a first failure, in seconds; it doubles up to server_login_retry. A failover should not cost 15 seconds.
+FIRST_LOGIN_RETRY: Final = 0.25
+# How long a pool without any server is taken for alive because it was. A login that succeeds says that PostgreSQL is there.
+ALIVE_FOR: Final = 30.0
 
 
 Server = TypeVar("Server", bound=ServerRecord)
@@ -38,6 +42,7 @@ class Limit(Enum):
     PAUSED = "paused"
     LOGIN_IN_PROGRESS = "login in progress"
     LOGIN_RETRY = "server_login_retry"
+    CREDENTIALS = "the password has changed"
     POOL_SIZE = "pool_size"
     MAX_DB_CONNECTIONS = "max_db_connections"
     MAX_USER_CONNECTIONS = "max_user_connections"
@@ -63,10 +68,15 @@ class Pool(Generic[Server, Client]):
         self.waiting_login: deque[Client] = deque()
         self.server_count = 0  # in whatever state
         self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
-        self.proven = False  # a server login succeeded since the last failure: `welcome` may be used
+        self.proven = False  # a server login succeeded since the last failure: `welcome` may be used, while `alive`
+        self.emptied_at = 0.0  # when the last server that was logged in went
         self.paused = False
         self.paused_at = 0.0
         self.failed_at: float | None = None  # of the last connect or login that failed, until one succeeds
+        self.retry_at = 0.0  # no server is opened before that, while `failed_at` is set
+        self._failures = 0  # in a row
+        self.aged_out_at = float("-inf")  # when a server was last closed for its age
+        self.unused_since = 0.0  # of a pool without clients and servers; 0: not seen so
         self.failure = ""  # what the server said, or why it could not be reached
         self.failure_sqlstate = ""
 
@@ -78,6 +88,16 @@ class Pool(Generic[Server, Client]):
     def servers(self) -> Iterator[Server]:
         for group in (self.active, self.idle, self.used, self.tested, self.being_canceled, self.logging_in):
             yield from group
+
+    def alive(self, now: float) -> bool:
+        """Clients may be let in on the greeting of an earlier server: one is there, or was a moment ago."""
+        return self.proven and (self.server_count > len(self.logging_in) or now - self.emptied_at < ALIVE_FOR)
+
+    def is_outlived(self, server: Server, now: float) -> bool:
+        """Older than server_lifetime, and its turn to go: those of one pool, opened together, do not go together."""
+        policy = self.policy
+        spacing = policy.lifetime / policy.size if policy.size else 0.0
+        return now - server.connected_at >= policy.lifetime and now - self.aged_out_at >= spacing
 
     @property
     def held_count(self) -> int:
@@ -116,6 +136,12 @@ class Pool(Generic[Server, Client]):
         self._assign(server, client, now)
         return client
 
+    def requeue(self, client: Client) -> None:
+        """The server it got was no good: it is the first in the queue, and has waited since it asked."""
+        client.state = ClientState.WAITING
+        client.waiting_since = client.requested_at
+        self.waiting.appendleft(client)
+
     def _assign(self, server: Server, client: Client, now: float) -> None:
         server.state = ServerState.ACTIVE
         server.requested_at = now
@@ -140,10 +166,11 @@ class Pool(Generic[Server, Client]):
         self.server_count += 1
         self.logging_in.add(server)
 
-    def place(self, server: Server, state: ServerState) -> None:
-        """Move a server to another shelf (CLOSED: off the book)."""
+    def place(self, server: Server, state: ServerState, now: float = 0.0) -> None:
+        """Move a server to another shelf (CLOSED: off the book, and then `now` counts)."""
         if server.state is ServerState.CLOSED:
             return
+        was_logged_in = server.state is not ServerState.LOGIN
         self._take_off_shelf(server)
         server.state = state
         match state:
@@ -164,6 +191,8 @@ class Pool(Generic[Server, Client]):
                 self.being_canceled.add(server)
             case ServerState.CLOSED:
                 self.server_count -= 1
+                if was_logged_in and self.server_count == len(self.logging_in):
+                    self.emptied_at = now
 
     def _take_off_shelf(self, server: Server) -> None:
         match server.state:
@@ -190,17 +219,18 @@ class Pool(Generic[Server, Client]):
         """Whether to open one more server now. Counts are those of the whole database and of the whole user."""
         policy = self.policy
         demand = len(self.waiting)
-        if self.waiting_login and not self.proven:
+        if self.waiting_login and not self.alive(now):
             demand += 1
         on_the_way = len(self.logging_in) + len(self.tested)
-        below_min = bool(self.clients) and self.server_count < min(policy.min_size, policy.size or policy.min_size)
+        min_size = min(policy.min_size, policy.size or policy.min_size)
+        below_min = self.server_count < min_size and (policy.min_size_always or bool(self.clients))
         if demand <= on_the_way and not below_min:
             return Limit.NOT_NEEDED
         if self.paused:
             return Limit.PAUSED
-        if self.failed_at is not None and now - self.failed_at < policy.login_retry:
+        if self.failed_at is not None and now < self.retry_at:
             return Limit.LOGIN_RETRY
-        if len(self.logging_in) >= (MAX_CONCURRENT_LOGINS if self.proven else 1):
+        if len(self.logging_in) >= (MAX_CONCURRENT_LOGINS if self.proven and self.failed_at is None else 1):
             return Limit.LOGIN_IN_PROGRESS
         account = Open.WAITER if demand > on_the_way else Open.MIN_SIZE
         if policy.size and self.server_count >= policy.size:
@@ -220,15 +250,25 @@ class Pool(Generic[Server, Client]):
     def login_succeeded(self, welcome: dict[str, str]) -> None:
         self.welcome = welcome
         self.proven = True
-        self.failed_at = None
+        self.forgive()
         self.failure = self.failure_sqlstate = ""
 
-    def login_failed(self, failure: str, sqlstate: str, now: float) -> None:
+    def login_failed(self, failure: str, sqlstate: str, now: float, *, for_good: bool = False) -> None:
+        """The next attempt comes after a pause that grows up to server_login_retry; `for_good`: after all of that."""
+        if self.failed_at is None or now >= self.retry_at:  # several that failed together are one failure
+            self._failures = min(self._failures + 1, 20)
         self.failed_at = now
         self.failure = failure
         self.failure_sqlstate = sqlstate
+        retry = self.policy.login_retry
+        self.retry_at = now + (retry if for_good else min(retry, FIRST_LOGIN_RETRY * 2 ** (self._failures - 1)))
         if self.server_count == len(self.logging_in):
             self.proven = False
+
+    def forgive(self) -> None:
+        """Whatever failed may be tried at once."""
+        self.failed_at = None
+        self._failures = 0
 
     # --- pausing ---------------------------------------------------------------------------------------------------
 
@@ -241,7 +281,7 @@ class Pool(Generic[Server, Client]):
         """Assign again. The time that clients were held does not count as their wait for a server."""
         if self.paused:
             self.paused = False
-            self.failed_at = None
+            self.forgive()
             for queue in (self.waiting, self.waiting_login):
                 for client in queue:
                     client.waiting_since += now - max(client.waiting_since, self.paused_at)

@@ -13,6 +13,7 @@ class PoolPolicy:
     mode: str = "session"  # session, transaction or statement
     size: int = 20  # pool_size; 0: no limit
     min_size: int = 0
+    min_size_always: bool = False  # kept without clients, too: the pool of a forced user
     reserve_size: int = 0
     reserve_timeout: float = 5.0
     max_db_connections: int = 0
@@ -24,6 +25,7 @@ class PoolPolicy:
     check_query: str = ""  # "": no check; ";" is an empty query
     reset_query: str = ""  # already empty where the mode does not run it
     login_retry: float = 15.0
+    fast_close: bool = False  # server_fast_close, where a session keeps its server
     connect_timeout: float = 15.0
     query_wait_timeout: float = 120.0
     query_wait_notify: float = 5.0

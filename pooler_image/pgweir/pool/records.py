@@ -40,6 +40,7 @@ class ServerRecord:
         "connected_at",
         "id",
         "in_transaction",
+        "own_query",
         "query_open",
         "query_started",
         "released_at",
@@ -57,6 +58,7 @@ class ServerRecord:
         self.released_at = now  # last time it was given back
         self.checked_at = now  # last time it was known to answer
         self.close_needed = False
+        self.own_query = False  # runs a query of the pooler's: a reset, a check, a client's variables
         # While a client holds it:
         self.query_open = False  # something was sent that is not answered yet
         self.query_started = 0.0

@@ -30,6 +30,7 @@ class CloseReason(Enum):
     IDLE_TRANSACTION_TIMEOUT = ("idle_transaction_timeout", "idle transaction timeout")
     TRANSACTION_TIMEOUT = ("transaction_timeout", "transaction timeout")
     STATEMENT_MODE = ("statement_mode", "transaction blocks not allowed in statement pooling mode")
+    PASSWORD_CHANGED = ("password_changed", "the password has changed; please connect again")
     INVALID_SERVER_PARAMETER = ("invalid_server_parameter", "invalid server parameter")
 
     # The server left, could not be had, or is no longer wanted.
@@ -45,6 +46,7 @@ class CloseReason(Enum):
     SERVER_CHECK_FAILED = ("server_check_failed", "server check failed")
     SERVER_RESET_FAILED = ("server_reset_failed", "reset query failed")
     CLIENT_LEFT_SERVER_BUSY = ("client_left_server_busy", "client disconnect while server was not ready")
+    CONFIGURATION_CHANGED = ("configuration_changed", "database configuration changed")
     CLOSE_NEEDED = ("close_needed", "close_needed")
     PAUSED = ("paused", "pause mode")
     EVICTED = ("evicted", "evicted")

@@ -357,7 +357,7 @@ class ClientLogin:
         self._client = client
         self.pooler.logins.discard(self)
         pooler.client_logged_in(client)
-        if pool.welcome is not None and (pool.proven or pool.paused):
+        if pool.welcome is not None and (pool.alive(now) or pool.paused):
             client.state = ClientState.IDLE
             self._welcome()
             return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.ledger import Limit, Open
 from pgweir.pool.records import ClientState, ServerState
+from pgweir.protocol.errors import INVALID_PASSWORD
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import SessionPool
@@ -33,6 +34,8 @@ class Opening:
 
     def wake(self, pool: SessionPool) -> Limit | Open:
         """Open what servers the pool's clients need and its limits allow. Answers the last decision."""
+        if self._pooler.credentials.lost(pool):
+            return Limit.CREDENTIALS
         while pool.used and not pool.paused and len(pool.waiting) > len(pool.logging_in) + len(pool.tested):
             self._pooler.check_used(pool)
         while True:
@@ -93,6 +96,7 @@ class Opening:
         if pooler.settings.log_connections:
             log.info("%s new connection to server (pid %d)", server.log_name(), server.pid)
         pool.login_succeeded(parameters)
+        pooler.databases[pool.database].host_answered(server.host)
         pool.place(server, ServerState.TESTED)
         connect_query = pooler.databases[pool.database].settings.connect_query
         if connect_query:
@@ -110,7 +114,7 @@ class Opening:
 
     def greet_waiting_logins(self, pool: SessionPool) -> None:
         """Complete the logins that waited for the pool's first server, if there is (or was) one."""
-        while pool.welcome is not None and pool.proven and pool.waiting_login:
+        while pool.welcome is not None and pool.alive(self._pooler.clock()) and pool.waiting_login:
             client = pool.waiting_login.popleft()
             client.waiting_since = 0.0
             client.state = ClientState.IDLE
@@ -124,12 +128,22 @@ class Opening:
             return
         pooler, pool = self._pooler, server.pool
         now = pooler.clock()
-        pooler.databases[pool.database].host_failed(pooler.config)
         pooler.server_login_errors[sqlstate] = pooler.server_login_errors.get(sqlstate, 0) + 1
         log.warning("%s server login failed: %s (%s)", server.log_name(), message, sqlstate)
-        pool.login_failed(message, sqlstate, now)
+        passing = not answered or sqlstate.startswith(_TRANSIENT_CLASSES)
+        pool.login_failed(message, sqlstate, now, for_good=not passing)
         pooler.shelve(server, CloseReason.SERVER_LOGIN_FAILED)
-        usable = pool.server_count - len(pool.logging_in)
-        if answered and not sqlstate.startswith(_TRANSIENT_CLASSES) and not usable:
-            for client in [*pool.waiting, *pool.waiting_login]:
-                client.disconnect(CloseReason.SERVER_LOGIN_FAILED, message, sqlstate)
+        if passing:
+            database = pooler.databases[pool.database]
+            if database.host_failed(server.host, now, pool.policy.login_retry, pooler.config):
+                pool.retry_at = now  # at another host
+                self.wake(pool)
+        elif sqlstate != INVALID_PASSWORD or not pooler.credentials.refused(server):
+            self.refuse_waiting(pool)
+
+    def refuse_waiting(self, pool: SessionPool) -> None:
+        """PostgreSQL said no for good; whoever waits is told so, unless there are servers to wait for."""
+        if pool.server_count > len(pool.logging_in):
+            return
+        for client in [*pool.waiting, *pool.waiting_login]:
+            client.disconnect(CloseReason.SERVER_LOGIN_FAILED, pool.failure, pool.failure_sqlstate)

@@ -21,6 +21,7 @@ from pgweir.protocol.errors import (
     UNDEFINED_OBJECT,
 )
 from pgweir.protocol.reasons import CloseReason
+from pgweir.session import moves
 from pgweir.session.client import ClientSession
 from pgweir.session.database import Database
 from pgweir.session.holder import SessionPool
@@ -220,10 +221,10 @@ class Operations:
             database.settings = settings
             database.is_auto = name not in config.databases
             if moved:
-                self.reconnect(name)
+                moves.database_moved(pooler, name)
         for pool in list(pooler.pools.values()):
             # The user's secret may be another one now; a server that refused the old one may be tried at once.
-            pool.failed_at = None
+            pool.forgive()
             pooler.opening.wake(pool)
 
     def _remove(self, database: Database) -> None:

@@ -10,11 +10,13 @@ def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
     """The policy of the pool (database, user); `user` is the pool's user, which a forced user replaces."""
     settings = config.settings
     mode = config.pool_mode(database, user)
+    settings_of_database = config.database(database)
     runs_reset = mode == "session" or settings.server_reset_query_always
     return PoolPolicy(
         mode=mode,
         size=config.pool_size(database, user),
         min_size=config.min_pool_size(database),
+        min_size_always=settings_of_database is not None and settings_of_database.user == user,
         reserve_size=config.reserve_pool_size(database, user),
         reserve_timeout=settings.reserve_pool_timeout,
         max_db_connections=config.max_db_connections(database),
@@ -26,6 +28,7 @@ def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
         check_query=_check_query(settings.server_check_query),
         reset_query=settings.server_reset_query if runs_reset else "",
         login_retry=settings.server_login_retry,
+        fast_close=settings.server_fast_close and mode == "session",
         connect_timeout=settings.server_connect_timeout,
         query_wait_timeout=config.query_wait_timeout(database, user),
         query_wait_notify=float(settings.query_wait_notify),

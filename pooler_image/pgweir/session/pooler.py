@@ -38,6 +38,7 @@ from pgweir.session.credentials import ServerCredentials
 from pgweir.session.database import Database
 from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.lookup import Lookups
+from pgweir.session.names import Names
 from pgweir.session.opening import Opening
 from pgweir.session.policies import pool_policy
 from pgweir.session.server import ServerSession
@@ -58,6 +59,8 @@ CLOSE_SQLSTATES: Final = {
     CloseReason.ADMIN_KILLED: ADMIN_SHUTDOWN,
     CloseReason.PAUSE_TIMEOUT: ADMIN_SHUTDOWN,
 }
+
+_FAILED_TO_ANSWER: Final = (CloseReason.SERVER_GONE, CloseReason.SERVER_CHECK_FAILED)
 
 
 # Database, user, and the startup parameters that are relayed: servers that differ in one of these cannot be exchanged.
@@ -84,6 +87,7 @@ class Pooler:
         self.logins: set[ClientLogin] = set()
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
+        self.names = Names()
         self.paused = False
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
         self.accepting = True  # False: new logins are refused (shutting down)
@@ -246,7 +250,7 @@ class Pooler:
             return
         if server.close_needed:
             self.drop_server(server, CloseReason.CLOSE_NEEDED)
-        elif now - server.connected_at >= policy.lifetime:
+        elif pool.is_outlived(server, now):
             self.drop_server(server, CloseReason.SERVER_LIFETIME)
             self.opening.wake(pool)
         elif policy.check_query and policy.check_delay == 0 and not policy.reset_query:
@@ -290,7 +294,11 @@ class Pooler:
         if server.state is ServerState.CLOSED:
             return
         pool = server.pool
+        if reason is CloseReason.SERVER_LIFETIME:
+            pool.aged_out_at = self.clock()
         holder, server.client = server.client, None
+        # The client has said nothing to it yet: another server will do, and nobody need be told.
+        replaceable = server.own_query and reason in _FAILED_TO_ANSWER
         had_said_goodbye = server.exchange.fatal
         mid_message = server.exchange.need > 0
         if self.settings.log_disconnections:
@@ -301,7 +309,10 @@ class Pooler:
         self.shelve(server, reason)
         if reason is CloseReason.SERVER_GONE and pool.server_count == len(pool.logging_in):
             pool.proven = False
-        if holder is not None:
+        if holder is not None and replaceable:
+            holder.server = holder.linking = None
+            pool.requeue(holder)
+        elif holder is not None:
             # No error in the middle of a message, nor a second one behind PostgreSQL's own.
             message = "" if mid_message or (had_said_goodbye and holder.linking is None) else reason.text
             holder.server = None
@@ -314,8 +325,9 @@ class Pooler:
 
     def shelve(self, server: ServerSession, reason: CloseReason) -> None:
         self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
-        server.pool.place(server, ServerState.CLOSED)
+        server.pool.place(server, ServerState.CLOSED, self.clock())
         server.internal = None
+        server.own_query = False
         waiters, server.cancel_waiters = server.cancel_waiters, None
         for done in waiters or ():
             done()
@@ -323,6 +335,8 @@ class Pooler:
             if reason is not CloseReason.SERVER_GONE:
                 server.wire.write(messages.terminate())
             server.wire.close()
+        elif server.wire is None:
+            self.edge.abandon(server)
 
     def refuse_transaction_block(self, server: ServerSession) -> None:
         """Statement mode, and the server says that a transaction is open."""

@@ -20,6 +20,7 @@ from pgweir.protocol.variables import Values
 from pgweir.session.wire import TlsInfo, Wire, printable
 
 if TYPE_CHECKING:
+    from pgweir.session.credentials import Credentials
     from pgweir.session.holder import Holder, SessionPool
     from pgweir.session.pooler import Pooler
 
@@ -31,10 +32,12 @@ class ServerSession(ServerRecord):
     """A server connection. It is its transport's protocol once `login_done`."""
 
     __slots__ = (
+        "address",
         "application_name",
         "cancel_key",
         "cancel_waiters",
         "client",
+        "credentials",
         "exchange",
         "host",
         "internal",
@@ -66,6 +69,8 @@ class ServerSession(ServerRecord):
         self.reading_paused = False
         self.write_paused = False  # it does not take more; its client must not be read
         self.host = ""
+        self.address = ""  # what the name `host` meant when it connected; "" on a Unix socket
+        self.credentials: Credentials | None = None  # what its login went by, where that is a client's proof
         self.port = 0
         self.local_address: str | None = None
         self.local_port = 0
@@ -170,7 +175,8 @@ class ServerSession(ServerRecord):
         """Something from a server that nobody asked anything."""
         if self.exchange.unsolicited_error or data[:1] == b"N":
             # PostgreSQL says goodbye (57P01, 57P05), or something went wrong that the next client must not meet.
-            self.pooler.drop_server(self, CloseReason.SERVER_DIRTY)
+            # The log has its words: which timeout it was, whose command.
+            self.pooler.drop_server(self, CloseReason.SERVER_DIRTY, _words(data))
 
     # --- queries of our own --------------------------------------------------------------------------------------------
 
@@ -178,6 +184,7 @@ class ServerSession(ServerRecord):
         """Run a simple query whose results nobody gets; `done(failed)` when the server is ready again."""
         assert self.wire is not None
         self.internal = done
+        self.own_query = True
         self.exchange.errors = 0
         self.exchange.expect(framing.QUERY)
         self.query_started = self.pooler.clock()
@@ -185,6 +192,7 @@ class ServerSession(ServerRecord):
 
     def _internal_done(self) -> None:
         done, self.internal = self.internal, None
+        self.own_query = False
         failed = self.exchange.errors > 0
         self.exchange.errors = 0
         self.exchange.transactions = 0
@@ -224,6 +232,18 @@ class ServerSession(ServerRecord):
             self.pooler.drop_server(self, CloseReason.SERVER_GONE, str(exc) if exc else "")
 
 
+def _words(data: bytes) -> str:
+    """The first error or notice in this, as the log has it."""
+    try:
+        for type_, body in MessageReader(MAX_LOGIN_MESSAGE).feed(data):
+            if type_ in (B.ERROR_RESPONSE, B.NOTICE_RESPONSE):
+                said = messages.parse_error(body)
+                return f"{said.sqlstate}: {said.message}"
+    except ProtocolError:
+        pass
+    return ""
+
+
 class ServerLogin:
     """The protocol of a server's wire from StartupMessage to the first ReadyForQuery."""
 
@@ -233,7 +253,7 @@ class ServerLogin:
         self._server = server
         self._wire = wire
         self._reader = MessageReader(MAX_LOGIN_MESSAGE)
-        self._authentication: ServerAuthentication = server.pooler.credentials.authentication(server.pool)
+        self._authentication: ServerAuthentication = server.pooler.credentials.authentication(server)
         self._parameters: dict[str, str] = {}
 
     def start(self) -> None:

@@ -25,8 +25,10 @@ def tick(pooler: Pooler) -> None:
     now = pooler.clock()
     for login in [login for login in pooler.logins if login.is_overdue(now)]:
         login.time_out()
+    _make_pools_of_forced_users(pooler)
     for pool in list(pooler.pools.values()):
         _tick_pool(pooler, pool, now)
+    _forget_pools(pooler, now)
     pooler.cancels.peers.tick(now)
     _forget_unused(pooler, now)
 
@@ -37,7 +39,12 @@ def _tick_pool(pooler: Pooler, pool: SessionPool, now: float) -> None:
     for server in janitor.stale_servers(pool, now):
         pool.place(server, ServerState.USED)
     for server in janitor.stuck_servers(pool, now):
+        for other in janitor.silent_servers(pool, server.query_started):
+            if other.address == server.address:  # its machine may have vanished, and all the others on it with it
+                pooler.drop_server(other, CloseReason.SERVER_CHECK_FAILED)
         pooler.drop_server(server, CloseReason.SERVER_CHECK_FAILED)
+    for server in janitor.outdated_holders(pool):
+        pooler.drop_server(server, CloseReason.CONFIGURATION_CHANGED)
     for server, reason in list(janitor.overdue_holders(pool, now)):
         pooler.end_holder(server, reason)
     for client in janitor.overdue_logins(pool, now, pooler.settings.client_login_timeout):
@@ -55,6 +62,7 @@ def _tick_pool(pooler: Pooler, pool: SessionPool, now: float) -> None:
             )
     if pool.paused:
         pooler.close_unused(pool, CloseReason.PAUSED)
+    pooler.credentials.ask_for_new(pool)
     pooler.opening.wake(pool)
 
 
@@ -67,6 +75,33 @@ def _end_overdue_waiter(client: Holder, reason: CloseReason) -> None:
         client.disconnect(reason, "client_login_timeout (server down)", CANNOT_CONNECT_NOW)
     else:
         client.disconnect(reason, reason.text, CLOSE_SQLSTATES[reason])
+
+
+def _make_pools_of_forced_users(pooler: Pooler) -> None:
+    """min_pool_size is kept without clients where the user is known beforehand."""
+    for name, settings in pooler.config.databases.items():
+        user = settings.user
+        if user is None or (name, user, ()) in pooler.pools or not pooler.config.min_pool_size(name):
+            continue
+        database = pooler.database(name)
+        if database is not None and not database.disabled:
+            pooler.pool(database, user)
+
+
+def _forget_pools(pooler: Pooler, now: float) -> None:
+    """pool_idle_timeout: pools without clients and servers."""
+    timeout = pooler.settings.pool_idle_timeout
+    if not timeout:
+        return
+    for key, pool in list(pooler.pools.items()):
+        if pool.clients or pool.server_count:
+            pool.unused_since = 0.0
+        elif not pool.unused_since:
+            pool.unused_since = now
+        elif now - pool.unused_since > timeout:
+            log.info("forgot unused pool: %s", printable(f"{pool.database}/{pool.user}"))
+            pooler.databases[pool.database].past.add(pool.stats)
+            del pooler.pools[key]
 
 
 def _forget_unused(pooler: Pooler, now: float) -> None:

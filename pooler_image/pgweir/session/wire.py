@@ -78,6 +78,9 @@ class Edge(Protocol):
     def connect(self, server: ServerSession, /) -> None:
         """Connect (and TLS), then `server.connected(wire, …)`; or `pooler.opening.failed(server, …)`."""
 
+    def abandon(self, server: ServerSession, /) -> None:
+        """This server is not wanted any more; if it is not connected yet, it need not be."""
+
     def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
         """Send the server's cancel key over a connection of its own; `done` when the server has closed that."""
 

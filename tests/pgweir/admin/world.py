@@ -94,6 +94,8 @@ class HandEdge:
     def connect(self, server: ServerSession) -> None:
         self.connects.append(server)
 
+    def abandon(self, server: ServerSession) -> None: ...
+
     def send_cancel(self, server: ServerSession, done: Callable[[], None]) -> None:
         done()
 

@@ -48,6 +48,48 @@ def test_old_servers_go_one_by_one():
     assert reasons(pool, 3600.0) == [CloseReason.SERVER_LIFETIME]
 
 
+def test_between_two_that_are_too_old_passes_their_share_of_the_lifetime():
+    pool = book(lifetime=3600.0, idle_timeout=0.0, size=20)
+    made = [server(pool, ServerState.IDLE) for _ in range(3)]
+    assert pool.is_outlived(made[0], 3600.0)
+    pool.aged_out_at = 3600.0
+    assert not pool.is_outlived(made[0], 3779.0)
+    assert reasons(pool, 3779.0) == []
+    assert pool.is_outlived(made[0], 3780.0)
+    single_use = book(lifetime=0.0)
+    assert single_use.is_outlived(server(single_use, ServerState.IDLE), 0.0)
+
+
+def test_a_client_s_variables_without_answer_have_an_end_too():
+    pool = book(connect_timeout=15.0)
+    held = server(pool, ServerState.ACTIVE)
+    held.query_started = 100.0
+    assert janitor.stuck_servers(pool, 116.0) == []
+    held.own_query = True
+    assert janitor.stuck_servers(pool, 116.0) == [held]
+
+
+def test_servers_of_which_nothing_was_heard_since():
+    pool = book()
+    old, new = server(pool, ServerState.IDLE, 50.0), server(pool, ServerState.USED, 150.0)
+    assert janitor.silent_servers(pool, 100.0) == [old]
+    assert janitor.silent_servers(pool, 150.0) == [old, new]
+
+
+def test_fast_close_waits_for_the_end_of_the_transaction():
+    pool = book(fast_close=True)
+    held = server(pool, ServerState.ACTIVE)
+    assert janitor.outdated_holders(pool) == []
+    held.close_needed = True
+    assert janitor.outdated_holders(pool) == [held]
+    for busy in ("query_open", "in_transaction", "own_query"):
+        setattr(held, busy, True)
+        assert janitor.outdated_holders(pool) == []
+        setattr(held, busy, False)
+    pool.policy = PoolPolicy()
+    assert janitor.outdated_holders(pool) == []
+
+
 def test_a_pool_that_shrank_and_servers_that_have_to_go():
     pool = book(size=1)
     for _ in range(3):

@@ -131,12 +131,67 @@ def test_a_failed_login_is_not_repeated_at_once():
     pool = book(login_retry=15.0)
     server = ServerRecord(0.0)
     pool.open(server)
-    pool.login_failed("no", "28P01", 100.0)
+    pool.login_failed("no", "28P01", 100.0, for_good=True)
     pool.place(server, ServerState.CLOSED)
     pool.check_out(client(pool), 100.0)
     assert not pool.proven
     assert decide(pool, 114.0) is Limit.LOGIN_RETRY
     assert decide(pool, 115.0) is Open.WAITER
+
+
+def test_what_may_pass_is_tried_again_soon_and_then_less_and_less_often():
+    pool = book(login_retry=2.0)
+    now, pauses = 100.0, []
+    for _ in range(6):
+        pool.login_failed("connection refused", "08006", now)
+        pool.login_failed("connection refused", "08006", now)  # one that was under way at the same time
+        pauses.append(pool.retry_at - now)
+        now = pool.retry_at
+    assert pauses == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
+    pool.login_succeeded({})
+    pool.login_failed("connection refused", "08006", now)
+    assert pool.retry_at == now + 0.25
+
+
+def test_after_a_failure_one_login_is_tried_at_a_time():
+    pool = book(login_retry=2.0)
+    pool.login_succeeded({})
+    for _ in range(3):
+        pool.check_out(client(pool), 100.0)
+    pool.login_failed("sorry, too many clients already", "53300", 100.0)
+    pool.open(ServerRecord(101.0))
+    assert decide(pool, 101.0) is Limit.LOGIN_IN_PROGRESS
+
+
+def test_a_pool_without_servers_is_taken_for_alive_for_a_while():
+    pool = book()
+    server = ServerRecord(0.0)
+    pool.open(server)
+    assert not pool.alive(0.0)
+    pool.login_succeeded({})
+    pool.place(server, ServerState.IDLE)
+    assert pool.alive(1000.0)
+    pool.place(server, ServerState.CLOSED, 1000.0)
+    assert pool.alive(1029.0)
+    assert not pool.alive(1030.0)
+
+
+def test_a_client_whose_server_was_no_good_is_the_first_again_and_has_waited_all_the_time():
+    pool = book()
+    first, second = client(pool), client(pool)
+    pool.check_out(first, 100.0)
+    pool.check_out(second, 101.0)
+    server = ServerRecord(100.0)
+    pool.open(server)
+    assert pool.next_waiter(server, 105.0) is first
+    pool.requeue(first)
+    assert list(pool.waiting) == [first, second]
+    assert pool.max_wait(110.0) == 10.0
+
+
+def test_min_pool_size_of_a_forced_user_needs_no_client():
+    assert decide(book(min_size=1), 0.0) is Limit.NOT_NEEDED
+    assert decide(book(min_size=1, min_size_always=True), 0.0) is Open.MIN_SIZE
 
 
 def test_a_failed_login_beside_working_servers_leaves_the_pool_proven():

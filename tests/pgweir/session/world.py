@@ -126,6 +126,10 @@ class FakeEdge:
     def connect(self, server: ServerSession, /) -> None:
         self.connecting.append(server)
 
+    def abandon(self, server: ServerSession, /) -> None:
+        if server in self.connecting:
+            self.connecting.remove(server)
+
     def send_cancel(self, server: ServerSession, done: Callable[[], None], /) -> None:
         self.cancels.append((server, done))
 

@@ -1,0 +1,119 @@
+"""Names to addresses, through the system's resolver: never on the loop, never twice at the same time for one name.
+
+`session.names` keeps the answers and says whose turn it is. A name in use is asked again when its time is over, so that
+servers follow it (`session.moves`). The edge calls `connect`, `lifecycle`'s tick calls `refresh`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from pgweir.session import moves
+from pgweir.session.pooler import Pooler
+from pgweir.session.wire import printable
+
+log = logging.getLogger(__name__)
+
+# The resolver is sure that there is no such name; anything else is a failure to ask.
+_FOR_GOOD: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+
+
+class Resolver:
+    """Finds the addresses of servers, and connects to them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self.pooler: Pooler | None = None
+
+    async def close(self) -> None:
+        for task in list(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def connect(self, protocol: Callable[[], Any], host: str, port: int) -> Any:
+        """A TCP transport to the first of the name's addresses that takes it. Raises OSError."""
+        assert self.pooler is not None
+        addresses = await self.addresses(host)
+        # A machine that has vanished says nothing: each address gets its share of the time.
+        share = self.pooler.settings.server_connect_timeout / len(addresses) or None
+        for address in addresses[:-1]:
+            try:
+                async with asyncio.timeout(share):
+                    return (await self._loop.create_connection(protocol, address, port))[0]
+            except OSError as error:  # TimeoutError is one
+                log.info("%s (%s) port %d cannot be reached, trying the next address: %s", host, address, port, error)
+        return (await self._loop.create_connection(protocol, addresses[-1], port))[0]
+
+    async def addresses(self, host: str) -> list[str]:
+        """In the order in which to try them. Raises gaierror."""
+        assert self.pooler is not None
+        if is_address(host):
+            return [host]
+        names = self.pooler.names
+        if not names.is_fresh(host, self.pooler.clock()):
+            await asyncio.shield(self._look_up(host))  # others may wait for it, too
+        found = names.in_turn(host)
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, names.failure(host))
+        return found
+
+    def refresh(self) -> None:
+        """Ask again for the names that servers or waiting clients depend on."""
+        assert self.pooler is not None
+        pooler = self.pooler
+        if not len(pooler.names):
+            return
+        hosts: set[str] = set()
+        for pool in pooler.pools.values():
+            database = pooler.databases.get(pool.database)
+            if database is not None and (pool.server_count or pool.clients):
+                hosts.update(database.settings.hosts)
+        stale = pooler.names.keep(hosts, pooler.clock())
+        if pooler.settings.dns_max_ttl:
+            for host in stale:
+                self._look_up(host)
+
+    def _look_up(self, host: str) -> asyncio.Task[None]:
+        task = self._running.get(host)
+        if task is None:
+            assert self.pooler is not None
+            self.pooler.names.pending.add(host)
+            task = self._running[host] = self._loop.create_task(self._ask(host, self.pooler))
+        return task
+
+    async def _ask(self, host: str, pooler: Pooler) -> None:
+        names, settings = pooler.names, pooler.settings
+        try:
+            answer = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            names.not_found(
+                host,
+                error.strerror or str(error),
+                pooler.clock(),
+                settings.dns_nxdomain_ttl,
+                for_good=error.errno in _FOR_GOOD,
+            )
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long, or no text at all
+            names.not_found(host, str(error), pooler.clock(), settings.dns_nxdomain_ttl, for_good=False)
+        else:
+            addresses = [str(address[0]) for *_, address in answer]
+            if names.found(host, addresses, pooler.clock(), settings.dns_max_ttl):
+                log.info("%s has other addresses now: %s", printable(host), ", ".join(addresses))
+                moves.addresses_changed(pooler, host, addresses)
+        finally:
+            names.pending.discard(host)
+            self._running.pop(host, None)
+
+
+def is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
