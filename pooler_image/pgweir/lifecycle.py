@@ -22,6 +22,7 @@ from pgweir import __version__
 from pgweir import log as logs
 from pgweir.admin import control, metrics, rest
 from pgweir.admin.console import open_console
+from pgweir.admin.nodes import Nodes
 from pgweir.admin.service import Consoles
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
@@ -81,6 +82,7 @@ class Service:
         if options.peers_host:
             self.pooler.cancels.peers.discover(options.peers_host, options.peers_address)
         self.consoles = Consoles()
+        self.nodes = Nodes()
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
         self.listeners = Listeners(self.pooler)
         self._rooms: list[Closer] = []

@@ -1,7 +1,7 @@
 """The console's tables as PgBouncer 1.25 has them, column by column: what both the unit and the data-plane tests compare with.
 
 `NAME type`, in order. A `+` marks what is newer than 1.18 (Debian's): asserted as a known difference there. Ours, which come
-behind PgBouncer's, are in `OURS_BEHIND`; whole tables of ours are in `OURS`.
+behind PgBouncer's, are in `OURS_BEHIND`. `PGPOOL` has the views of pgpool's that the console knows, too.
 """
 
 from __future__ import annotations
@@ -89,3 +89,18 @@ RENAMED = {"reserve_pool": "reserve_pool_size"}
 
 # Behind PgBouncer's columns, so that who reads by position goes on working.
 OURS_BEHIND = {"CLIENTS": _columns("int4: transaction_seconds")}
+
+PGPOOL = {
+    "POOL_NODES": _columns(
+        "text: node_id hostname port status pg_status lb_weight role pg_role select_cnt load_balance_node"
+        " replication_delay replication_state replication_sync_state last_status_change"
+    ),
+    "POOL_PROCESSES": _columns(
+        "text: pool_pid start_time client_connection_count database username backend_connection_time pool_counter status"
+    ),
+    "POOL_POOLS": _columns(
+        "text: pool_pid start_time client_connection_count pool_id backend_id database username backend_connection_time"
+        " client_connection_time client_disconnection_time client_idle_duration majorversion minorversion pool_counter"
+        " pool_backendpid pool_connected status load_balance_node client_host client_port statement"
+    ),
+}

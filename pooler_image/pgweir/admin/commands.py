@@ -119,6 +119,10 @@ def run(service: Service, command: Command, *, admin: bool, done: Done) -> Cance
     verb = command.verb
     try:
         if verb in ("SHOW", "SELECT"):
+            if table_name(command) == "POOL_NODES":
+                addresses = tables.nodes(tables.View.of(service, time.time()))
+                give_up = service.nodes.look(addresses, lambda: done(show(service, command)))
+                return lambda undo: give_up()
             done(show(service, command))
             return None
         if verb == "SET" and command.argument in FAKED:
@@ -147,8 +151,20 @@ def run(service: Service, command: Command, *, admin: bool, done: Done) -> Cance
 # --- SHOW ------------------------------------------------------------------------------------------------------------------
 
 
+def table_name(command: Command) -> str:
+    """What is asked for; pgpool's views may be written with a blank: SHOW POOL NODES."""
+    words = [word.upper() for word in command.arguments]
+    return "_".join(words) if words[:1] == ["POOL"] else words[0] if words else ""
+
+
 def show(service: Service, command: Command) -> Result:
     """SHOW and SELECT. Changes nothing, so that it may also be run to describe its columns."""
+    view = tables.View.of(service, time.time())
+    builder = tables.TABLES.get(table_name(command))
+    if table_name(command) == "REUSE" and len(command.arguments) == 2:
+        return Result("SHOW", tables.reuse(view, _client_id(command.arguments[1])))
+    if builder is not None and (len(command.arguments) == 1 or command.arguments[0].upper() == "POOL"):
+        return Result("SHOW", builder(view))
     if len(command.arguments) != 1:
         words = [word.upper() for word in command.arguments]
         if command.verb == "SHOW" and words == ["TRANSACTION", "ISOLATION", "LEVEL"]:
@@ -157,10 +173,6 @@ def show(service: Service, command: Command) -> Result:
     name = command.arguments[0].removesuffix("()")
     if name.upper() == "HELP":
         return Result("SHOW", notice=("Console usage", HELP))
-    view = tables.View.of(service, time.time())
-    builder = tables.TABLES.get(name.upper())
-    if builder is not None:
-        return Result("SHOW", builder(view))
     if name.upper() == "FDS":
         text = "SHOW FDS is not supported: sockets are not handed to another process"
         hint = "Run two processes with so_reuseport and stop the old one."
@@ -266,18 +278,21 @@ def _kill(service: Service, command: Command, done: Done) -> None:
 
 
 def _kill_client(service: Service, command: Command, done: Done) -> None:
-    text = command.argument or ""
-    try:
-        client_id = int(text, 16) if text.lower().startswith("0x") else int(text)
-    except ValueError:
-        message = "invalid client pointer supplied"
-        raise ConsoleError(message, INVALID_PARAMETER_VALUE, hint="Write an id of SHOW CLIENTS.") from None
+    client_id = _client_id(command.argument or "")
     console = next((console for console in service.consoles.sessions if console.id == client_id), None)
     if console is not None:
         console.kill()
     else:
         service.operations.kill_client(client_id)
     done(Result("KILL_CLIENT"))
+
+
+def _client_id(text: str) -> int:
+    try:
+        return int(text, 16) if text.lower().startswith("0x") else int(text)
+    except ValueError:
+        message = "invalid client pointer supplied"
+        raise ConsoleError(message, INVALID_PARAMETER_VALUE, hint="Write an id of SHOW CLIENTS.") from None
 
 
 def _disable(service: Service, command: Command, done: Done) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pgweir.admin.nodes import Nodes
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config
@@ -49,6 +50,7 @@ class Service(Protocol):
     pooler: Pooler
     operations: Operations
     consoles: Consoles
+    nodes: Nodes
 
     @property
     def options(self) -> Options: ...

@@ -93,6 +93,8 @@ class Opening:
         pooler.edge.set_protocol(server.wire, server)
         now = pooler.clock()
         server.connected_at = now
+        if "in_hot_standby" in parameters:  # PostgreSQL 14 and newer
+            pooler.standbys[server.host, server.port] = parameters["in_hot_standby"] == "on"
         if pooler.settings.log_connections:
             log.info("%s new connection to server (pid %d)", server.log_name(), server.pid)
         pool.login_succeeded(parameters)

@@ -94,6 +94,7 @@ class Pooler:
         self.closed_counts: dict[CloseReason, int] = {}
         self.auth_failures: dict[str, int] = {}  # by stage
         self.server_login_errors: dict[str, int] = {}  # by SQLSTATE
+        self.standbys: dict[tuple[str, int], bool] = {}  # by host and port: what in_hot_standby said at the last login
         self.on_server_gone: list[Callable[[], None]] = []  # PAUSE, WAIT_CLOSE and SHUTDOWN wait for this
         self.open_console: Callable[[ClientLogin, Wire, bool], object] | None = None  # set by `lifecycle`
         self.max_packet_size = 0

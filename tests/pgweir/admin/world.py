@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tests.pooler.wire import Message
 
 from pgweir.admin.console import ConsoleSession, open_console
+from pgweir.admin.nodes import Address, Nodes
 from pgweir.admin.service import Consoles
 from pgweir.bundle import Bundle
 from pgweir.config import Config, ConfigError, load
@@ -108,6 +109,21 @@ class HandEdge:
         found(())
 
 
+class HandNodes(Nodes):
+    """Nodes of which the test says whether they are up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down: set[str] = set()
+        self.now = 1_700_000_000.0
+
+    def look(self, addresses: Iterable[Address], done: Callable[[], None]) -> Callable[[], None]:
+        for address in addresses:
+            self.note(address, address[0] not in self.down, self.now)
+        done()
+        return lambda: None
+
+
 class HandService:
     """What the rooms of `admin` see as the process."""
 
@@ -118,6 +134,7 @@ class HandService:
         self.pooler = Pooler(load(self.config_path), self.edge)
         self.operations = Operations(self.pooler)
         self.consoles = Consoles()
+        self.nodes = HandNodes()
         self.version = "9.9.9"
         self.started_at = 0.0
         self.bundle: Bundle | None = None

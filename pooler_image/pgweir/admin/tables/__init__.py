@@ -24,7 +24,9 @@ from pgweir.admin.tables.configured import (
 )
 from pgweir.admin.tables.connections import clients, pointer, servers, sockets
 from pgweir.admin.tables.form import NUMERIC_OID, Row, Table, Value, View, one_value
+from pgweir.admin.tables.pgpool import nodes, pool_nodes, pool_pools, pool_processes
 from pgweir.admin.tables.pooling import pools
+from pgweir.admin.tables.reuse import reuse
 from pgweir.admin.tables.statistics import stats, stats_averages, stats_totals, totals
 from pgweir.admin.tables.waiting import waiters
 
@@ -43,6 +45,10 @@ TABLES: Final[Mapping[str, Builder]] = {
     "SERVERS": servers,
     "SOCKETS": sockets,
     "ACTIVE_SOCKETS": sockets,
+    "POOL_NODES": pool_nodes,
+    "POOL_POOLS": pool_pools,
+    "POOL_PROCESSES": pool_processes,
+    "REUSE": reuse,
     "STATE": state,
     "STATS": stats,
     "STATS_AVERAGES": stats_averages,
@@ -62,8 +68,10 @@ __all__ = [
     "View",
     "databases",
     "lists",
+    "nodes",
     "one_value",
     "pointer",
     "pools",
+    "reuse",
     "stats",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from pgweir.admin.nodes import Nodes
 from pgweir.admin.service import Consoles, Service
 from pgweir.config import Config
 from pgweir.protocol.messages import INT4_OID, TEXT_OID
@@ -37,10 +38,12 @@ class View:
     now: float  # of the pooler's clock
     wall: float  # the same moment by the calendar
     config_path: str = ""
+    nodes: Nodes = field(default_factory=Nodes)
 
     @classmethod
     def of(cls, service: Service, wall: float) -> View:
-        return cls(service.pooler, service.consoles, service.pooler.clock(), wall, str(service.config_path))
+        pooler = service.pooler
+        return cls(pooler, service.consoles, pooler.clock(), wall, str(service.config_path), service.nodes)
 
     @property
     def config(self) -> Config:
@@ -50,6 +53,10 @@ class View:
         """A moment of the pooler's clock, as the calendar has it."""
         local = datetime.fromtimestamp(self.wall - (self.now - moment)).astimezone()
         return f"{local:%Y-%m-%d %H:%M:%S %Z}"
+
+    def moment(self, moment: float) -> str:
+        """The same as pgpool writes it, without the zone."""
+        return self.time(moment).rpartition(" ")[0]
 
     def database_names(self) -> list[str]:
         """Configured ones, and those that `*` made."""
