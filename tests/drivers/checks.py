@@ -52,6 +52,8 @@ SESSION_ONLY: Final[Mapping[str, str]] = {
 CANNOT: Final[Mapping[tuple[str, str], str]] = {
     ("libpq-go", "pipeline"): "database/sql has no pipeline",
     ("libpq-go", "pipeline_broken"): "database/sql has no pipeline",
+    ("postgres-js", "parameters_binary"): "postgres.js speaks text only",
+    ("postgres-js", "copy_broken"): "postgres.js gives no error to a COPY that the server ends; its stream just stops",
     ("libpq-go", "copy_out"): "lib/pq refuses COPY TO",
 }
 

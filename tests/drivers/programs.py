@@ -139,6 +139,11 @@ def _build_go(folder: Path) -> None:
     _do(folder, "go", "build", "-o", "bin/", "./pgx", "./libpq")
 
 
+def _build_node(folder: Path) -> None:
+    # No lock file: it would name the registry. package.json names exact versions.
+    _do(folder, "npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev")
+
+
 def _build_nothing(folder: Path) -> None:
     """The drivers are in the tests' own virtual environment."""
 
@@ -148,12 +153,15 @@ def _python(script: str) -> Callable[[Path], list[str]]:
 
 
 _GO = {"go": ["version"]}
+_NODE = {"node": ["--version"], "npm": ["--version"]}
 _PYTHON = {sys.executable: ["--version"]}
 
 PROGRAMS: Mapping[str, Program] = {
     program.driver: program
     for program in (
         Program("pgx", "go", _GO, _build_go, lambda folder: [str(folder / "bin" / "pgx")]),
+        Program("node-postgres", "node", _NODE, _build_node, lambda folder: ["node", str(folder / "pg.mjs")]),
+        Program("postgres-js", "node", _NODE, _build_node, lambda folder: ["node", str(folder / "postgres.mjs")]),
         Program("psycopg", "python", _PYTHON, _build_nothing, _python("psycopg_sync.py")),
         Program("psycopg-async", "python", _PYTHON, _build_nothing, _python("psycopg_async.py")),
         Program("asyncpg", "python", _PYTHON, _build_nothing, _python("asyncpg_suite.py")),
