@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import asyncpg
 import psycopg
@@ -232,15 +232,60 @@ def test_session_mode_hands_statements_through(make_pooler: MakePooler) -> None:
         assert client.expect("TDCZ")[1].values == [b"mine"]
 
 
-def test_a_type_change_under_a_prepared_statement_is_an_error_and_then_works_again(make_pooler: MakePooler) -> None:
+@pytest.fixture
+def changing(make_pooler: MakePooler) -> Iterator[PoolerProcess]:
+    """A pooler of one server, and a table that somebody is about to change."""
     pooler = make_pooler(default_pool_size=1)
-    with pooler.connect() as owner, pooler.connect(prepare_threshold=0) as user:
-        owner.execute("CREATE TABLE changing (x int)")
+    with pooler.connect() as owner:
+        owner.execute("CREATE TABLE changing AS SELECT 1 AS x")
+    yield pooler
+    with pooler.connect() as owner:
+        owner.execute("DROP TABLE changing")
+
+
+def test_libpq_never_notices_a_type_change_under_its_prepared_statement(changing: PoolerProcess) -> None:
+    with changing.connect() as owner, changing.connect(prepare_threshold=0) as user:
+        assert user.execute("SELECT * FROM changing").fetchall() == [(1,)]
+        owner.execute("ALTER TABLE changing ADD COLUMN y text DEFAULT 'new'")
+        assert user.execute("SELECT * FROM changing").fetchall() == [(1, "new")]
+        user.execute("BEGIN")
+        user.execute("DO $$ BEGIN ALTER TABLE changing ADD COLUMN z int; END $$")  # (psycopg looks out for ALTER)
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            user.execute("SELECT * FROM changing")  # PostgreSQL has given the transaction up
+        user.execute("ROLLBACK")
+        assert user.execute("SELECT * FROM changing").fetchall() == [(1, "new")]
+
+
+def test_asyncpgs_own_cure_for_a_type_change_works_through_the_pooler(changing: PoolerProcess) -> None:
+    async def story() -> None:
+        secret = SECRETS["alice"]
+        user = await asyncpg.connect(
+            host="127.0.0.1", port=changing.port, user="alice", password=secret, database="app"
+        )
         try:
-            user.execute("SELECT * FROM changing").fetchall()
-            owner.execute("ALTER TABLE changing ADD COLUMN y int")
-            with pytest.raises(psycopg.errors.FeatureNotSupported):
-                user.execute("SELECT * FROM changing")
-            assert user.execute("SELECT 1").fetchone() == (1,)
+            assert list((await user.fetch("SELECT * FROM changing"))[0]) == [1]
+            with changing.connect() as owner:
+                owner.execute("ALTER TABLE changing ADD COLUMN y int DEFAULT 2")
+            assert list((await user.fetch("SELECT * FROM changing"))[0]) == [1, 2]
         finally:
-            owner.execute("DROP TABLE changing")
+            await user.close()
+
+    asyncio.run(story())
+
+
+def test_statements_that_a_function_threw_away_are_prepared_anew(make_pooler: MakePooler) -> None:
+    with make_pooler(default_pool_size=1).wire() as client:
+        client.say(parse("s", "SELECT 1"), sync())
+        client.expect("1Z")
+        client.ask("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+        assert client.ask("SELECT count(*) FROM pg_prepared_statements") == [[b"0"]]
+        client.say(bind("s"), execute(), sync())
+        assert client.expect("2DCZ")[1].values == [b"1"]
+
+
+def test_what_is_prepared_right_behind_deallocate_all_is_there(make_pooler: MakePooler) -> None:
+    with make_pooler(default_pool_size=1).wire() as client:
+        client.say(parse("s", "SELECT 1"), sync())
+        client.expect("1Z")
+        client.say(query("DEALLOCATE ALL"), parse("s", "SELECT 1"), sync(), bind("s"), execute(), sync())
+        assert client.expect("CZ1Z2DCZ")[5].values == [b"1"]

@@ -29,6 +29,7 @@ class MiniPostgres:
         self.startup = None if not greeted else b""
         self.status = b"I"
         self.statements: dict[bytes, bytes] = {}
+        self.outdated: set[bytes] = set()  # prepared before DDL changed what they return
         self.portal: bytes | None = None
         self.skipping = False  # an error: up to the next Sync
         self.copying: str | None = None  # "simple" or "extended"
@@ -83,6 +84,15 @@ class MiniPostgres:
             return messages.message(ord("V"), b"\xff\xff\xff\xff") + messages.ready_for_query(self.status)
         return self._extended(kind, body)
 
+    def alter_table(self) -> None:
+        """Somebody's DDL: whatever is prepared by now has another result than before."""
+        self.outdated.update(self.statements)
+
+    def lose_statements(self) -> None:
+        """A function has run DISCARD ALL: no command tag tells."""
+        self.statements.clear()
+        self.outdated.clear()
+
     # --- simple queries ------------------------------------------------------------------------------------------------
 
     def _query(self, sql: str) -> bytes:
@@ -119,7 +129,7 @@ class MiniPostgres:
             word = "ROLLBACK" if self.status == b"E" else word
             self.status = b"I"
         elif sql.upper() in ("DISCARD ALL", "DEALLOCATE ALL"):
-            self.statements.clear()
+            self.lose_statements()
             return messages.command_complete(sql.upper()), False
         elif word == "SET":
             name, value = re.match(r"SET (\S+?)\s*=\s*E?'(.*)'$", sql).groups()  # type: ignore[union-attr]
@@ -129,16 +139,21 @@ class MiniPostgres:
             return messages.parameter_status(name, canonical) + messages.command_complete("SET"), False
         return messages.command_complete(word), False
 
-    def _error(self, sqlstate: str) -> bytes:
+    def _error(self, sqlstate: str, more: str = "") -> bytes:
         if self.status == b"T":
             self.status = b"E"
-        return messages.error_response("ERROR", sqlstate, f"error {sqlstate}")
+        return messages.error_response("ERROR", sqlstate, f"error {sqlstate}{more}")
 
     # --- extended queries ----------------------------------------------------------------------------------------------
 
-    def _fail(self, sqlstate: str) -> bytes:
+    def _fail(self, sqlstate: str, name: bytes = b"") -> bytes:
         self.skipping = True
-        return self._error(sqlstate)
+        return self._error(sqlstate, f' in statement "{name.decode()}"' if name else "")
+
+    def _outdated(self) -> bytes:
+        self._fail("0A000")
+        fields = b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0RRevalidateCachedQuery\0\0"
+        return messages.message(framing.ERROR_RESPONSE, fields)
 
     def _extended(self, kind: bytes, body: bytes) -> bytes:
         if kind == b"P":
@@ -150,11 +165,14 @@ class MiniPostgres:
                 return self._fail("42601")
             # A real one refuses Parse in a failed transaction. The pooler may answer for it; then Bind is refused.
             self.statements[name] = sql
+            self.outdated.discard(name)
             return messages.message(framing.PARSE_COMPLETE, b"")
         if kind == b"B":
             name = body.split(b"\0")[1]
             if name not in self.statements:
-                return self._fail("26000")
+                return self._fail("26000", name)
+            if name in self.outdated and self.status != b"E":
+                return self._outdated()
             if self.status == b"E" and self.statements[name] not in (b"ROLLBACK", b"COMMIT"):
                 return self._fail("25P02")
             self.portal = self.statements[name]
@@ -162,14 +180,17 @@ class MiniPostgres:
         if kind == b"D":
             described = self.statements.get(body[1:-1]) if body[:1] == b"S" else self.portal
             if described is None:
-                return self._fail("26000" if body[:1] == b"S" else "34000")
+                return self._fail("26000", body[1:-1]) if body[:1] == b"S" else self._fail("34000")
             parameters = messages.message(ord("t"), b"\0\0") if body[:1] == b"S" else b""
+            if body[:1] == b"S" and body[1:-1] in self.outdated:
+                return parameters + self._outdated()
             if described.startswith(b"SELECT"):
                 return parameters + messages.row_description([("c", 25)])
             return parameters + messages.message(framing.NO_DATA, b"")
         if kind == b"C":
             if body[:1] == b"S":
                 self.statements.pop(body[1:-1], None)
+                self.outdated.discard(body[1:-1])
             else:
                 self.portal = None
             return messages.message(framing.CLOSE_COMPLETE, b"")
@@ -178,7 +199,10 @@ class MiniPostgres:
                 return self._fail("34000")
             if not self.portal.strip():
                 return messages.empty_query_response()
-            answer, _ = self._run(self.portal.decode(), "extended")
+            portal = self.portal
+            if b"ALL" in portal.upper():
+                self.portal = None  # a command that has run cannot be run again
+            answer, _ = self._run(portal.decode(), "extended")
             if answer[:1] == b"E":
                 self.skipping = True
             return answer

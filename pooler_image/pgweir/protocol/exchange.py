@@ -44,6 +44,7 @@ from pgweir.protocol.framing import (
     unpack_header,
 )
 from pgweir.protocol.prepared import ServerStatements, Statement
+from pgweir.protocol.replay import may_replay, statement_trouble
 
 MAX_HELD: Final = 1 << 20  # bytes of one message that is waited for whole (rows and copy data never are)
 
@@ -113,21 +114,27 @@ class Exchange:
 
     __slots__ = (
         "changed_parameters",
+        "clearing",
         "copy_in",
         "deallocated_all",
         "doubtful",
         "errors",
         "fatal",
+        "kept_names",
         "need",
+        "noted",
         "owed",
+        "replay",
         "saw_error",
         "special",
+        "spoken",
         "statements",
         "status",
         "tail",
         "transactions",
         "unsolicited_error",
         "unsynced",
+        "wary",
     )
 
     def __init__(self) -> None:
@@ -145,8 +152,14 @@ class Exchange:
         self.errors = 0  # ErrorResponses seen
         self.fatal = False  # one of them said that the server is going
         self.unsolicited_error = False  # one of them answered nothing
+        self.noted = False  # one of the next three has come: whoever hands the bytes on should look
         self.deallocated_all = False
+        self.kept_names: dict[bytes, Statement] = {}  # what the client prepared behind that, in the same flight
         self.changed_parameters: list[tuple[str, str]] | None = None
+        self.replay = False  # what was read last is an error that the client shall not see: say `spoken` once more
+        self.spoken = b""  # the client's last read, unless it was a simple query alone, or large
+        self.clearing = False  # DEALLOCATE ALL, or the like, was sent with the extended protocol
+        self.wary = False  # that, or a simple query behind something else: `in_doubt` may hold
 
     @property
     def settled(self) -> bool:
@@ -158,9 +171,19 @@ class Exchange:
         """Which statements the server has depends on replies that are still to come; the next Parse, Bind, … must wait.
 
         An error skips everything up to the next Sync. What stands in front of an unanswered Sync may therefore have been
-        skipped, and a message behind that Sync cannot rely on it, nor on the contrary.
+        skipped, and a message behind that Sync cannot rely on it, nor on the contrary. And a simple query may be
+        DEALLOCATE ALL.
         """
-        return self.doubtful and self.special > 0
+        owed = self.owed
+        if self.doubtful and self.special > 0:
+            return True
+        if not owed:
+            if not self.unsynced:
+                self.wary = self.clearing = False
+            return False
+        if self.copy_in:
+            return False  # a server that copies answers nothing before the client has gone on
+        return QUERY in owed or (self.clearing and SYNC in owed)
 
     # --- frontend messages -----------------------------------------------------------------------------------------
 
@@ -171,8 +194,8 @@ class Exchange:
                 return
             self.unsynced = False
             self.owed.append(QUERY)
-            if self.special:
-                self.doubtful = True
+            if len(self.owed) > 1:
+                self.wary = self.doubtful = True
         elif kind == SYNC:
             self.unsynced = False
             self.saw_error = False
@@ -283,8 +306,11 @@ class Exchange:
                 pass
             elif kind == ERROR_RESPONSE:
                 self.errors += 1
-                if _is_fatal(data[pos + 5 : end]):
+                body = data[pos + 5 : end]
+                if _is_fatal(body):
                     self.fatal = True
+                elif self.statements:
+                    self._judge(body, alone=pos == 0)
                 self._failed()
             elif kind == PARAMETER_STATUS:
                 self._note_parameter(data[pos + 5 : end])
@@ -347,6 +373,15 @@ class Exchange:
             # A Query that was sent in the meantime is discarded too: the server waits for a Sync, whatever was owed.
             self.saw_error = self.unsynced = True
 
+    def _judge(self, error: bytes, *, alone: bool) -> None:
+        """Whether the error is about a statement of ours. `alone`: nothing came before it in this read."""
+        trouble = statement_trouble(error)
+        if trouble is None:
+            return
+        self.statements.mistrust()
+        if alone and self.spoken and self.status == framing.STATUS_IDLE and not self.special:
+            self.replay = self.noted = may_replay(self.spoken, self.owed, trouble)
+
     def _copy_ended(self) -> bool:
         """CommandComplete ends COPY FROM STDIN. True when it has been ticked off with it.
 
@@ -407,18 +442,22 @@ class Exchange:
             if names is not None and names.get(owed.name) is statement:
                 del names[owed.name]
         elif statement is not None:
-            if owed.action is Action.SKIP:  # an eviction: the server still has it
-                self.statements.add(statement, len(self.statements) + 1)
+            if owed.action is Action.SKIP:  # it was to make room, or to be prepared anew: the server still has it
+                self.statements.add_stale(statement)
             elif names is not None:
                 names.setdefault(owed.name, statement)
 
     def _note_tag(self, tag: bytes) -> None:
         if tag == b"DEALLOCATE ALL" or tag == b"DISCARD ALL":
             self.statements.clear()
-            self.deallocated_all = True
+            self.deallocated_all = self.noted = True
+            self.kept_names = {}
             for owed in self.owed:  # what was sent behind it comes after it
-                if type(owed) is Owed and owed.kind == PARSE and owed.action is not Action.FAKE and owed.statement:
-                    self.statements.add(owed.statement, len(self.statements) + 1)
+                if type(owed) is Owed and owed.kind == PARSE and owed.statement:
+                    if owed.action is not Action.FAKE:
+                        self.statements.add(owed.statement, len(self.statements) + 1)
+                    if owed.names is not None:
+                        self.kept_names[owed.name] = owed.statement
 
     def _note_parameter(self, body: bytes) -> None:
         parts = body.split(b"\0")
@@ -428,6 +467,7 @@ class Exchange:
         if self.changed_parameters is None:
             self.changed_parameters = []
         self.changed_parameters.append((name, value))
+        self.noted = True
 
 
 def _fake_reply(owed: Owed) -> bytes:

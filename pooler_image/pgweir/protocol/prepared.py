@@ -17,6 +17,7 @@ from pgweir.protocol import framing
 from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.messages import message
 
+CLEARING_SIZE: Final = 64  # bytes of a Parse in which DEALLOCATE ALL and DISCARD ALL are looked for
 NAME_PREFIX: Final = b"PGBOUNCER_"  # PgBouncer's, since people look for it in pg_prepared_statements
 
 
@@ -63,48 +64,76 @@ class StatementRegistry:
 
 
 class ServerStatements:
-    """What one server connection has prepared, least recently used first."""
+    """What one server connection has prepared, least recently used first.
 
-    __slots__ = ("_order",)
+    A *stale* statement may still be there, but must not be used: its plan is out of date, or the server has lost it. It is closed
+    and prepared anew before its next use.
+    """
+
+    __slots__ = ("_order", "_stale")
 
     def __init__(self) -> None:
         self._order: OrderedDict[Statement, None] = OrderedDict()
+        self._stale: OrderedDict[Statement, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._order) + len(self._stale)
 
     def __contains__(self, statement: Statement) -> bool:
         return statement in self._order
 
     def __iter__(self) -> Iterator[Statement]:
-        return iter(self._order)
+        yield from self._stale
+        yield from self._order
 
     def touch(self, statement: Statement) -> bool:
-        """Note a use; False when the server does not have the statement."""
+        """Note a use; False when the server does not have the statement, or not one that may be used."""
         if statement not in self._order:
             return False
         self._order.move_to_end(statement)
         return True
+
+    def is_stale(self, statement: Statement) -> bool:
+        return statement in self._stale
 
     def add(self, statement: Statement, limit: int) -> list[Statement]:
         """Note that the statement is being prepared there; answer what must be closed to stay within `limit`."""
         self._order[statement] = None
         self._order.move_to_end(statement)
         evicted = []
-        while len(self._order) > limit:
-            evicted.append(self._order.popitem(last=False)[0])
+        while len(self) > limit:
+            evicted.append((self._stale or self._order).popitem(last=False)[0])
         return evicted
+
+    def add_stale(self, statement: Statement) -> None:
+        """The server has it, or may have it; whether it can be used is not worth knowing."""
+        self._stale[statement] = None
+
+    def mistrust(self) -> None:
+        """Everything is stale: what one statement met (DDL, DISCARD in a function) the others have met, too."""
+        self._stale.update(self._order)
+        self._order.clear()
 
     def discard(self, statement: Statement) -> None:
         self._order.pop(statement, None)
+        self._stale.pop(statement, None)
 
     def clear(self) -> None:
         self._order.clear()
+        self._stale.clear()
 
 
 def split_parse(body: bytes) -> tuple[bytes, bytes]:
     """The name in a Parse message, and what stands behind it."""
     return _split_name(body, 0, "broken Parse packet")
+
+
+def clears_statements(rest: bytes) -> bool:
+    """Whether this Parse (behind its name) is DEALLOCATE ALL or DISCARD ALL. A comment in front of it hides that."""
+    if len(rest) > CLEARING_SIZE:
+        return False
+    words = rest[: rest.find(b"\0")].upper().replace(b";", b" ").split()
+    return len(words) >= 2 and words[0] in (b"DEALLOCATE", b"DISCARD") and words[-1] == b"ALL"
 
 
 def split_target(body: bytes, complaint: str) -> tuple[bytes, bytes]:

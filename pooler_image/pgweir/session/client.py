@@ -6,13 +6,13 @@ messages that name a prepared statement are rewritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ClientState
 from pgweir.protocol import messages, prepared
 from pgweir.protocol.errors import ADMIN_SHUTDOWN, PROTOCOL_VIOLATION, ProtocolError
-from pgweir.protocol.exchange import Action, Owed
+from pgweir.protocol.exchange import Action, Exchange, Owed
 from pgweir.protocol.framing import (
     BIND,
     CLOSE,
@@ -32,6 +32,7 @@ from pgweir.protocol.framing import (
 )
 from pgweir.protocol.prepared import Statement
 from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.replay import REPLAY_LIMIT
 from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.wire import Origin, TlsInfo, Wire
 
@@ -246,11 +247,13 @@ class ClientSession(Holder):
             ):
                 # PERF: one whole Query, the usual read (0.3 µs less than the walk below, which does the same).
                 exchange.unsynced = False
-                exchange.owed.append(QUERY)
-                if exchange.special:
-                    exchange.doubtful = True
+                owed = exchange.owed
+                owed.append(QUERY)
+                if len(owed) > 1:
+                    exchange.wary = exchange.doubtful = True
                 server.wire.write(data)
                 return
+        exchange.spoken = data if size <= REPLAY_LIMIT and self.rewrites and not pos else b""
         start = 0  # of the span that goes on as it is
         pieces: list[bytes] | None = None  # what stands before it, when something was rewritten
         while pos < size:
@@ -275,7 +278,11 @@ class ClientSession(Holder):
             elif kind == PARSE or kind == BIND or kind == DESCRIBE or kind == CLOSE:
                 if not self.rewrites:
                     exchange.expect(kind)
-                elif exchange.special and exchange.in_doubt:
+                elif (
+                    (owed := exchange.owed)
+                    and (exchange.special or exchange.wary or owed[0] == QUERY)
+                    and exchange.in_doubt
+                ):
                     self.held += data[pos:]
                     self.stalled = True
                     size = pos
@@ -361,8 +368,8 @@ class ClientSession(Holder):
             length = end - pos - 1 - len(name) + len(statement.name)
             return before + HEADER.pack(BIND, length) + data[body : portal_end + 1] + statement.name, statement_end
         if end > len(data):
-            if kind == PARSE and body < len(data) and data[body] == 0:
-                server.exchange.expect(PARSE)
+            if kind == PARSE and len(data) - body > prepared.CLEARING_SIZE and data[body] == 0:
+                server.exchange.expect(PARSE)  # (longer than any that clears statements)
                 return _UNCHANGED
             return None
         if kind == PARSE:
@@ -389,6 +396,8 @@ class ClientSession(Holder):
         exchange = server.exchange
         if not name:
             exchange.expect(PARSE)
+            if body[1:2] in b"dD" and prepared.clears_statements(rest):
+                exchange.wary = exchange.clearing = True
             return _UNCHANGED
         stats = self.pool.stats
         stats.client_parse_count += 1
@@ -405,15 +414,25 @@ class ClientSession(Holder):
             if reply:
                 self.wire.write(reply)
             return b"", end
+        before = self._close_stale(statement, exchange)
         exchange.expect_special(Owed(PARSE, Action.FORWARD, statement, self.statements, name))
-        return statement.parse_message() + self._note_prepared(statement, server), end
+        return before + statement.parse_message() + self._note_prepared(statement, server), end
 
     def _ensure_prepared(self, statement: Statement, server: ServerSession) -> bytes:
         """What must be said to the server first, so that it has the statement."""
         if server.exchange.statements.touch(statement):
             return b""
+        before = self._close_stale(statement, server.exchange)
         server.exchange.expect_special(Owed(PARSE, Action.SKIP, statement))
-        return statement.parse_message() + self._note_prepared(statement, server)
+        return before + statement.parse_message() + self._note_prepared(statement, server)
+
+    def _close_stale(self, statement: Statement, exchange: Exchange) -> bytes:
+        """The server may still have it as it was; PostgreSQL does not mind when it has not."""
+        if not exchange.statements.is_stale(statement):
+            return b""
+        exchange.statements.discard(statement)
+        exchange.expect_special(Owed(CLOSE, Action.SKIP, statement))  # (puts it back, if an error skips this)
+        return statement.close_message()
 
     def _note_prepared(self, statement: Statement, server: ServerSession) -> bytes:
         """Remember it, and close what falls off the end of the list."""
@@ -427,8 +446,13 @@ class ClientSession(Holder):
             evictions += evicted.close_message()
         return evictions
 
-    def forget_statements(self) -> None:
+    def forget_statements(self, kept: Mapping[bytes, Statement]) -> None:
         self.statements.clear()
+        self.statements.update(kept)
+
+    def say_again(self, spoken: bytes, server: ServerSession) -> None:
+        self.held = spoken + self.held
+        self.granted(server)
 
     # --- flow control ------------------------------------------------------------------------------------------------
 

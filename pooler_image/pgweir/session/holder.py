@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pgweir.pool.ledger import Pool
 from pgweir.pool.records import ClientRecord
+from pgweir.protocol.prepared import Statement
 from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.variables import Values
 
@@ -55,8 +57,11 @@ class Holder(ClientRecord):
     def leave(self) -> None:
         """The process drains, and the transaction is over."""
 
-    def forget_statements(self) -> None:
-        """DEALLOCATE ALL or DISCARD ALL went through."""
+    def forget_statements(self, kept: Mapping[bytes, Statement]) -> None:
+        """DEALLOCATE ALL or DISCARD ALL went through; `kept` are the names that were prepared behind it already."""
+
+    def say_again(self, spoken: bytes, server: ServerSession) -> None:
+        """These bytes, which the server has refused as a whole, go to it once more, and then whatever has come since."""
 
     def pause_reading(self) -> None: ...
 

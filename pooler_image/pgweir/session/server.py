@@ -103,8 +103,8 @@ class ServerSession(ServerRecord):
             self.pooler.drop_server(self, CloseReason.SERVER_PROTOCOL_ERROR, error.message)
             return
         client = self.client
-        if exchange.changed_parameters is not None:
-            self._parameters_changed(client)
+        if exchange.noted:
+            self._take_note(client)
         if self.internal is not None:
             if exchange.settled:
                 self._internal_done()
@@ -112,9 +112,6 @@ class ServerSession(ServerRecord):
         if client is None:
             self._unsolicited(data)
             return
-        if exchange.deallocated_all:
-            exchange.deallocated_all = False
-            client.forget_statements()
         if data:
             self.pool.stats.sent += len(data)
             client.wire.write(data)
@@ -160,9 +157,38 @@ class ServerSession(ServerRecord):
                 self.transaction_started = 0.0
         self._settled(self.client)
 
-    def _parameters_changed(self, client: Holder | None) -> None:
-        changes = self.exchange.changed_parameters or []
-        self.exchange.changed_parameters = None
+    def _take_note(self, client: Holder | None) -> None:
+        """What the reply means beyond its bytes."""
+        exchange = self.exchange
+        exchange.noted = False
+        if exchange.changed_parameters is not None:
+            self._parameters_changed(client, exchange.changed_parameters)
+            exchange.changed_parameters = None
+        if exchange.deallocated_all:
+            exchange.deallocated_all = False
+            if client is not None and self.internal is None:
+                client.forget_statements(exchange.kept_names)
+        if exchange.replay:
+            exchange.replay = False
+            if client is not None and self.internal is None:
+                self._say_again(client)
+
+    def _say_again(self, client: Holder) -> None:
+        """The whole exchange failed because of how we prepared its statements, and the client has heard nothing of it yet."""
+        client.server, client.linking = None, self  # until the server is ready again, as while its variables are set
+        spoken, self.exchange.spoken = self.exchange.spoken, b""
+
+        def ready(_failed: bool) -> None:
+            client.linking = None
+            client.server = self
+            if client.write_paused:
+                self.pause_reading()
+            client.say_again(spoken, self)
+            self.exchange.spoken = b""  # once
+
+        self.internal = ready
+
+    def _parameters_changed(self, client: Holder | None, changes: list[tuple[str, str]]) -> None:
         tracker = self.pooler.tracker
         self.values = tracker.updated(self.values, changes)
         for name, value in changes:
@@ -196,8 +222,6 @@ class ServerSession(ServerRecord):
         failed = self.exchange.errors > 0
         self.exchange.errors = 0
         self.exchange.transactions = 0
-        if self.exchange.deallocated_all:
-            self.exchange.deallocated_all = False
         if done is not None:
             done(failed)
 
