@@ -16,44 +16,6 @@ from tests.postgres.server import account
 pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
-SOCKET_COLUMNS = (
-    "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us "
-    "close_needed ptr link remote_pid tls application_name prepared_statements id"
-)
-STATS = (
-    "server_assignment_count xact_count query_count received sent xact_time query_time wait_time "
-    "client_parse_count server_parse_count bind_count client_login_count"
-)
-COLUMNS = {
-    "POOLS": "database user cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel "
-    "sv_being_canceled sv_idle sv_used sv_tested sv_login maxwait maxwait_us pool_mode load_balance_hosts",
-    "CLIENTS": SOCKET_COLUMNS,
-    "SERVERS": SOCKET_COLUMNS,
-    "DATABASES": "name host port database force_user pool_size min_pool_size reserve_pool_size server_lifetime "
-    "pool_mode load_balance_hosts max_connections current_connections max_client_connections "
-    "current_client_connections paused disabled",
-    "LISTS": "list items",
-    "CONFIG": "key value default changeable",
-    "VERSION": "version",
-    "STATE": "key value",
-    "STATS": "database "
-    + " ".join(f"total_{name}" for name in STATS.split())
-    + " "
-    + " ".join("avg_" + {"received": "recv"}.get(name, name) for name in STATS.split()),
-}
-
-
-@pytest.mark.parametrize("what", COLUMNS)
-def test_show_has_pgbouncers_columns(make_pooler: MakePooler, ours_only: None, what: str) -> None:
-    pooler = make_pooler()
-    with pooler.connect() as client, pooler.console_session() as console:
-        client.execute("SELECT 1")
-        cursor = console.execute(f"SHOW {what}".encode())
-        assert cursor.description is not None
-        assert [column.name for column in cursor.description] == COLUMNS[what].split()
-        assert cursor.fetchall()
-        assert cursor.statusmessage == "SHOW"
-
 
 def test_pools_count_clients_and_servers_by_state(make_pooler: MakePooler) -> None:
     pooler = make_pooler(default_pool_size=1)

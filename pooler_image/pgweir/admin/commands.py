@@ -310,8 +310,12 @@ def _database(command: Command) -> str | None:
     if name == CONSOLE_DATABASE:
         if command.verb == "RESUME":
             raise OperationError(f"database {name} is not paused")
-        raise OperationError(f"cannot {command.verb.lower()} admin db: {name}")
+        raise OperationError(f"cannot {_DEEDS.get(command.verb, command.verb.lower())} admin db: {name}")
     return name
+
+
+# SPEC: PgBouncer's own words where they are not the verb's.
+_DEEDS: Final = {"ENABLE": "disable", "WAIT_CLOSE": "wait in"}
 
 
 def _required_database(command: Command) -> str:
