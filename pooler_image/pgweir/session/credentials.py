@@ -64,8 +64,11 @@ class ServerCredentials:
         """Remember how a client proved itself, where that is also how its pool logs in."""
         key = pool.database, pool.user
         old = self._known.get(key, _NOTHING)
-        if scram_keys is None and secret_kind(password or "") not in _OPENS and old is not _NOTHING:
+        kind = secret_kind(password or "")
+        if scram_keys is None and kind not in _OPENS and old is not _NOTHING:
             return  # nothing that opens a server
+        if secret is None and kind in (SecretKind.MD5, SecretKind.SCRAM):
+            secret = password
         new = Credentials(
             old.password if password is None else password,
             old.scram_keys if scram_keys is None else scram_keys,
@@ -101,7 +104,7 @@ class ServerCredentials:
         """PostgreSQL refused this server's login. True: that may heal, and those who wait are not told."""
         key = server.pool.database, server.pool.user
         used = server.credentials
-        if used is None or used is _NOTHING:
+        if used is None or used.secret is None:
             return False
         if self._known.get(key) is not used:
             self._try_again(key)  # a client has shown something newer meanwhile
