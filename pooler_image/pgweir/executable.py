@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import pwd
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from pgweir import VERSION_LINE, log
+from pgweir.admin.metrics import DEFAULT_PREFIX
 from pgweir.bundle import Bundle, BundleError
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, ConfigError, load
@@ -39,6 +41,7 @@ def run(argv: list[str]) -> int:
         state_dir=arguments.state_dir,
         http_listen=arguments.http_listen,
         metrics_listen=arguments.metrics_listen,
+        metrics_prefix=arguments.metrics_prefix,
         control_listen=arguments.control_listen,
         control_dir=arguments.control_dir,
         drain_accept_seconds=arguments.drain_accept_seconds,
@@ -162,6 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     pod.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the last accepted configuration bundle here")
     pod.add_argument("--http-listen", metavar="ADDR:PORT", help="serve /livez and /readyz (`*:8080`: every address)")
     pod.add_argument("--metrics-listen", metavar="ADDR:PORT", help="serve /metrics for Prometheus")
+    pod.add_argument(
+        "--metrics-prefix",
+        type=_metrics_prefix,
+        default=DEFAULT_PREFIX,
+        metavar="NAME",
+        help="what the metrics of PgBouncer's numbers begin with (cnpg_pgbouncer: CloudNativePG's; default %(default)s)",
+    )
     pod.add_argument("--control-listen", metavar="ADDR:PORT", help="serve the operator's control endpoint (mutual TLS)")
     pod.add_argument(
         "--control-dir", type=Path, metavar="DIR", help="ca.crt, tls.crt and tls.key of the control endpoint"
@@ -177,6 +187,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     pod.add_argument("--peers-address", default="", metavar="ADDR", help="this pod's own address among them")
     return parser
+
+
+def _metrics_prefix(text: str) -> str:
+    prefix = text.removesuffix("_")
+    if not re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", prefix):
+        raise argparse.ArgumentTypeError(f"{text!r} begins no metric's name: write letters, digits and _")
+    return prefix
 
 
 class _Refused(argparse.Action):

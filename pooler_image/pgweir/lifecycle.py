@@ -55,6 +55,7 @@ class Options:
     state_dir: Path | None = None  # set: the configuration's folder is a bundle (an operator manages this process)
     http_listen: str | None = None
     metrics_listen: str | None = None
+    metrics_prefix: str = metrics.DEFAULT_PREFIX
     control_listen: str | None = None
     control_dir: Path | None = None
     drain_accept_seconds: float = 0.0  # after SIGTERM, still accept for this long
@@ -145,7 +146,7 @@ class Service:
     async def _open_rooms(self) -> None:
         options = self.options
         if options.metrics_listen:
-            self._rooms.append(await metrics.start(self, options.metrics_listen))
+            self._rooms.append(await metrics.start(self, options.metrics_listen, options.metrics_prefix))
         if options.http_listen:
             self._rooms.append(await rest.start(self, options.http_listen))
         if options.control_listen:

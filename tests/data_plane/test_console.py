@@ -132,6 +132,13 @@ def test_metrics_agree_with_the_console(make_pooler: MakePooler, ours_only: None
         assert series["cnp_pgbouncer_lists_used_clients"]
 
 
+def test_the_metrics_may_bear_cloudnativepgs_names(make_pooler: MakePooler, ours_only: None) -> None:
+    pooler = make_pooler(options=["--metrics-prefix", "cnpg_pgbouncer_"])
+    names = pooler.metrics().keys()
+    assert "cnpg_pgbouncer_up" in names
+    assert not [name for name in names if name.startswith("cnp_")]
+
+
 def test_health_endpoints_speak_of_the_pooler_not_of_the_database(make_pooler: MakePooler, ours_only: None) -> None:
     pooler = make_pooler(server_port=1)
     assert pooler.get(pooler.http_port, "/livez")[0] == 200

@@ -67,6 +67,7 @@ class Pool(Generic[Server, Client]):
         self.waiting: deque[Client] = deque()
         self.waiting_login: deque[Client] = deque()
         self.server_count = 0  # in whatever state
+        self.opened_for_clients = 0  # those that went unused are taken off again
         self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
         self.proven = False  # a server login succeeded since the last failure: `welcome` may be used, while `alive`
         self.emptied_at = 0.0  # when the last server that was logged in went
@@ -161,8 +162,20 @@ class Pool(Generic[Server, Client]):
 
     # --- servers -------------------------------------------------------------------------------------------------
 
-    def open(self, server: Server) -> None:
+    @property
+    def misses(self) -> int:
+        """Servers that were opened for a client and have been used. Cold: for those who look on."""
+        return self.opened_for_clients - sum(s.opened_for_client and not s.requested_at for s in self.servers())
+
+    @property
+    def hits(self) -> int:
+        """Times that a client was given a server which was there already."""
+        return self.stats.server_assignment_count - self.misses
+
+    def open(self, server: Server, *, for_client: bool = True) -> None:
         """A new server is being logged in."""
+        server.opened_for_client = for_client
+        self.opened_for_clients += for_client
         self.server_count += 1
         self.logging_in.add(server)
 
@@ -191,6 +204,7 @@ class Pool(Generic[Server, Client]):
                 self.being_canceled.add(server)
             case ServerState.CLOSED:
                 self.server_count -= 1
+                self.opened_for_clients -= server.opened_for_client and not server.requested_at
                 if was_logged_in and self.server_count == len(self.logging_in):
                     self.emptied_at = now
 

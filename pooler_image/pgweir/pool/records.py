@@ -40,6 +40,7 @@ class ServerRecord:
         "connected_at",
         "id",
         "in_transaction",
+        "opened_for_client",
         "own_query",
         "query_open",
         "query_started",
@@ -54,7 +55,8 @@ class ServerRecord:
         self.id = next(connection_ids)
         self.state = ServerState.LOGIN
         self.connected_at = now
-        self.requested_at = now  # last time it was given to a client
+        self.opened_for_client = False  # not to keep min_pool_size
+        self.requested_at = 0.0  # last time it was given to a client; 0: never yet
         self.released_at = now  # last time it was given back
         self.checked_at = now  # last time it was known to answer
         self.close_needed = False

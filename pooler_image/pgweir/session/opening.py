@@ -52,11 +52,11 @@ class Opening:
                 return decision
             if decision is Open.RESERVE:
                 log.warning("taking connection from reserve_pool: %s/%s", pool.database, pool.user)
-            self.open(pool)
+            self.open(pool, for_client=decision is not Open.MIN_SIZE)
 
-    def open(self, pool: SessionPool) -> None:
+    def open(self, pool: SessionPool, *, for_client: bool = True) -> None:
         server = ServerSession(self._pooler, pool, self._pooler.clock())
-        pool.open(server)
+        pool.open(server, for_client=for_client)
         self._pooler.edge.connect(server)
 
     def _database_servers(self, pool: SessionPool) -> int:

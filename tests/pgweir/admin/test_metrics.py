@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -11,8 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from tests.pgweir.admin.world import HandService
+from tests.pgweir.session.world import World
 
 from pgweir.admin import metrics
+from pgweir.admin.nodes import Nodes
+from pgweir.admin.service import Consoles
+from pgweir.protocol.messages import query
 from pgweir.protocol.reasons import CloseReason
 
 LISTS = (
@@ -105,6 +111,63 @@ def test_reasons_and_failures_are_counted_by_name(service: HandService) -> None:
     assert value(service, "pgweir_server_login_errors", sqlstate="28P01") == 1
     assert value(service, "pgweir_paused") == 0
     assert value(service, "pgweir_configuration_info", version="9.9.9", digest=service.pooler.config.digest) == 1
+
+
+_PROCESS = {
+    "consoles": Consoles(), "nodes": Nodes(), "config_path": "", "stopping": False, "bundle": None, "version": "9.9.9",
+}  # fmt: skip
+
+
+def usage(world: World, name: str) -> float:
+    """A metric of the only pool there is."""
+    families = metrics.PoolerCollector(cast(Any, SimpleNamespace(pooler=world.pooler, **_PROCESS))).collect()
+    ((labels, found),) = [
+        (each.labels, each.value) for family in families if family.name == name for each in family.samples
+    ]
+    assert {"database", "user"} == labels.keys()
+    return found
+
+
+def test_ten_connects_with_seven_reuses_are_a_hit_ratio_of_seven_tenths() -> None:
+    """B19. What is opened for min_pool_size and what nobody uses is no miss."""
+    world = World(pool_mode="session", server_reset_query="", default_pool_size=5)
+    together = [world.client() for _ in range(3)]
+    for client in together:
+        client.query("SELECT 1")
+    assert usage(world, "pgweir_pool_active_connections") == 3
+    for client in together:
+        client.leaves()
+    for _ in range(7):
+        client = world.client()
+        client.query("SELECT 1")
+        client.leaves()
+    world.run()
+    assert usage(world, "pgweir_pool_hits") == 7
+    assert usage(world, "pgweir_pool_misses") == 3
+    assert usage(world, "pgweir_pool_hit_ratio") == 0.7
+    assert usage(world, "pgweir_pool_cached_connections") == 3
+    assert usage(world, "pgweir_pool_query_count") == 10
+
+
+def test_a_server_that_was_opened_and_never_used_is_neither_hit_nor_miss() -> None:
+    world = World(default_pool_size=2)
+    client = world.client()
+    assert (world.pool.hits, world.pool.misses) == (0, 0)
+    world.operations.reconnect()
+    world.run()
+    assert (world.pool.hits, world.pool.misses) == (0, 0)
+    client.query("SELECT 1")
+    client.query("SELECT 1")
+    assert (world.pool.hits, world.pool.misses) == (1, 1)
+
+
+def test_five_in_the_queue_are_a_queue_of_five() -> None:
+    world = World(default_pool_size=1)
+    holder = world.client()
+    holder.query("BEGIN")
+    for _ in range(5):
+        world.client().says(query("SELECT 1"))
+    assert usage(world, "pgweir_pool_wait_queue_length") == 5
 
 
 async def scrape(service: HandService) -> tuple[int, str]:

@@ -28,6 +28,7 @@ from pgweir.admin.tables.pgpool import nodes, pool_nodes, pool_pools, pool_proce
 from pgweir.admin.tables.pooling import pools
 from pgweir.admin.tables.reuse import reuse
 from pgweir.admin.tables.statistics import stats, stats_averages, stats_totals, totals
+from pgweir.admin.tables.usage import Usage, stats_pools, usage
 from pgweir.admin.tables.waiting import waiters
 
 Builder = Callable[[View], Table]
@@ -52,6 +53,7 @@ TABLES: Final[Mapping[str, Builder]] = {
     "STATE": state,
     "STATS": stats,
     "STATS_AVERAGES": stats_averages,
+    "STATS_POOLS": stats_pools,
     "STATS_TOTALS": stats_totals,
     "TOTALS": totals,
     "USERS": users,
@@ -64,6 +66,7 @@ __all__ = [
     "TABLES",
     "Row",
     "Table",
+    "Usage",
     "Value",
     "View",
     "databases",
@@ -74,4 +77,5 @@ __all__ = [
     "pools",
     "reuse",
     "stats",
+    "usage",
 ]

@@ -21,7 +21,7 @@ _AVG_ONLY: Final = COUNTERS[-4:]  # these four carry avg_ in SHOW STATS_AVERAGES
 _TIMES: Final = ("xact_time", "query_time", "wait_time")
 
 
-def _total_values(stats: Stats) -> list[int]:
+def total_values(stats: Stats) -> list[int]:
     """In the order of COUNTERS; times in microseconds."""
     return [int(getattr(stats, name) * (1_000_000 if name in _TIMES else 1)) for name in COUNTERS]
 
@@ -32,8 +32,8 @@ def _average_values(averages: Mapping[str, float]) -> list[int]:
 
 def _stats_rows(view: View) -> Iterator[tuple[str, list[int], list[int]]]:
     for name, database in sorted(view.pooler.databases.items()):
-        yield name, _total_values(view.pooler.stats(database)), _average_values(database.averages.values())
-    yield CONSOLE_DATABASE, _total_values(view.consoles.stats), _average_values({})
+        yield name, total_values(view.pooler.stats(database)), _average_values(database.averages.values())
+    yield CONSOLE_DATABASE, total_values(view.consoles.stats), _average_values({})
 
 
 STATS_COLUMNS: Final = (
