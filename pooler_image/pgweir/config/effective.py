@@ -107,6 +107,8 @@ class Config:
     # For the following, 0 in an entry means "not set", as in PgBouncer.
 
     def server_lifetime(self, database: str) -> float:
+        if database in self.settings.uncached_databases:
+            return 0.0
         return self._of_database(database).server_lifetime or self.settings.server_lifetime
 
     def query_timeout(self, user: str) -> float:

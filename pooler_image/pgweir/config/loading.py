@@ -115,6 +115,7 @@ def _config(draft: _Draft, files: _Files, base_dir: Path | None) -> Config:
     _check_authentication(draft, settings)
     _check_tls(draft, settings)
     _check_pool_sizes(draft, settings)
+    _check_reserved_connections(draft, settings)
 
     userlist = _read_userlist(draft, settings, files)
     hba = _read_hba(draft, settings, files)
@@ -353,6 +354,14 @@ def _check_pool_sizes(draft: _Draft, settings: Settings) -> None:
     ]:
         if 0 < size < minimum:
             draft.warn(key, f"min_pool_size {minimum} is more than the pool size {size}, which is what counts")
+
+
+def _check_reserved_connections(draft: _Draft, settings: Settings) -> None:
+    kept, most = settings.reserved_connections, settings.max_client_conn
+    if kept and kept >= most:
+        raise draft.fault(
+            "reserved_connections", str(kept), f"nobody could connect; write less than max_client_conn, which is {most}"
+        )
 
 
 # --- the files it names ----------------------------------------------------------------------------------------------

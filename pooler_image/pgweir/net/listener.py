@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import grp
+import logging
 import os
 import socket
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, cast
 from pgweir.net.sockets import origin_of, tune
 from pgweir.session.pooler import Pooler
 from pgweir.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class ListenError(Exception):
@@ -48,6 +51,7 @@ class Listeners:
             self._servers.append((server, sock))
             if sock.family != socket.AF_UNIX:
                 self.tcp_addresses.append(sock.getsockname()[:2])
+        _report_backlog(settings.listen_backlog)
 
     def stop_tcp(self) -> None:
         """No new TCP connections; the Unix socket stays, for the console."""
@@ -160,6 +164,16 @@ def _tcp_socket(family: int, kind: int, proto: int, sockaddr: Any, settings: Set
         sock.close()
         raise
     return sock
+
+
+def _report_backlog(backlog: int, limit_file: Path = Path("/proc/sys/net/core/somaxconn")) -> None:
+    """The kernel cuts a longer queue without a word; here is the word."""
+    try:
+        most = int(limit_file.read_text())
+    except (OSError, ValueError):
+        return
+    if backlog > most:
+        log.warning("listen_backlog = %d: the kernel queues %d (net.core.somaxconn); raise that too", backlog, most)
 
 
 def _answers(path: Path) -> bool:

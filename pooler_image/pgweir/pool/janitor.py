@@ -119,9 +119,16 @@ def waiters_to_notify(pool: Pool[Server, Client], now: float) -> Iterator[Client
                 yield client
 
 
-def idle_clients(pool: Pool[Server, Client], now: float) -> list[Client]:
-    """Clients that hold no server and have asked for none for client_idle_timeout."""
-    limit = pool.policy.client_idle_timeout
+def idle_clients(pool: Pool[Server, Client], now: float, limit: float) -> list[Client]:
+    """Clients that hold no server and have asked for none for this time (client_idle_timeout, client_idle_limit)."""
     if not limit:
         return []
     return [c for c in pool.clients if c.state is ClientState.IDLE and now - c.requested_at > limit]
+
+
+def idle_holders(pool: Pool[Server, Client], now: float) -> list[Server]:
+    """Servers whose client has asked nothing for client_idle_limit."""
+    limit = pool.policy.client_idle_limit
+    if not limit:
+        return []
+    return [server for server in pool.active if not server.query_open and now - server.settled_at > limit]

@@ -23,7 +23,7 @@ class PoolPolicy:
     idle_timeout: float = 600.0
     check_delay: float = 30.0
     check_query: str = ""  # "": no check; ";" is an empty query
-    reset_query: str = ""  # already empty where the mode does not run it
+    reset_queries: tuple[str, ...] = ()  # in their order; already empty where the mode does not run them
     login_retry: float = 15.0
     fast_close: bool = False  # server_fast_close, where a session keeps its server
     connect_timeout: float = 15.0
@@ -33,8 +33,9 @@ class PoolPolicy:
     idle_transaction_timeout: float = 0.0
     transaction_timeout: float = 0.0
     client_idle_timeout: float = 0.0
+    client_idle_limit: float = 0.0  # also for clients that hold a server
 
     @cached_property
     def hands_over(self) -> bool:
         """A server that is given back needs neither reset nor check before its next use."""
-        return not self.reset_query and not (self.check_query and self.check_delay == 0)
+        return not self.reset_queries and not (self.check_query and self.check_delay == 0)

@@ -14,7 +14,9 @@ class CloseReason(Enum):
     # The client left, or was asked to.
     CLIENT_CLOSE = ("client_close", "client close request")
     CLIENT_GONE = ("client_gone", "client unexpected eof")
+    CLIENT_LOST = ("client_lost", "client vanished, and keep_server_of_lost_client is off")
     CLIENT_IDLE_TIMEOUT = ("client_idle_timeout", "client_idle_timeout")
+    CLIENT_IDLE_LIMIT = ("client_idle_limit", "client_idle_limit")
     CLIENT_LOGIN_TIMEOUT = ("client_login_timeout", "client_login_timeout")
     CLIENT_REFUSED = ("client_refused", "login refused")
     CLIENT_PROTOCOL_ERROR = ("client_protocol_error", "protocol violation by the client")

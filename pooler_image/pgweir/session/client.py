@@ -479,14 +479,22 @@ class ClientSession(Holder):
 
     # --- the end -------------------------------------------------------------------------------------------------------
 
-    def disconnect(self, reason: CloseReason, message: str | None = None, sqlstate: str = PROTOCOL_VIOLATION) -> None:
+    def disconnect(
+        self,
+        reason: CloseReason,
+        message: str | None = None,
+        sqlstate: str = PROTOCOL_VIOLATION,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         """Say goodbye (with an error, when there is something to say) and go."""
         if self.close_reason is not None:
             return
         self.close_reason = reason
         if message is not None:
             self.pooler.log_pooler_error(self, message)
-            self.wire.write(messages.error_response("FATAL", sqlstate, message))
+            self.wire.write(messages.error_response("FATAL", sqlstate, message, detail, hint))
         self.wire.close()
         self.pooler.client_gone(self, reason, message)
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from pgweir.protocol.errors import TOO_MANY_CONNECTIONS, ClientError, client_error
+from pgweir.session.wire import Origin
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
 
 
 class Candidate(Protocol):
-    """A login, as far as this room knows it."""
+    """A login, as far as this room and SHOW WAITERS know it."""
+
+    user: str
+    database_name: str
+    origin: Origin
 
     def admitted(self) -> None: ...
 
@@ -28,6 +33,7 @@ class Overflow:
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
         self.waiting: dict[Candidate, float] = {}  # since when, in the order of arrival
+        self._admitting = False
 
     @property
     def limit(self) -> int:
@@ -64,10 +70,16 @@ class Overflow:
 
     def admit(self) -> None:
         """Let in whom there is a place for (and, when the pooler shuts down, everybody: to be told)."""
-        while self.waiting and (self.served < self.limit or not self._pooler.accepting):
-            login = next(iter(self.waiting))
-            del self.waiting[login]
-            login.admitted()
+        if self._admitting:  # one who was let in has left at once: the loop below sees that
+            return
+        self._admitting = True
+        try:
+            while self.waiting and (self.served < self.limit or not self._pooler.accepting):
+                login = next(iter(self.waiting))
+                del self.waiting[login]
+                login.admitted()
+        finally:
+            self._admitting = False
 
     def tick(self, now: float) -> None:
         """Three times a second: a limit may have been raised, and nobody waits beyond query_wait_timeout."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pgweir.config import Config
 from pgweir.pool.policy import PoolPolicy
+from pgweir.protocol.statements import split_statements
 
 
 def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
@@ -26,7 +27,7 @@ def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
         idle_timeout=settings.server_idle_timeout,
         check_delay=settings.server_check_delay,
         check_query=_check_query(settings.server_check_query),
-        reset_query=settings.server_reset_query if runs_reset else "",
+        reset_queries=split_statements(settings.server_reset_query) if runs_reset else (),
         login_retry=settings.server_login_retry,
         fast_close=settings.server_fast_close and mode == "session",
         connect_timeout=settings.server_connect_timeout,
@@ -36,6 +37,7 @@ def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
         idle_transaction_timeout=config.idle_transaction_timeout(user),
         transaction_timeout=config.transaction_timeout(user),
         client_idle_timeout=config.client_idle_timeout(user),
+        client_idle_limit=settings.client_idle_limit,
     )
 
 

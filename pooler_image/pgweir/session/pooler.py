@@ -40,6 +40,7 @@ from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
 from pgweir.session.opening import Opening
+from pgweir.session.overflow import Overflow
 from pgweir.session.policies import pool_policy
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Edge, Origin, Wire, printable
@@ -53,6 +54,7 @@ CLOSE_SQLSTATES: Final = {
     CloseReason.IDLE_TRANSACTION_TIMEOUT: IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
     CloseReason.TRANSACTION_TIMEOUT: TRANSACTION_TIMEOUT,
     CloseReason.CLIENT_IDLE_TIMEOUT: IDLE_SESSION_TIMEOUT,
+    CloseReason.CLIENT_IDLE_LIMIT: IDLE_SESSION_TIMEOUT,
     CloseReason.STATEMENT_MODE: FEATURE_NOT_SUPPORTED,
     CloseReason.SERVER_PROTOCOL_ERROR: PROTOCOL_VIOLATION,
     CloseReason.INVALID_SERVER_PARAMETER: PROTOCOL_VIOLATION,
@@ -87,6 +89,7 @@ class Pooler:
         self.logins: set[ClientLogin] = set()
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
+        self.overflow = Overflow(self)
         self.names = Names()
         self.paused = False
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
@@ -254,14 +257,22 @@ class Pooler:
         elif pool.is_outlived(server, now):
             self.drop_server(server, CloseReason.SERVER_LIFETIME)
             self.opening.wake(pool)
-        elif policy.check_query and policy.check_delay == 0 and not policy.reset_query:
+        elif policy.check_query and policy.check_delay == 0 and not policy.reset_queries:
             pool.place(server, ServerState.USED)
             self.opening.wake(pool)
-        elif policy.reset_query:
+        elif policy.reset_queries:
             pool.place(server, ServerState.TESTED)
-            server.run_internal(policy.reset_query, lambda failed: self._tested(server, failed))
+            self._reset(server, policy.reset_queries)
         else:
             self.offer(server, now)
+
+    def _reset(self, server: ServerSession, queries: tuple[str, ...]) -> None:
+        """One message for each: several in one are one transaction to PostgreSQL, in which DISCARD ALL may not be."""
+        first, rest = queries[0], queries[1:]
+        server.run_internal(
+            first,
+            lambda failed: self._reset(server, rest) if rest and not failed else self._tested(server, failed),
+        )
 
     def _tested(self, server: ServerSession, failed: bool) -> None:
         if server.state is ServerState.CLOSED:
@@ -375,7 +386,11 @@ class Pooler:
         client.server = client.linking = None
         if server is not None and server.client is client:
             server.client = None
-            self._left_behind(server, mid_message=client.need > 0)
+            if reason is CloseReason.CLIENT_GONE and not self.settings.keep_server_of_lost_client:
+                self.drop_server(server, CloseReason.CLIENT_LOST)
+            else:
+                self._left_behind(server, mid_message=client.need > 0)
+        self.overflow.admit()
 
     def _left_behind(self, server: ServerSession, *, mid_message: bool) -> None:
         """A server whose client went away while holding it."""

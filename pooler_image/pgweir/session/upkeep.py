@@ -8,7 +8,7 @@ from typing import Final
 from pgweir.pool import janitor
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.protocol import messages
-from pgweir.protocol.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, IDLE_SESSION_TIMEOUT
+from pgweir.protocol.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, IDLE_SESSION_TIMEOUT, TOO_MANY_CONNECTIONS
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import Holder, SessionPool
@@ -25,6 +25,7 @@ def tick(pooler: Pooler) -> None:
     now = pooler.clock()
     for login in [login for login in pooler.logins if login.is_overdue(now)]:
         login.time_out()
+    pooler.overflow.tick(now)
     _make_pools_of_forced_users(pooler)
     for pool in list(pooler.pools.values()):
         _tick_pool(pooler, pool, now)
@@ -48,14 +49,18 @@ def _tick_pool(pooler: Pooler, pool: SessionPool, now: float) -> None:
     for server, reason in list(janitor.overdue_holders(pool, now)):
         pooler.end_holder(server, reason)
     for client in janitor.overdue_logins(pool, now, pooler.settings.client_login_timeout):
-        _end_overdue_waiter(client, CloseReason.CLIENT_LOGIN_TIMEOUT)
+        _end_overdue_waiter(pooler, client, CloseReason.CLIENT_LOGIN_TIMEOUT)
     for client, reason in list(janitor.overdue_waiters(pool, now)):
-        _end_overdue_waiter(client, reason)
+        _end_overdue_waiter(pooler, client, reason)
     for client in janitor.waiters_to_notify(pool, now):
         client.notified = True
         if isinstance(client, ClientSession):
             client.wire.write(messages.notice_response("NOTICE", "00000", QUEUED_NOTICE))
-    for client in janitor.idle_clients(pool, now):
+    silent = [server.client for server in janitor.idle_holders(pool, now)]
+    for holder in [*janitor.idle_clients(pool, now, pool.policy.client_idle_limit), *silent]:
+        if isinstance(holder, ClientSession):
+            _end_silent_client(holder)
+    for client in janitor.idle_clients(pool, now, pool.policy.client_idle_timeout):
         if isinstance(client, ClientSession):
             client.disconnect(
                 CloseReason.CLIENT_IDLE_TIMEOUT, CloseReason.CLIENT_IDLE_TIMEOUT.text, IDLE_SESSION_TIMEOUT
@@ -66,11 +71,37 @@ def _tick_pool(pooler: Pooler, pool: SessionPool, now: float) -> None:
     pooler.opening.wake(pool)
 
 
-def _end_overdue_waiter(client: Holder, reason: CloseReason) -> None:
+def _end_silent_client(client: ClientSession) -> None:
+    """The detail is pgpool's, whose users look for it."""
+    limit = f"{client.pool.policy.client_idle_limit:g}"
+    client.disconnect(
+        CloseReason.CLIENT_IDLE_LIMIT,
+        CloseReason.CLIENT_IDLE_LIMIT.text,
+        IDLE_SESSION_TIMEOUT,
+        detail=f"child connection forced to terminate due to client_idle_limit:{limit} is reached",
+    )
+
+
+def _connection_budget(pooler: Pooler, pool: SessionPool) -> str:
+    """What PostgreSQL's max_connections must have room for, with the numbers of this moment."""
+    policy = pool.policy
+    size = f"{policy.size + policy.reserve_size}" if policy.size else "any number of"
+    return (
+        f"This pooler has {sum(1 for _ in pooler.servers())} server connections and may open {size} for each user of"
+        f" database {pool.database}; max_connections of PostgreSQL must be larger than the sum over all users, databases"
+        " and instances, plus 10 for everybody else."
+    )
+
+
+def _end_overdue_waiter(pooler: Pooler, client: Holder, reason: CloseReason) -> None:
     pool = client.pool
     if pool.failed_at is not None and reason is CloseReason.QUERY_WAIT_TIMEOUT:
         sqlstate = pool.failure_sqlstate or CONNECTION_FAILURE
-        client.disconnect(reason, f"query_wait_timeout: {pool.failure}", sqlstate)
+        message = f"query_wait_timeout: {pool.failure}"
+        if sqlstate == TOO_MANY_CONNECTIONS and isinstance(client, ClientSession):
+            client.disconnect(reason, message, sqlstate, hint=_connection_budget(pooler, pool))
+        else:
+            client.disconnect(reason, message, sqlstate)
     elif client.state is ClientState.WAITING_LOGIN:
         client.disconnect(reason, "client_login_timeout (server down)", CANNOT_CONNECT_NOW)
     else:

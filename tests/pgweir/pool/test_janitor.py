@@ -146,11 +146,26 @@ def test_query_timeout_counts_the_wait():
 
 
 def test_idle_clients():
-    pool = book(client_idle_timeout=60.0)
+    pool = book()
     client = ClientRecord(0.0)
     client.state = ClientState.IDLE
     pool.clients.add(client)
-    assert janitor.idle_clients(pool, 60.0) == []
-    assert janitor.idle_clients(pool, 61.0) == [client]
+    assert janitor.idle_clients(pool, 60.0, limit=60.0) == []
+    assert janitor.idle_clients(pool, 61.0, limit=60.0) == [client]
+    assert janitor.idle_clients(pool, 61.0, limit=0.0) == []
     client.state = ClientState.ACTIVE
-    assert janitor.idle_clients(pool, 61.0) == []
+    assert janitor.idle_clients(pool, 61.0, limit=60.0) == []
+
+
+def test_holders_that_have_fallen_silent():
+    pool = book(client_idle_limit=60.0)
+    server = ServerRecord(0.0)
+    pool.open(server)
+    pool.place(server, ServerState.ACTIVE)
+    assert janitor.idle_holders(pool, 60.0) == []
+    assert janitor.idle_holders(pool, 61.0) == [server]
+    server.query_open = True
+    assert janitor.idle_holders(pool, 61.0) == []
+    server.query_open, server.settled_at = False, 30.0
+    assert janitor.idle_holders(pool, 61.0) == []
+    assert janitor.idle_holders(book(), 61.0) == []

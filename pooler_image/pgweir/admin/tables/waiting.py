@@ -11,6 +11,7 @@ from pgweir.pool.records import ServerRecord
 from pgweir.protocol.errors import TOO_MANY_CONNECTIONS
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.overflow import Candidate
 
 WAITERS_COLUMNS: Final = (
     *texts("database user"),
@@ -27,7 +28,7 @@ _NOBODY: Final[Row] = (None,) * 7
 class Binding:
     """What a pool's clients wait for."""
 
-    limit: str  # one word: a setting's name, `paused`, `target`, `password`, `max_connections` (PostgreSQL's), `login`, `check`
+    limit: str  # one word: a setting's name, `paused`, `target`, `max_connections` (PostgreSQL's), `login`, `check`
     reason: str  # the same as a sentence, with the numbers
     rivals: tuple[SessionPool, ...]  # the pools whose servers stand in their way
 
@@ -51,15 +52,26 @@ def waiters(view: View) -> Table:
                 *held,
             )
             rows.append((waiter.waiting_since, row))
+    rows += [(since, _without_place(view, login, since)) for login, since in view.pooler.overflow.waiting.items()]
     return Table(WAITERS_COLUMNS, [row for _, row in sorted(rows, key=lambda pair: pair[0])])
+
+
+def _without_place(view: View, login: Candidate, since: float) -> Row:
+    """A client beyond max_client_conn (client_overflow = wait): it has no number yet, and no server is held from it."""
+    overflow = view.pooler.overflow
+    return (
+        *(login.database_name, login.user, None, str(login.origin), ""),
+        view.time(since),
+        *seconds_and_microseconds(view.now - since),
+        *("max_client_conn", f"max_client_conn: all {overflow.limit} places are taken"),
+        *_NOBODY,
+    )
 
 
 def binding(view: View, pool: SessionPool) -> Binding:
     """The limit that keeps this pool's waiters waiting, asked of the rules that decide about opening a server."""
     if pool.paused:  # asked first: a server that is still being reset would hide it from the ledger
         return Binding("paused", "paused", (pool,))
-    if view.pooler.credentials.lost(pool):
-        return Binding("password", f"the password of {pool.user} has changed: a client must show the new one", (pool,))
     everywhere = view.pooler.pools.values()
     of_database = tuple(other for other in everywhere if other.database == pool.database)
     of_user = tuple(other for other in everywhere if other.user == pool.user)
