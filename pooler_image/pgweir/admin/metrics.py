@@ -7,7 +7,7 @@ under `pgweir_` are ours. All are read from the running pooler at the moment of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from aiohttp import web
@@ -85,6 +85,33 @@ _DATABASES: Final = {
     "paused": "1 when the database is paused.",
     "disabled": "1 when the database takes no new clients.",
 }
+
+
+_Of = Callable[[tables.Usage], float | None]
+_USAGE_GAUGES: Final[tuple[tuple[str, str, _Of], ...]] = (
+    ("active_connections", "Servers that a client holds.", lambda usage: usage.active),
+    ("cached_connections", "Servers that wait for their next client.", lambda usage: usage.cached),
+    ("wait_queue_length", "Clients that wait for a server.", lambda usage: usage.waiting),
+    ("hit_ratio", "Hits per hit or miss, since the start; absent before the first.", lambda usage: usage.hit_ratio),
+)
+
+
+def _counter(name: str) -> _Of:
+    return lambda usage: float(getattr(usage.stats, name))
+
+
+_USAGE_COUNTERS: Final[tuple[tuple[str, str, _Of], ...]] = (
+    ("hits", "Times that a client was given a server which was there already.", lambda usage: usage.hits),
+    ("misses", "Times that a server was opened because a client asked, and used.", lambda usage: usage.misses),
+    *(
+        (
+            f"{name}_seconds" if name.endswith("_time") else name,
+            f"Since the start: {text.replace('microseconds', 'seconds')}.",
+            _counter(name),
+        )
+        for name, text in {**_STATS, "client_login_count": "clients that logged in"}.items()
+    ),
+)
 
 
 async def start(service: Service, address: str, prefix: str = DEFAULT_PREFIX) -> Room:
@@ -176,6 +203,7 @@ class PoolerCollector(Collector):
         )
         text = "Server connections or logins that failed, by SQLSTATE."
         yield _counts("server_login_errors", text, "sqlstate", pooler.server_login_errors)
+        yield from self._usage()
         yield GaugeMetricFamily("pgweir_paused", "1 when the whole pooler is paused.", value=int(pooler.paused))
         yield GaugeMetricFamily("pgweir_draining", "1 when the pooler is shutting down.", value=int(service.stopping))
         limit = pooler.settings.max_client_conn
@@ -190,6 +218,23 @@ class PoolerCollector(Collector):
             "digest": bundle.digest if bundle is not None else pooler.config.digest,
         }
         yield InfoMetricFamily("pgweir_configuration", "The configuration that runs.", value=labels)
+
+    def _usage(self) -> Iterator[Metric]:
+        """PgBouncer's counters and the pool's hits, per database and user."""
+        found = tables.usage(View.of(self._service, time.time()))
+
+        def family(kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, of: _Of) -> Metric:
+            metric = kind(f"pgweir_pool_{name}", text, labels=["database", "user"])
+            for each in found:
+                value = of(each)
+                if value is not None:
+                    metric.add_metric([each.database, each.user], value)
+            return metric
+
+        for name, text, of in _USAGE_GAUGES:
+            yield family(GaugeMetricFamily, name, text, of)
+        for name, text, of in _USAGE_COUNTERS:
+            yield family(CounterMetricFamily, name, text, of)
 
 
 def _counts(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:

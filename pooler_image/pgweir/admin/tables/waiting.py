@@ -28,7 +28,7 @@ _NOBODY: Final[Row] = (None,) * 7
 class Binding:
     """What a pool's clients wait for."""
 
-    limit: str  # one word: a setting's name, `paused`, `target`, `max_connections` (PostgreSQL's), `login`, `check`
+    limit: str  # one word: a setting's name, `paused`, `target`, `password`, `max_connections` (PostgreSQL's), `login`, `check`
     reason: str  # the same as a sentence, with the numbers
     rivals: tuple[SessionPool, ...]  # the pools whose servers stand in their way
 
@@ -72,6 +72,8 @@ def binding(view: View, pool: SessionPool) -> Binding:
     """The limit that keeps this pool's waiters waiting, asked of the rules that decide about opening a server."""
     if pool.paused:  # asked first: a server that is still being reset would hide it from the ledger
         return Binding("paused", "paused", (pool,))
+    if view.pooler.credentials.lost(pool):
+        return Binding("password", f"the password of {pool.user} has changed: a client must show the new one", (pool,))
     everywhere = view.pooler.pools.values()
     of_database = tuple(other for other in everywhere if other.database == pool.database)
     of_user = tuple(other for other in everywhere if other.user == pool.user)
