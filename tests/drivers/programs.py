@@ -144,6 +144,18 @@ def _build_node(folder: Path) -> None:
     _do(folder, "npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev")
 
 
+def _build_java(folder: Path) -> None:
+    plugin = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+    _do(folder, "mvn", "-q", "-B", "-ntp", plugin, "-DoutputDirectory=lib")
+    _do(folder, "javac", "-encoding", "UTF-8", "-cp", "lib/*", "-d", "classes", "Suite.java")
+
+
+def _java(folder: Path) -> list[str]:
+    # Two cores: the quick compiler is enough, and one collector thread.
+    tuning = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
+    return ["java", *tuning, "-Dfile.encoding=UTF-8", "-cp", f"{folder}/classes:{folder}/lib/*", "Suite"]
+
+
 def _build_nothing(folder: Path) -> None:
     """The drivers are in the tests' own virtual environment."""
 
@@ -153,6 +165,7 @@ def _python(script: str) -> Callable[[Path], list[str]]:
 
 
 _GO = {"go": ["version"]}
+_JAVA = {"java": ["-version"], "javac": ["-version"], "mvn": ["--version"]}
 _NODE = {"node": ["--version"], "npm": ["--version"]}
 _PYTHON = {sys.executable: ["--version"]}
 
@@ -160,6 +173,7 @@ PROGRAMS: Mapping[str, Program] = {
     program.driver: program
     for program in (
         Program("pgx", "go", _GO, _build_go, lambda folder: [str(folder / "bin" / "pgx")]),
+        Program("pgjdbc", "java", _JAVA, _build_java, _java),
         Program("node-postgres", "node", _NODE, _build_node, lambda folder: ["node", str(folder / "pg.mjs")]),
         Program("postgres-js", "node", _NODE, _build_node, lambda folder: ["node", str(folder / "postgres.mjs")]),
         Program("psycopg", "python", _PYTHON, _build_nothing, _python("psycopg_sync.py")),
