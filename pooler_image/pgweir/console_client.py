@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 
 from pgweir import VERSION_LINE
 from pgweir.protocol import messages
+from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import ProtocolError, ServerLoginError
 from pgweir.protocol.messages import INT4_OID, INT8_OID, B
@@ -94,7 +95,7 @@ class Console:
         while True:
             kind, body = self._message()
             if kind == B.AUTHENTICATION:
-                answer = proof.receive(body)
+                answer = done_at_once(proof.receive(body))
                 if answer:
                     self._socket.sendall(answer)
             elif kind == B.BACKEND_KEY_DATA:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pgweir.hba_words import Word, columns, short
+from pgweir.ldap import LdapOptions, ldap_options
+
 CONNECTION_TYPES: Final = ("local", "host", "hostssl", "hostnossl")
-METHODS: Final = ("trust", "reject", "md5", "password", "peer", "cert", "scram-sha-256")
-METHODS_REFUSED: Final = ("ldap",)
+METHODS: Final = ("trust", "reject", "md5", "password", "peer", "cert", "scram-sha-256", "ldap")
+METHODS_REFUSED: Final = ("pam",)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# A token is a run of plain characters, or a quoted text; an @ before either names a file. Commas join a list.
-_TOKEN: Final = re.compile(r'\s*(?:(#.*)|(,)|(@?)(?:"((?:[^"]|"")*)"|([^\s,#"@][^\s,#"]*)))', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class HbaRule:
     network: Network | None  # None: every address
     method: str
     map: str | None = None
+    ldap: LdapOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,22 @@ class HbaFile:
 
 @dataclass(frozen=True, slots=True)
 class IdentEntry:
+    """`pattern`: the system user was written as /expression, and `\\1` in the database user is what its first
+    parentheses found."""
+
     system_user: str
     database_user: str | None  # None: all
+    pattern: re.Pattern[str] | None = None
+
+    def allows(self, system_user: str, user: str) -> bool:
+        if self.pattern is None:
+            return self.system_user == system_user and self.database_user in (None, user)
+        found = self.pattern.search(system_user)
+        if found is None:
+            return False
+        if self.database_user is None or "\\1" not in self.database_user:
+            return self.database_user in (None, user)
+        return self.database_user.replace("\\1", found[1] or "", 1) == user
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +104,7 @@ def ident_allows(
     """May this system user (or certificate name) log in as `user`? Without a map the two must be the same."""
     if map_name is None:
         return system_user == user
-    return any(
-        entry.system_user == system_user and entry.database_user in (None, user) for entry in maps.get(map_name, ())
-    )
+    return any(entry.allows(system_user, user) for entry in maps.get(map_name, ()))
 
 
 def parse_hba(text: str, read: Callable[[str], str | None] = lambda name: None) -> HbaFile:
@@ -101,13 +114,13 @@ def parse_hba(text: str, read: Callable[[str], str | None] = lambda name: None) 
     refused: list[tuple[int, str, str]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            columns = _columns(line)
-            if columns:
-                rules.append(_rule(number, columns, read))
+            found = columns(line)
+            if found:
+                rules.append(_rule(number, found, read))
         except _RefusedMethod as error:
-            refused.append(
-                (number, error.method, f"use one of {', '.join(METHODS)}; {error.method} is not available yet")
-            )
+            refused.append((number, error.method, f"use one of {', '.join(METHODS)}; {error.method} is not supported"))
+        except _BrokenLdap as error:
+            refused.append((number, "ldap", str(error)))
         except ValueError as error:
             warnings.append(f"line {number}: {error}; the line is skipped")
     return HbaFile(tuple(rules), tuple(warnings), tuple(refused))
@@ -118,17 +131,29 @@ def parse_ident(text: str) -> IdentFile:
     warnings: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            columns = _columns(line)
-            if not columns:
+            words = columns(line)
+            if not words:
                 continue
-            if len(columns) != 3 or any(len(column) != 1 or column[0].file for column in columns):
+            if len(words) != 3 or any(len(column) != 1 or column[0].file for column in words):
                 raise ValueError("write three words: map name, system user, database user or all")
-            name, system_user, database_user = (column[0] for column in columns)
-            entry = IdentEntry(system_user.text, None if database_user.is_keyword("all") else database_user.text)
-            maps[name.text] = (*maps.get(name.text, ()), entry)
+            name, system_user, database_user = (column[0] for column in words)
+            maps[name.text] = (*maps.get(name.text, ()), _ident_entry(system_user, database_user))
         except ValueError as error:
             warnings.append(f"line {number}: {error}; the line is skipped")
     return IdentFile(maps, tuple(warnings))
+
+
+def _ident_entry(system_user: Word, database_user: Word) -> IdentEntry:
+    wanted = None if database_user.is_keyword("all") else database_user.text
+    if not system_user.text.startswith("/"):
+        return IdentEntry(system_user.text, wanted)
+    try:
+        pattern = re.compile(system_user.text[1:])
+    except re.error as error:
+        raise ValueError(f"{short(system_user.text)} is no regular expression ({error})") from None
+    if wanted is not None and "\\1" in wanted and not pattern.groups:
+        raise ValueError(f"{short(system_user.text)} has no parentheses that \\1 could stand for")
+    return IdentEntry(system_user.text, wanted, pattern)
 
 
 # --- matching --------------------------------------------------------------------------------------------------------
@@ -178,59 +203,22 @@ class _RefusedMethod(Exception):
         self.method = method
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    text: str
-    quoted: bool
-    file: bool
-
-    def is_keyword(self, word: str) -> bool:
-        return not self.quoted and not self.file and self.text == word
+class _BrokenLdap(Exception):
+    """An ldap line whose options are wrong: it must not be skipped, since the next line might let more people in."""
 
 
-def _columns(line: str) -> list[list[_Token]]:
-    """The columns of a line, each a list of tokens that commas join."""
-    columns: list[list[_Token]] = []
-    position, joined = 0, False
-    end = len(line.rstrip(" \t\r\f\v"))
-    while position < end:
-        match = _TOKEN.match(line, position)
-        if match is None:
-            raise ValueError("close the double quote")
-        position = match.end()
-        if match[1] is not None:
-            break
-        if match[2] is not None:
-            if not columns or joined:
-                raise ValueError("write a name before the comma")
-            joined = True
-            continue
-        quoted = match[4] is not None
-        token = _Token(match[4].replace('""', '"') if quoted else match[5], quoted, bool(match[3]))
-        if "\0" in token.text:
-            raise ValueError("remove the zero byte")
-        if joined:
-            columns[-1].append(token)
-        else:
-            columns.append([token])
-        joined = False
-    if joined:
-        raise ValueError("write a name behind the comma")
-    return columns
-
-
-def _rule(number: int, columns: list[list[_Token]], read: Callable[[str], str | None]) -> HbaRule:
-    kind = _word(columns[0], "a connection type")
+def _rule(number: int, found: list[list[Word]], read: Callable[[str], str | None]) -> HbaRule:
+    kind = _word(found[0], "a connection type")
     if kind not in CONNECTION_TYPES:
-        raise ValueError(f"{_short(kind)} is no connection type; write one of {', '.join(CONNECTION_TYPES)}")
+        raise ValueError(f"{short(kind)} is no connection type; write one of {', '.join(CONNECTION_TYPES)}")
     needed = 4 if kind == "local" else 5
-    if len(columns) < needed:
+    if len(found) < needed:
         shape = "local database user method" if kind == "local" else f"{kind} database user address method"
         raise ValueError(f"columns are missing; write {shape}")
-    databases = _names(columns[1], ("all", "sameuser", "replication"), read)
-    users = _names(columns[2], ("all",), read)
+    databases = _names(found[1], ("all", "sameuser", "replication"), read)
+    users = _names(found[2], ("all",), read)
     network: Network | None = None
-    rest = columns[3:]
+    rest = found[3:]
     if kind != "local":
         address = _word(rest.pop(0), "an address")
         mask = _word(rest[0], "a mask or method") if rest else ""
@@ -243,25 +231,31 @@ def _rule(number: int, columns: list[list[_Token]], read: Callable[[str], str | 
     if method in METHODS_REFUSED:
         raise _RefusedMethod(method)
     if method not in METHODS:
-        raise ValueError(f"{_short(method)} is no method; write one of {', '.join(METHODS)}")
+        raise ValueError(f"{short(method)} is no method; write one of {', '.join(METHODS)}")
     if method == "peer" and kind != "local":
         raise ValueError("peer works on local lines alone")
     if method == "cert" and kind != "hostssl":
         raise ValueError("cert works on hostssl lines alone")
+    if method == "ldap":
+        try:
+            options = ldap_options(word.text for column in rest for word in column)
+        except ValueError as error:
+            raise _BrokenLdap(error) from None
+        return HbaRule(number, kind, databases, users, network, method, ldap=options)
     return HbaRule(number, kind, databases, users, network, method, _map_option(rest))
 
 
-def _map_option(columns: list[list[_Token]]) -> str | None:
+def _map_option(found: list[list[Word]]) -> str | None:
     name: str | None = None
-    for column in columns:
+    for column in found:
         key, _, value = _word(column, "an option").partition("=")
         if key != "map" or not value:
-            raise ValueError(f"{_short(key)} is no option; only map=NAME is")
+            raise ValueError(f"{short(key)} is no option; only map=NAME is")
         name = value
     return name
 
 
-def _names(column: list[_Token], keywords: tuple[str, ...], read: Callable[[str], str | None]) -> Names:
+def _names(column: list[Word], keywords: tuple[str, ...], read: Callable[[str], str | None]) -> Names:
     found: set[str] = set()
     names: set[str] = set()
     for token in column:
@@ -270,7 +264,7 @@ def _names(column: list[_Token], keywords: tuple[str, ...], read: Callable[[str]
         elif not token.quoted and token.text in keywords:
             found.add(token.text)
         elif not token.quoted and token.text.startswith("+"):
-            raise ValueError(f"{_short(token.text)} asks for a group, which the pooler cannot see; list the users")
+            raise ValueError(f"{short(token.text)} asks for a group, which the pooler cannot see; list the users")
         else:
             names.add(token.text)
     return Names(frozenset(found), frozenset(names))
@@ -279,17 +273,17 @@ def _names(column: list[_Token], keywords: tuple[str, ...], read: Callable[[str]
 def _names_of_file(name: str, read: Callable[[str], str | None]) -> set[str]:
     text = read(name)
     if text is None:
-        raise ValueError(f"the file @{_short(name)} cannot be read")
+        raise ValueError(f"the file @{short(name)} cannot be read")
     names: set[str] = set()
     for line in text.split("\n"):
-        for column in _columns(line):
+        for column in columns(line):
             if any(token.file for token in column):
-                raise ValueError(f"the file @{_short(name)} names a further file; write its names there")
+                raise ValueError(f"the file @{short(name)} names a further file; write its names there")
             names |= {token.text for token in column}
     return names
 
 
-def _word(column: list[_Token], what: str) -> str:
+def _word(column: list[Word], what: str) -> str:
     if len(column) != 1 or column[0].file:
         raise ValueError(f"write one word as {what}")
     return column[0].text
@@ -308,26 +302,22 @@ def _network(text: str) -> Network | None:
         return None
     address, slash, length = text.partition("/")
     if not slash:
-        raise ValueError(f"{_short(text)} is no address range; write all, ADDRESS/LENGTH or ADDRESS MASK")
+        raise ValueError(f"{short(text)} is no address range; write all, ADDRESS/LENGTH or ADDRESS MASK")
     if not (length.isascii() and length.isdigit() and _is_address(address)):
-        raise ValueError(f"{_short(text)} is no address range; write an IP address, a slash and a number of bits")
+        raise ValueError(f"{short(text)} is no address range; write an IP address, a slash and a number of bits")
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"{_short(text)} has too many bits for its address") from None
+        raise ValueError(f"{short(text)} has too many bits for its address") from None
 
 
 def _masked(address: str, mask: str) -> Network:
     if not _is_address(address):
-        raise ValueError(f"{_short(address)} is no IP address")
+        raise ValueError(f"{short(address)} is no IP address")
     bits = ipaddress.ip_address(mask)
     if bits.version != ipaddress.ip_address(address).version:
-        raise ValueError(f"the mask {_short(mask)} is of another family than the address")
+        raise ValueError(f"the mask {short(mask)} is of another family than the address")
     ones = format(int(bits), f"0{bits.max_prefixlen}b")
     if "01" in ones:
-        raise ValueError(f"the mask {_short(mask)} has a gap; write ones first, then zeros, like 255.255.0.0")
+        raise ValueError(f"the mask {short(mask)} has a gap; write ones first, then zeros, like 255.255.0.0")
     return ipaddress.ip_network(f"{address}/{ones.count('1')}", strict=False)
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -166,11 +166,27 @@ def test_a_line_that_cannot_be_read_is_skipped_with_a_warning(line: str, sentenc
     assert warning.endswith("the line is skipped")
 
 
-def test_ldap_is_refused_and_not_skipped_since_the_next_line_might_be_trust():
-    parsed = parse_hba("host all all all ldap\nhost all all all trust")
+def test_pam_is_refused_and_not_skipped_since_the_next_line_might_be_trust():
+    parsed = parse_hba("host all all all pam\nhost all all all trust")
+    ((line, method, expected),) = parsed.refused
+    assert (line, method) == (1, "pam")
+    assert expected.startswith("use one of trust, reject, md5")
+    assert expected.endswith("pam is not supported")
+
+
+def test_an_ldap_line_has_its_options_and_values_with_commas_stand_in_quotes():
+    rule = rule_for('host all all all ldap ldapserver="one two" ldapprefix="uid=" ldapsuffix=", dc=example, dc=net"')
+    assert rule is not None
+    assert rule.ldap is not None
+    assert rule.ldap.servers == ("one", "two")
+    assert rule.ldap.bind_name("alice") == "uid=alice, dc=example, dc=net"
+
+
+def test_an_ldap_line_with_wrong_options_is_refused_and_not_skipped():
+    parsed = parse_hba("host all all all ldap ldapserver=x map=y\nhost all all all trust")
     ((line, method, expected),) = parsed.refused
     assert (line, method) == (1, "ldap")
-    assert "not available yet" in expected
+    assert "'map' is no option of ldap" in expected
 
 
 @given(st.text())
@@ -209,6 +225,31 @@ def test_without_a_map_the_names_must_be_the_same():
 
 def test_a_quoted_all_in_a_map_is_a_user_of_that_name():
     assert parse_ident('m root "all"').maps["m"] == (IdentEntry("root", "all"),)
+
+
+def test_a_slash_begins_a_regular_expression_over_the_system_user():
+    ident = parse_ident('m /^(.*)@example\\.org$ \\1\nm /^dba- all\nm "/^(a|b),c$" "x\\1"\n')
+    assert not ident.warnings
+    for system_user, user, expected in (
+        ("alice@example.org", "alice", True),
+        ("alice@example.org", "bob", False),
+        ("alice@exampleXorg", "alice", False),
+        ("alice@example.org.evil", "alice", False),
+        ("dba-1", "anybody", True),
+        ("no-dba-1", "anybody", False),
+        ("a,c", "xa", True),
+        ("b,c", "xa", False),
+    ):
+        assert ident_allows(ident.maps, "m", system_user=system_user, user=user) is expected, system_user
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"), [("m /( x", "is no regular expression"), (r"m /abc \1", "has no parentheses that")]
+)
+def test_an_expression_that_cannot_be_is_skipped_with_a_warning(line: str, sentence: str):
+    ident = parse_ident(line)
+    assert not ident.maps
+    assert sentence in ident.warnings[0]
 
 
 @pytest.mark.parametrize("line", ["a b", "a b c d", "a b,c d", 'a "b', "a @b c"])

@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from tests.robustness.noise import PLACES, cuts, few_or_many, noisy_bytes, noisy_text
 
 import pgweir
-from pgweir import bundle, hba, userlist
+from pgweir import bundle, hba, ldap, userlist
 from pgweir.admin import control, http
 from pgweir.admin import parse as console
 from pgweir.config import ConfigError, ini, load
 from pgweir.protocol import messages, prepared, startup
 from pgweir.protocol.auth import auth_query, md5, scram, secrets
 from pgweir.protocol.auth.client_auth import ClientAuthentication
+from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import ClientError, ProtocolError, ServerLoginError
 from pgweir.protocol.exchange import Action, Exchange, Owed
@@ -102,7 +103,7 @@ def prove(method: Any, secret: str | None) -> Callable[[list[bytes]], None]:
         )
         proof.start()
         for content in bodies:
-            proof.receive(messages.F.PASSWORD, content)
+            done_at_once(proof.receive(messages.F.PASSWORD, content))
 
     return run
 
@@ -110,7 +111,7 @@ def prove(method: Any, secret: str | None) -> Callable[[list[bytes]], None]:
 def log_in(bodies: list[bytes]) -> None:
     login = ServerAuthentication("alice", password="secret", scram_keys=None, random=random)
     for content in bodies:
-        login.receive(content)
+        done_at_once(login.receive(content))
 
 
 def scram_server(bodies: list[bytes]) -> None:
@@ -163,6 +164,12 @@ def use_hba(text: str) -> None:
                     user="alice",
                     replication=replication,
                 )
+
+
+def use_ldap(text: str) -> None:
+    options = ldap.parse_ldap_options(text)
+    options.filter_for(text)
+    options.bind_name(text)
 
 
 def use_ident(text: str) -> None:
@@ -423,6 +430,17 @@ TABLE: list[Parser] = [
         (noisy_text('"alice" "secret"\n; comment\n"b""ob" "md5"\n'),),
     ),
     Parser("parse_hba", ("hba.parse_hba", "hba.match_hba"), use_hba, (noisy_text(HBA),)),
+    Parser(
+        "parse_ldap_options",
+        ("ldap.parse_ldap_options",),
+        use_ldap,
+        (
+            noisy_text(
+                'ldapserver=x ldapbasedn="dc=x" ldapsearchfilter="(uid=$username)"', "ldapurl=ldap://x:1/dc=x?a?sub"
+            ),
+        ),
+        (ValueError,),
+    ),
     Parser("parse_ident", ("hba.parse_ident", "hba.ident_allows"), use_ident, (noisy_text(IDENT),)),
     Parser("parse_ini", ("config.ini.parse_ini",), read_ini, (noisy_text(INI, LOADABLE),), (ConfigError,)),
     Parser(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from pgweir.hba import HbaRule, IdentEntry
+from pgweir.ldap import LdapOptions
 from pgweir.settings import SETTINGS, DatabaseSettings, PeerSettings, Settings, UserSettings
 
 CONSOLE_DATABASE: Final = "pgbouncer"
@@ -31,6 +32,7 @@ class Config:
     userlist: Mapping[str, str] = field(default_factory=dict, repr=False)  # name -> secret
     hba: tuple[HbaRule, ...] = ()
     ident: Mapping[str, tuple[IdentEntry, ...]] = field(default_factory=dict)
+    ldap: LdapOptions | None = None  # of auth_type ldap; an HBA rule has its own
     digest: str = ""  # SHA-256 over all files read
     file_digests: Mapping[str, str] = field(default_factory=dict)  # TLS setting -> SHA-256 of the file it names
     warnings: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from pgweir.config.effective import CONSOLE_DATABASE, TEMPLATE, Config
 from pgweir.config.ini import ConfigError, Pair, Section, parse_connection_string, parse_ini
 from pgweir.hba import HbaFile, IdentFile, parse_hba, parse_ident
+from pgweir.ldap import LdapOptions, parse_ldap_options
 from pgweir.settings import (
     DATABASE_SETTINGS,
     PEER_ID_MAX,
@@ -131,6 +132,7 @@ def _config(draft: _Draft, files: _Files, base_dir: Path | None) -> Config:
         userlist=userlist.users,
         hba=hba.rules,
         ident=ident.maps,
+        ldap=_ldap_options(draft, settings),
         digest=files.digest(),
         file_digests=file_digests,
         warnings=tuple(draft.warnings),
@@ -320,6 +322,19 @@ def _check_authentication(draft: _Draft, settings: Settings) -> None:
             raise draft.fault(key, database, "auth_dbname needs auth_user too; name the user that runs auth_query")
         if database not in draft.databases and TEMPLATE not in draft.databases:
             draft.warn(key, f"auth_dbname {database!r} is no entry of [databases]; look-ups will fail until it is")
+
+
+def _ldap_options(draft: _Draft, settings: Settings) -> LdapOptions | None:
+    if settings.auth_type != "ldap":
+        if settings.auth_ldap_options:
+            draft.warn("auth_ldap_options", "this counts for auth_type = ldap alone; an HBA line has its own options")
+        return None
+    if not settings.auth_ldap_options:
+        raise draft.fault("auth_type", "ldap", "this needs auth_ldap_options too; write at least ldapserver there")
+    try:
+        return parse_ldap_options(settings.auth_ldap_options)
+    except ValueError as error:
+        raise draft.fault("auth_ldap_options", None, str(error)) from None
 
 
 def _check_tls(draft: _Draft, settings: Settings) -> None:

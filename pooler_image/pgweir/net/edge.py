@@ -16,9 +16,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pgweir.ldap import LdapOptions, LdapOutcome
 from pgweir.net.resolver import Resolver
 from pgweir.net.sockets import tune
 from pgweir.net.tls import ALPN, TlsContexts, tls_info
+from pgweir.net.workers import Workers
 from pgweir.pool.records import ServerState
 from pgweir.protocol import messages
 from pgweir.protocol.errors import CONNECTION_FAILURE
@@ -29,6 +31,7 @@ from pgweir.session.wire import TlsInfo, Wire
 
 log = logging.getLogger(__name__)
 
+LDAP_TIMEOUT: Final = 10.0  # seconds for each step of a question to a directory
 CANCEL_TIMEOUT: Final = 10.0  # seconds that a cancel connection may live
 RESOLVE_TIMEOUT: Final = 5.0  # seconds to find the addresses of peers
 
@@ -42,6 +45,7 @@ class NetworkEdge:
         self._connecting: dict[ServerSession, asyncio.Task[None]] = {}
         self._resolver = Resolver(self._loop)
         self.contexts = contexts
+        self._workers = Workers()
 
     @property
     def pooler(self) -> Pooler:
@@ -70,10 +74,20 @@ class NetworkEdge:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._resolver.close()
+        self._workers.close()
 
     def refresh_names(self) -> None:
         """Follow the names of servers; `lifecycle` asks for it with each tick."""
         self._resolver.refresh()
+
+    # --- work that would hold up the loop ------------------------------------------------------------------------------
+
+    def compute(self, run: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self._workers.compute(run, done)
+
+    def ask_ldap(self, options: LdapOptions, user: str, password: str, done: Callable[[LdapOutcome], None]) -> None:
+        timeout = min(self.pooler.settings.client_login_timeout or LDAP_TIMEOUT, LDAP_TIMEOUT)
+        self._workers.ask_ldap(options, user, password, timeout, done)
 
     # --- TLS towards clients -------------------------------------------------------------------------------------------
 

@@ -93,10 +93,6 @@ SQLSTATES: Final[Mapping[str, str]] = MappingProxyType(
         "client connections exceeded (max_user_client_connections)": TOO_MANY_CONNECTIONS,
         "SASL authentication failed": INVALID_PASSWORD,
         '"trust" authentication failed': INVALID_AUTHORIZATION,
-        "certificate authentication failed": INVALID_AUTHORIZATION,
-        "unix socket login rejected": INVALID_AUTHORIZATION,
-        "login rejected": INVALID_AUTHORIZATION,
-        "no authentication method is found": INVALID_AUTHORIZATION,
         "no such user": INVALID_PASSWORD,
         "empty password returned by client": INVALID_PASSWORD,
         "client selected an invalid SASL authentication mechanism": PROTOCOL_VIOLATION,
@@ -163,11 +159,53 @@ def auth_database_disabled(name: str) -> ClientError:
     return ClientError(CANNOT_CONNECT_NOW, f'authentication database "{name}" is disabled')
 
 
-def password_authentication_failed(user: str, reason: str = "password authentication failed") -> ClientError:
-    """PostgreSQL's own words whatever went wrong: an unknown role must look like a wrong password. `reason` is for our
-    log."""
+def password_authentication_failed(
+    user: str, reason: str = "password authentication failed", stage: str = "password"
+) -> ClientError:
+    """PostgreSQL's own words whatever went wrong: an unknown role must look like a wrong password. `reason` and `stage`
+    are for our log."""
     return ClientError(
-        INVALID_PASSWORD, f'password authentication failed for user "{user}"', stage="password", reason=reason
+        INVALID_PASSWORD, f'password authentication failed for user "{user}"', stage=stage, reason=reason
+    )
+
+
+def no_hba_entry(address: str | None, user: str, database: str, tls: bool) -> ClientError:
+    where = _whence(address, user, database, tls)
+    reason = f"no authentication method is found: {where}"
+    return ClientError(INVALID_AUTHORIZATION, f"no pg_hba.conf entry for {where}", stage="hba", reason=reason)
+
+
+def hba_rejects(address: str | None, user: str, database: str, tls: bool) -> ClientError:
+    where = _whence(address, user, database, tls)
+    return ClientError(
+        INVALID_AUTHORIZATION,
+        f"pg_hba.conf rejects connection for {where}",
+        stage="hba",
+        reason=f"login rejected: {where}",
+    )
+
+
+def _whence(address: str | None, user: str, database: str, tls: bool) -> str:
+    encryption = "SSL encryption" if tls else "no encryption"
+    return f'host "{address or "[local]"}", user "{user}", database "{database}", {encryption}'
+
+
+def peer_authentication_failed(user: str, reason: str) -> ClientError:
+    reason = f"unix socket login rejected: {reason}"
+    return ClientError(
+        INVALID_AUTHORIZATION, f'Peer authentication failed for user "{user}"', stage="peer", reason=reason
+    )
+
+
+def certificate_authentication_failed(user: str, reason: str) -> ClientError:
+    message = f'certificate authentication failed for user "{user}"'
+    return ClientError(INVALID_AUTHORIZATION, message, stage="cert", reason=f"{message}: {reason}")
+
+
+def ldap_authentication_failed(user: str, reason: str) -> ClientError:
+    """The same for ldap, whether the user, the password or the directory was wrong."""
+    return ClientError(
+        INVALID_AUTHORIZATION, f'LDAP authentication failed for user "{user}"', stage="ldap", reason=reason
     )
 
 

@@ -24,8 +24,8 @@ from pgweir.protocol.errors import (
     unsupported_startup_parameter,
 )
 
-MAX_STARTUP_SIZE: Final = 65535
-"""The first two bytes of a startup packet are zero: that is how it differs from every other message."""
+MAX_STARTUP_SIZE: Final = 10_000
+"""SPEC: as PostgreSQL's MAX_STARTUP_PACKET_LENGTH: a stranger need not be able to make us keep more."""
 MAX_USER_NAME_SIZE: Final = 127
 TLS_HANDSHAKE: Final = 0x16
 PROTOCOL_OPTION_PREFIX: Final = "_pq_."

@@ -1,6 +1,6 @@
 """A client from its first byte to ReadyForQuery: TLS, startup, proof, limits, and the wait for the pool's first server.
 
-The steps stand in the order in which they happen. Whatever goes wrong ends in `_refuse`, with what the client is told and what
+The steps stand in the order in which they happen. Whatever goes wrong ends in `refuse`, with what the client is told and what
 only the log may know. Before the login nothing is unbounded: sizes by the readers, time by `client_login_timeout`.
 """
 
@@ -11,11 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from pgweir.config import CONSOLE_DATABASE
-from pgweir.hba import ident_allows, match_hba
 from pgweir.pool.records import ClientState
 from pgweir.protocol import messages
-from pgweir.protocol.auth.auth_query import AuthQueryOutcome, Found, LookupFailed
-from pgweir.protocol.auth.client_auth import ClientAuthentication, ClientAuthMethod, Continue, Succeeded
+from pgweir.protocol.auth.client_auth import Succeeded
 from pgweir.protocol.errors import (
     INVALID_AUTHORIZATION,
     ClientError,
@@ -40,6 +38,7 @@ from pgweir.protocol.startup import (
     split_parameters,
 )
 from pgweir.session.client import HELD_LIMIT, ClientSession
+from pgweir.session.client_proof import ClientProof
 from pgweir.session.database import Database
 from pgweir.session.wire import Origin, TlsInfo, Wire, printable
 
@@ -49,15 +48,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONSOLE_USER: Final = "pgbouncer"
-# How HBA and auth_type name a method, and what the exchange is then.
-_EXCHANGES: Final[dict[str, ClientAuthMethod]] = {
-    "trust": "trust",
-    "any": "any",
-    "plain": "plain",
-    "password": "plain",
-    "md5": "md5",
-    "scram-sha-256": "scram-sha-256",
-}
 
 
 class ClientLogin:
@@ -67,7 +57,8 @@ class ClientLogin:
         self.pooler = pooler
         self.wire = wire
         self.origin = origin
-        self.started_at = now
+        self.started_at = self._checked_at = now
+        self._paused_for = 0.0
         self.tls: TlsInfo | None = None
         self.user = ""
         self.database_name = ""
@@ -77,11 +68,11 @@ class ClientLogin:
         self._receive: Callable[[bytes], None] = self._receive_startup
         self._plan: StartupPlan | None = None
         self._database: Database | None = None
-        self._authentication: ClientAuthentication | None = None
-        self._secret: str | None = None
+        self._proof: ClientProof | None = None
         self._client: ClientSession | None = None
         self._early = b""
-        self._over = False
+        self.is_over = False
+        self.is_proved = False
 
     def __repr__(self) -> str:
         return f"<ClientLogin {self.name()}>"
@@ -92,14 +83,14 @@ class ClientLogin:
     # --- the transport's side ---------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._over:
+        if self.is_over:
             return
         try:
             self._receive(data)
         except ClientError as error:
-            self._refuse(error)
+            self.refuse(error)
         except ProtocolError as error:
-            self._refuse(ClientError(error.sqlstate, error.message, stage="startup"))
+            self.refuse(ClientError(error.sqlstate, error.message, stage="startup"))
 
     def pause_writing(self) -> None: ...
 
@@ -114,11 +105,15 @@ class ClientLogin:
         self._end()
 
     def is_overdue(self, now: float) -> bool:
+        """A pause does not count: who needs a look-up cannot get on meanwhile."""
+        if self._proof is not None and self._proof.is_held_by_pause:
+            self._paused_for += now - self._checked_at
+        self._checked_at = now
         limit = self.pooler.settings.client_login_timeout
-        return limit > 0 and now - self.started_at > limit
+        return limit > 0 and now - self.started_at - self._paused_for > limit
 
     def time_out(self) -> None:
-        self._refuse(client_error("client_login_timeout", stage="startup"), CloseReason.CLIENT_LOGIN_TIMEOUT)
+        self.refuse(client_error("client_login_timeout", stage="startup"), CloseReason.CLIENT_LOGIN_TIMEOUT)
 
     # --- TLS, cancel, startup ---------------------------------------------------------------------------------------
 
@@ -129,8 +124,7 @@ class ClientLogin:
                 return
             case DirectTls(rest):
                 if self.tls is not None or not self._tls_offered():
-                    self._end()
-                    self.wire.close()
+                    self.leave()
                     return
                 self._upgrade(rest)
             case SslRequest(rest) if self._tls_offered() and self.tls is None:
@@ -148,7 +142,7 @@ class ClientLogin:
                     raise client_error("received unencrypted data after GSSAPI encryption request", stage="tls")
                 self._decline(rest)
             case CancelRequest(pid_key=key):
-                self._over = True
+                self.is_over = True
                 self.pooler.logins.discard(self)
                 self.pooler.cancels.request(key, self.wire.close)
             case Startup():
@@ -183,7 +177,7 @@ class ClientLogin:
 
     def tls_failed(self, message: str) -> None:
         """The handshake failed; the edge has closed the connection."""
-        if not self._over:
+        if not self.is_over:
             log.info("%s TLS handshake failed: %s", self.name(), message)
             self._count_failure("tls")
         self._end()
@@ -200,8 +194,8 @@ class ClientLogin:
             cast(StartupParameters, settings.startup_parameters),
         )
         self._plan = plan
+        pooler.logins.has_started(self)
         self.user, self.database_name = plan.user, plan.database
-        self._receive = self._receive_proof
         if plan.replication:
             raise client_error("replication connections are not supported", stage="startup")
         is_console = plan.database == CONSOLE_DATABASE
@@ -222,7 +216,7 @@ class ClientLogin:
             self._begin_console()
             return
         self._database = pooler.database(plan.database)
-        self._authenticate(self._method())
+        self._ask_for_proof()
 
     def _begin_console(self) -> None:
         if self.origin.is_own_uid and self.user == CONSOLE_USER:
@@ -231,108 +225,19 @@ class ClientLogin:
         settings = self.pooler.settings
         if self.user not in settings.admin_users and self.user not in settings.stats_users:
             raise client_error("not allowed", stage="console")
-        self._authenticate(self._method())
+        self._ask_for_proof()
 
-    def _method(self) -> str:
-        """auth_type, or what the first HBA line that fits says."""
-        pooler = self.pooler
-        method = pooler.settings.auth_type
-        ident_map = None
-        if method == "hba":
-            rule = match_hba(
-                pooler.config.hba,
-                transport="unix" if self.origin.is_unix else "tcp",
-                tls=self.tls is not None,
-                address=self.origin.address,
-                database=self.database_name,
-                user=self.user,
-                replication=False,
-            )
-            if rule is None:
-                raise client_error("no authentication method is found", stage="hba")
-            method, ident_map = rule.method, rule.map
-        if method == "reject":
-            raise client_error("login rejected", stage="hba")
-        if method == "peer":
-            system_user = self.origin.peer_user
-            if system_user is None or not self._ident_allows(ident_map, system_user):
-                raise client_error("unix socket login rejected", stage="hba")
-            return "any"
-        if method == "cert":
-            name = self.tls.common_name if self.tls is not None else None
-            if name is None or not self._ident_allows(ident_map, name):
-                raise client_error("certificate authentication failed", stage="hba")
-            return "any"
-        return method
-
-    def _ident_allows(self, ident_map: str | None, system_user: str) -> bool:
-        if ident_map is None:
-            return system_user == self.user
-        return ident_allows(self.pooler.config.ident, ident_map, system_user=system_user, user=self.user)
-
-    def _authenticate(self, method: str) -> None:
-        pooler = self.pooler
-        exchange = _EXCHANGES.get(method)
-        if exchange is None:
-            raise client_error("bouncer config error", stage="hba")
-        self._secret = pooler.config.userlist.get(self.user)
-        database = self._database
-        if not self._secret and exchange != "any" and database is not None and pooler.config.auth_user(database.name):
-            pooler.lookups.ask(database, self.user, lambda outcome: self._looked_up(outcome, exchange))
-            return
-        self._prove(exchange)
-
-    def _looked_up(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
-        if self._over:
-            return
-        try:
-            if isinstance(outcome, LookupFailed):
-                log.warning("%s error in auth_query: %s", self.name(), outcome.message)
-                raise client_error("bouncer config error", stage="auth_query")
-            if isinstance(outcome, Found):
-                self._secret = outcome.secret
-            self._prove(exchange)
-        except ClientError as error:
-            self._refuse(error)
-
-    def _prove(self, exchange: ClientAuthMethod) -> None:
-        pooler = self.pooler
-        self._authentication = ClientAuthentication(
-            exchange,
-            user=self.user,
-            secret=self._secret,
-            random=pooler.edge.random,
-            mock_key=pooler.mock_key,
-            scram_iterations=pooler.settings.scram_iterations,
-            verifier_cache=pooler.scram_cache,
-        )
-        request = self._authentication.start()
-        if not request:
-            self._proved(Succeeded())
-            return
-        self.wire.write(request)
-        self._receive_proof(b"")  # what came behind the startup packet
-
-    def _receive_proof(self, data: bytes) -> None:
-        for type_, body in self._reader.feed(data):
-            if type_ == messages.F.TERMINATE:
-                self._end()
-                self.wire.close()
-                return
-            if self._authentication is None:
-                raise client_error("client password pkt before startup packet", stage="password")
-            answer = self._authentication.receive(type_, body)
-            if isinstance(answer, Continue):
-                self.wire.write(answer.data)
-                continue
-            if answer.data:
-                self.wire.write(answer.data)
-            self._proved(answer)
-            return
+    def _ask_for_proof(self) -> None:
+        self._proof = ClientProof(self, self._database, self._reader)
+        self._receive = self._proof.data_received
+        self._proof.begin()
 
     # --- in: limits, pool, greeting ---------------------------------------------------------------------------------
 
-    def _proved(self, proof: Succeeded) -> None:
+    def proved(self, proof: Succeeded) -> None:
+        """The client is who it says. Raises ClientError where it may not come in all the same."""
+        assert self._proof is not None
+        self.is_proved = True
         self._receive = self._receive_early
         if self.database_name == CONSOLE_DATABASE:
             self._open_console(admin=self.user in self.pooler.settings.admin_users)
@@ -350,7 +255,7 @@ class ClientLogin:
         pool = pooler.pool(database, database.pool_user(self.user), self._plan.relayed)
         if database.settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
-            pooler.credentials.learn(pool, proof.password or self._secret or None, proof.scram_keys)
+            pooler.credentials.learn(pool, proof.password or self._proof.secret or None, proof.scram_keys)
         now = pooler.clock()
         client = ClientSession(pooler, pool, self.wire, origin=self.origin, user=self.user, tls=self.tls, now=now)
         client.connected_at = self.started_at
@@ -389,7 +294,7 @@ class ClientLogin:
         assert plan is not None
         pool = client.pool
         assert pool.welcome is not None
-        self._over = True
+        self.is_over = True
         tracker = pooler.tracker
         requested = dict(plan.variables)
         if pooler.settings.application_name_add_host:
@@ -420,7 +325,7 @@ class ClientLogin:
             client.data_received(rest)
 
     def _open_console(self, *, admin: bool) -> None:
-        self._over = True
+        self.is_over = True
         self.pooler.logins.discard(self)
         if self.pooler.open_console is None:
             raise client_error("not allowed", stage="console")
@@ -434,7 +339,7 @@ class ClientLogin:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, error: ClientError, reason: CloseReason = CloseReason.CLIENT_REFUSED) -> None:
+    def refuse(self, error: ClientError, reason: CloseReason = CloseReason.CLIENT_REFUSED) -> None:
         if self._client is not None:
             self._client.disconnect(reason, error.message, error.sqlstate)
             self._end()
@@ -442,7 +347,7 @@ class ClientLogin:
         stage = error.stage or "startup"
         self._count_failure(stage)
         if self.pooler.settings.log_pooler_errors:
-            log.warning("%s closing because: %s (stage=%s)", self.name(), error.reason, stage)
+            log.warning("%s closing because: %s auth_stage=%s", self.name(), error.reason, stage)
         self.wire.write(messages.fatal(error))
         self.wire.close()
         self.pooler.closed_counts[reason] = self.pooler.closed_counts.get(reason, 0) + 1
@@ -452,8 +357,13 @@ class ClientLogin:
         counts = self.pooler.auth_failures
         counts[stage] = counts.get(stage, 0) + 1
 
+    def leave(self) -> None:
+        """Without a word: there is nobody to tell, or nothing."""
+        self._end()
+        self.wire.close()
+
     def _end(self) -> None:
-        self._over = True
+        self.is_over = True
         self.pooler.logins.discard(self)
 
 

@@ -42,6 +42,11 @@ class Lookups:
     def __len__(self) -> int:
         return len(self._running)
 
+    def is_paused(self, database: Database) -> bool:
+        """A look-up for logins to this database has to wait for a RESUME."""
+        target = self._pooler.databases.get(self._pooler.config.auth_dbname(database.name))
+        return self._pooler.paused or (target is not None and target.paused)
+
     def ask(self, database: Database, user: str, answer: Answer) -> None:
         """Call `answer` with what auth_query says about this user, for logins to this database."""
         key = (database.name, user)

@@ -37,6 +37,7 @@ from pgweir.session.client_login import ClientLogin
 from pgweir.session.credentials import ServerCredentials
 from pgweir.session.database import Database
 from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.logins import Logins
 from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
 from pgweir.session.opening import Opening
@@ -86,7 +87,7 @@ class Pooler:
         self.credentials = ServerCredentials(self)
         self.opening = Opening(self)
         self.clients: set[ClientSession] = set()
-        self.logins: set[ClientLogin] = set()
+        self.logins = Logins(self)
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
         self.overflow = Overflow(self)
@@ -363,7 +364,7 @@ class Pooler:
         return login
 
     def client_count(self) -> int:
-        return len(self.clients) + len(self.logins)
+        return len(self.clients) + self.logins.started
 
     def client_logged_in(self, client: ClientSession) -> None:
         self.clients.add(client)

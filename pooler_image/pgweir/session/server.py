@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ServerRecord, ServerState
 from pgweir.protocol import framing, messages
+from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import CONNECTION_FAILURE, ProtocolError, ServerLoginError
 from pgweir.protocol.exchange import Exchange
@@ -303,7 +304,9 @@ class ServerLogin:
         match type_:
             case B.AUTHENTICATION:
                 answer = self._authentication.receive(body)
-                if answer:
+                if isinstance(answer, HeavyStep):
+                    server.pooler.edge.compute(answer.run, lambda result: self._resume(answer, result))
+                elif answer:
                     self._wire.write(answer)
             case B.PARAMETER_STATUS:
                 name, value = messages.parse_parameter_status(body)
@@ -325,6 +328,15 @@ class ServerLogin:
             case _:
                 raise ProtocolError(f"unexpected message {chr(type_)!r} during the login")
         return False
+
+    def _resume(self, step: HeavyStep[bytes], result: object) -> None:
+        """The heavy part of our proof is done; the server waits for it."""
+        if self._server.state is not ServerState.LOGIN:
+            return
+        try:
+            self._wire.write(step.resume(result))
+        except (ProtocolError, ServerLoginError) as error:
+            self._failed(error.message, error.sqlstate)
 
     def _failed(self, message: str, sqlstate: str) -> None:
         self._wire.close()

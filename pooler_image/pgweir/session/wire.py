@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pgweir.ldap import LdapOptions, LdapOutcome
 
 if TYPE_CHECKING:
     from pgweir.session.client_login import ClientLogin
@@ -74,6 +76,12 @@ class Edge(Protocol):
 
     def start_client_tls(self, login: ClientLogin, first_bytes: bytes, /) -> None:
         """Handshake, then `login.tls_started(wire, info)`; a failure closes the connection."""
+
+    def compute(self, run: Callable[[], Any], done: Callable[[Any], None], /) -> None:
+        """Run what takes milliseconds where nobody waits for it, then `done` with its result."""
+
+    def ask_ldap(self, options: LdapOptions, user: str, password: str, done: Callable[[LdapOutcome], None], /) -> None:
+        """Ask a directory whether this is the user's password."""
 
     def connect(self, server: ServerSession, /) -> None:
         """Connect (and TLS), then `server.connected(wire, …)`; or `pooler.opening.failed(server, …)`."""

@@ -16,7 +16,7 @@ INT_MAX: Final = 2**31 - 1
 UINT_MAX: Final = 2**32 - 1
 SECONDS_MAX: Final = INT_MAX
 FORMATTED: Final = "<as formatted>"
-_NOT_YET: Final = "is not available in this version"
+_NOT_SUPPORTED: Final = "is not supported here"
 PEER_ID_MAX: Final = 16383
 
 
@@ -154,7 +154,7 @@ def parse_value(info: SettingInfo, text: str) -> Any:
         case Kind.ENUM:
             word = text.lower()
             if word in info.refused_choices:
-                raise SettingError(info.name, text, f"{word} {_NOT_YET}: {info.expected}")
+                raise SettingError(info.name, text, f"{word} {_NOT_SUPPORTED}: {info.expected}")
             if word not in info.choices:
                 raise SettingError(info.name, text, info.expected)
             return word

@@ -598,8 +598,8 @@ class Settings:
         None,
         kind=Kind.OPTIONAL_TEXT,
         group="Authentication and console access",
-        meaning="Options of auth_type ldap.",
-        refused="remove this line: ldap authentication is not available in this version",
+        meaning="Options of auth_type ldap: those that PostgreSQL has on a line of pg_hba.conf behind the word ldap.",
+        secret=True,
     )
     auth_query: str = setting(
         DEFAULT_AUTH_QUERY,
@@ -611,7 +611,7 @@ class Settings:
         "md5",
         kind=Kind.ENUM,
         choices=AUTH_TYPES,
-        refused_choices=("ldap", "pam"),
+        refused_choices=("pam",),
         group="Authentication and console access",
         meaning="How clients prove who they are. md5 takes SCRAM where the stored secret is a SCRAM one.",
     )
@@ -625,6 +625,7 @@ class Settings:
         4096,
         kind=Kind.INT,
         minimum=1,
+        maximum=1_000_000,
         group="Authentication and console access",
         meaning="Iterations of the SCRAM verifier that is made from a plain password.",
     )

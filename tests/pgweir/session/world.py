@@ -14,6 +14,7 @@ from typing import Any
 from tests.pgweir.mini_postgres import MiniPostgres
 
 from pgweir.config import Config
+from pgweir.ldap import LdapOptions, LdapOutcome
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.protocol import messages
 from pgweir.protocol.errors import CONNECTION_FAILURE
@@ -106,6 +107,9 @@ class FakeEdge:
         self.cancels: list[tuple[ServerSession, Callable[[], None]]] = []
         self.peer_cancels: list[PeerCancel] = []
         self.resolving: list[tuple[str, Callable[[tuple[str, ...]], None]]] = []
+        self.work: list[Callable[[], None]] = []
+        self.holds_work = False  # True: heavy work is kept in `work` until a test does it
+        self.ldap_questions: list[tuple[LdapOptions, str, str, Callable[[LdapOutcome], None]]] = []
         self._numbers = itertools.count(1)
 
     def clock(self) -> float:
@@ -122,6 +126,15 @@ class FakeEdge:
 
     def start_client_tls(self, login: Any, first_bytes: bytes, /) -> None:
         raise AssertionError("no TLS here")
+
+    def compute(self, run: Callable[[], Any], done: Callable[[Any], None], /) -> None:
+        if self.holds_work:
+            self.work.append(lambda: done(run()))
+        else:
+            done(run())
+
+    def ask_ldap(self, options: LdapOptions, user: str, password: str, done: Callable[[LdapOutcome], None], /) -> None:
+        self.ldap_questions.append((options, user, password, done))
 
     def connect(self, server: ServerSession, /) -> None:
         self.connecting.append(server)

@@ -180,8 +180,8 @@ def test_tls_versions_are_known_words():
 def test_what_is_refused_says_why():
     with pytest.raises(SettingError, match=r"TLS 1\.3 cipher suites cannot be chosen"):
         parse_value(SETTINGS["client_tls13_ciphers"], "TLS_AES_128_GCM_SHA256")
-    with pytest.raises(SettingError, match="ldap is not available in this version: write one of any, trust"):
-        parse_value(SETTINGS["auth_type"], "ldap")
+    with pytest.raises(SettingError, match="pam is not supported here: write one of any, trust"):
+        parse_value(SETTINGS["auth_type"], "pam")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pgweir.protocol import messages
 from pgweir.protocol.auth import scram
+from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.auth.md5 import md5_response, md5_secret
 from pgweir.protocol.auth.secrets import SecretKind, secret_kind
 from pgweir.protocol.errors import (
@@ -25,8 +26,9 @@ from pgweir.protocol.errors import (
     password_authentication_failed,
 )
 
-ClientAuthMethod = Literal["trust", "any", "plain", "md5", "scram-sha-256"]
-METHODS: Final[tuple[ClientAuthMethod, ...]] = ("trust", "any", "plain", "md5", "scram-sha-256")
+_T = TypeVar("_T")
+ClientAuthMethod = Literal["trust", "any", "plain", "md5", "scram-sha-256", "ldap"]
+METHODS: Final[tuple[ClientAuthMethod, ...]] = ("trust", "any", "plain", "md5", "scram-sha-256", "ldap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,22 @@ class Succeeded:
     password: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class PasswordSent:
+    """Somebody else judges this password (ldap): the session asks there."""
+
+    password: str = field(repr=False)
+
+
+Answer = Continue | Succeeded | PasswordSent
+
+
 class ClientAuthentication:
     """`start` gives the request to send; b"" means that nothing is asked and the client is in (trust, any).
 
-    `secret` is None for an unknown user and "" for one without a password. `random` gives that many random bytes;
-    `mock_key` is a random key of this process. `verifier_cache` keeps ad hoc verifiers of plain secrets over logins.
+    `receive` answers what comes next, or the work after which that is known. `secret` is None for an unknown user and ""
+    for one without a password; `stage` is where it was looked for, for the log. `random` gives that many random bytes;
+    `mock_key` is a random key of this process. `cache` keeps the keys of plain secrets over logins.
     """
 
     def __init__(
@@ -65,7 +78,8 @@ class ClientAuthentication:
         random: Callable[[int], bytes],
         mock_key: bytes,
         scram_iterations: int = scram.DEFAULT_ITERATIONS,
-        verifier_cache: scram.ScramCache | None = None,
+        cache: scram.ScramCache | None = None,
+        stage: str = "password",
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown authentication method {method!r}: one of {', '.join(METHODS)} is expected")
@@ -77,10 +91,11 @@ class ClientAuthentication:
         self._random = random
         self._mock_key = mock_key
         self._iterations = scram_iterations
-        self._cache = verifier_cache if verifier_cache is not None else scram.ScramCache()
+        self._cache = cache if cache is not None else scram.ScramCache()
+        self._stage = stage
         self._salt = b""
         self._exchange: scram.ScramServer | None = None
-        self._receive: Callable[[bytes], Continue | Succeeded] | None = None
+        self._receive: Callable[[bytes], Answer | HeavyStep[Answer]] | None = None
 
     def __repr__(self) -> str:
         return f"ClientAuthentication({self._method}, user={self._user!r}, secret={self._kind})"
@@ -93,8 +108,8 @@ class ClientAuthentication:
             if not self._known:
                 raise client_error('"trust" authentication failed', stage="password")
             return b""
-        if self._method == "plain":
-            self._receive = self._cleartext
+        if self._method in ("plain", "ldap"):
+            self._receive = self._cleartext if self._method == "plain" else self._elsewhere
             return messages.authentication_cleartext()
         # WHY: an unknown user under md5 gets a SCRAM mock, as in PostgreSQL with its default password_encryption:
         # an md5 challenge would tell strangers from the users of today, whose secrets are SCRAM.
@@ -105,38 +120,46 @@ class ClientAuthentication:
         self._receive = self._sasl_initial
         return messages.authentication_sasl([scram.MECHANISM])
 
-    def receive(self, type_: int, body: bytes) -> Continue | Succeeded:
+    def receive(self, type_: int, body: bytes) -> Answer | HeavyStep[Answer]:
         """The client's next message; ClientError, whatever is wrong with it."""
-        if self._receive is None:
+        receive, self._receive = self._receive, None
+        if receive is None:
             raise client_error("client password pkt before startup packet", stage="password")
         if type_ != messages.F.PASSWORD:
             text = f"expected password response, got message type {type_}"
             raise ClientError(PROTOCOL_VIOLATION, text, stage="password")
-        try:
-            return self._receive(body)
-        except ProtocolError as error:
-            raise ClientError(error.sqlstate, error.message, stage="password") from None
+        answer = _blamed(receive, body)
+        if isinstance(answer, HeavyStep):
+            return HeavyStep(answer.run, lambda result: _blamed(answer.resume, result))
+        return answer
 
     # --- cleartext and md5 ------------------------------------------------------------------------
 
-    def _cleartext(self, body: bytes) -> Succeeded:
-        password = self._sent_password(body)
-        if not self._cleartext_matches(password):
-            raise self._failure()
-        return Succeeded(password=password)
+    def _elsewhere(self, body: bytes) -> PasswordSent:
+        return PasswordSent(self._sent_password(body))
 
-    def _cleartext_matches(self, password: str) -> bool:
+    def _cleartext(self, body: bytes) -> Answer | HeavyStep[Answer]:
         """Heavy where the secret is SCRAM, and after every failure: so that a failure takes equally long for a wrong
         password and for an unknown user, whatever is stored."""
-        verifier = scram.parse_verifier(self._secret)
-        if verifier is not None:
-            return scram.password_matches(password, verifier)
-        if self._kind is SecretKind.PLAIN and _equal(password, self._secret):
-            return True
-        if self._kind is SecretKind.MD5 and _equal(md5_secret(self._user, password), self._secret):
-            return True
-        scram.password_matches(password, self._mock_verifier())
-        return False
+        password = self._sent_password(body)
+        if (self._kind is SecretKind.PLAIN and _equal(password, self._secret)) or (
+            self._kind is SecretKind.MD5 and _equal(md5_secret(self._user, password), self._secret)
+        ):
+            return Succeeded(password=password)
+        stored = scram.parse_verifier(self._secret)
+        if stored is not None and stored.iterations > scram.MAX_ITERATIONS:
+            raise self._failure(
+                f"the stored secret asks for {stored.iterations} SCRAM iterations, "
+                f"more than {scram.MAX_ITERATIONS} are refused"
+            )
+        verifier = stored or self._mock_verifier()
+
+        def judged(matches: bool) -> Answer:
+            if stored is None or not matches:
+                raise self._failure()
+            return Succeeded(password=password)
+
+        return HeavyStep(lambda: scram.password_matches(password, verifier), judged)
 
     def _md5(self, body: bytes) -> Succeeded:
         answer = self._sent_password(body)
@@ -153,7 +176,7 @@ class ClientAuthentication:
 
     # --- SCRAM ------------------------------------------------------------------------------------
 
-    def _sasl_initial(self, body: bytes) -> Continue:
+    def _sasl_initial(self, body: bytes) -> Answer | HeavyStep[Answer]:
         mechanism, data = messages.parse_sasl_initial_response(body)
         if mechanism != scram.MECHANISM:
             raise client_error("client selected an invalid SASL authentication mechanism", stage="password")
@@ -163,15 +186,20 @@ class ClientAuthentication:
             return Continue(messages.authentication_sasl_continue(b""))
         return self._sasl_first(data)
 
-    def _sasl_first(self, data: bytes) -> Continue:
-        self._exchange = scram.ScramServer(self._verifier(), scram.make_nonce(self._random))
+    def _sasl_first(self, data: bytes) -> Answer | HeavyStep[Answer]:
+        verifier = self._verifier()
+        if isinstance(verifier, HeavyStep):
+            return verifier.then(lambda made: self._challenge(made, data))
+        return self._challenge(verifier, data)
+
+    def _challenge(self, verifier: scram.Verifier, data: bytes) -> Answer:
+        self._exchange = scram.ScramServer(verifier, scram.make_nonce(self._random))
         self._receive = self._sasl_final
         return Continue(messages.authentication_sasl_continue(self._exchange.first(data)))
 
     def _sasl_final(self, data: bytes) -> Succeeded:
         assert self._exchange is not None
         proved = self._exchange.final(data)
-        self._receive = None
         if proved is None:
             raise self._failure("SASL authentication failed")
         answer, keys = proved
@@ -179,23 +207,36 @@ class ClientAuthentication:
         stored = self._kind is SecretKind.SCRAM
         return Succeeded(messages.authentication_sasl_final(answer), keys if stored else None)
 
-    def _verifier(self) -> scram.Verifier:
-        if self._kind is SecretKind.PLAIN:
-            return self._cache.verifier(self._user, self._secret, self._iterations, self._random)
-        return scram.parse_verifier(self._secret) or self._mock_verifier()
+    def _verifier(self) -> scram.Verifier | HeavyStep[scram.Verifier]:
+        if self._kind is not SecretKind.PLAIN:
+            return scram.parse_verifier(self._secret) or self._mock_verifier()
+        salt = scram.salt_of(self._user, self._mock_key)
+        keys = self._cache.keys(self._secret, salt, self._iterations)
+        if isinstance(keys, HeavyStep):
+            return keys.then(lambda found: scram.verifier_of(found, salt, self._iterations))
+        return scram.verifier_of(keys, salt, self._iterations)
 
     def _mock_verifier(self) -> scram.Verifier:
         return scram.mock_verifier(self._user, self._mock_key, self._iterations)
 
     def _failure(self, reason: str = "password authentication failed") -> ClientError:
-        """One text for the client; for the log, what it was."""
+        """One text for the client; for the log, what it was, and who knew."""
+        stage = "password"
         if not self._known:
-            reason = f"{reason} (no such user)"
+            reason, stage = f"{reason} (no such user)", self._stage
         elif self._kind is SecretKind.EMPTY:
             reason = f"{reason} (the user has no password)"
         elif self._kind is SecretKind.MD5 and self._method == "scram-sha-256":
             reason = f"{reason} (the stored secret is md5: it cannot serve SCRAM)"
-        return password_authentication_failed(self._user, reason)
+        return password_authentication_failed(self._user, reason, stage)
+
+
+def _blamed(receive: Callable[[Any], _T], received: Any) -> _T:
+    """What the client has sent wrongly is the client's fault, and at this stage."""
+    try:
+        return receive(received)
+    except ProtocolError as error:
+        raise ClientError(error.sqlstate, error.message, stage="password") from None
 
 
 def _equal(left: str, right: str) -> bool:

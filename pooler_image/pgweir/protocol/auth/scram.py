@@ -18,24 +18,22 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from pgweir.protocol import messages
+from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.errors import ProtocolError, ServerLoginError
 
 MECHANISM: Final = "SCRAM-SHA-256"
 DEFAULT_ITERATIONS: Final = 4096
 SALT_SIZE: Final = 16
 NONCE_SIZE: Final = 18
-MAX_SERVER_ITERATIONS: Final = 1_000_000
-"""A server may not make us work longer than this for one login (PostgreSQL's default is 4096)."""
+MAX_ITERATIONS: Final = 1_000_000
+"""Neither a server nor a stored secret may make us work longer than this for one login (PostgreSQL's default is 4096)."""
 
 _DIGEST: Final = "sha256"
 _DIGEST_SIZE: Final = 32
 _GS2_PLAIN: Final = b"n,,"
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +99,20 @@ def make_nonce(random: Callable[[int], bytes]) -> bytes:
 
 def mock_verifier(user: str, mock_key: bytes, iterations: int = DEFAULT_ITERATIONS) -> Verifier:
     """For a user who does not exist: always the same salt for the same name, so that asking twice tells nothing; keys
-    that no password has. `mock_key` is random and lives as long as the process."""
+    that no password has."""
     name = messages.encode(user)
     return Verifier(
         iterations,
-        _hmac(mock_key, b"salt\0" + name)[:SALT_SIZE],
+        salt_of(user, mock_key),
         _hmac(mock_key, b"stored\0" + name),
         _hmac(mock_key, b"server\0" + name),
     )
+
+
+def salt_of(user: str, mock_key: bytes) -> bytes:
+    """The salt that this process gives to a name, known to it or not; `mock_key` is random and lives as long as the
+    process. Verifiers made from plain secrets have it too, so that they look like those of strangers."""
+    return _hmac(mock_key, b"salt\0" + messages.encode(user))[:SALT_SIZE]
 
 
 def password_matches(password: str, verifier: Verifier) -> bool:
@@ -123,38 +127,31 @@ class ScramCache:
     Only secrets from our own configuration come in here, never what a client claims. Least recently used go first.
     """
 
-    __slots__ = ("_keys", "_size", "_verifiers")
+    __slots__ = ("_keys", "_size")
 
     def __init__(self, size: int = 1000) -> None:
         self._size = size
         self._keys: OrderedDict[tuple[str, bytes, int], ScramKeys] = OrderedDict()
-        self._verifiers: OrderedDict[tuple[str, str, int], Verifier] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"ScramCache({len(self._keys)} keys, {len(self._verifiers)} verifiers)"
+        return f"ScramCache({len(self._keys)} keys)"
 
-    def keys(self, password: str, salt: bytes, iterations: int) -> ScramKeys:
-        """For a login to a server with a plain password."""
-        known = self._keys.get((password, salt, iterations))
-        if known is None:
-            known = scram_keys(password, salt, iterations)
-        self._remember(self._keys, (password, salt, iterations), known)
-        return known
+    def keys(self, password: str, salt: bytes, iterations: int) -> ScramKeys | HeavyStep[ScramKeys]:
+        """At once where they are known; else the work that finds them."""
+        at = (password, salt, iterations)
+        known = self._keys.get(at)
+        if known is not None:
+            self._keys.move_to_end(at)
+            return known
 
-    def verifier(self, user: str, password: str, iterations: int, random: Callable[[int], bytes]) -> Verifier:
-        """For a client whose secret is stored in plain text: an ad hoc verifier with a salt that stays the same, so
-        that a plain secret cannot be told from a stored verifier. Per user: equal passwords have different salts."""
-        known = self._verifiers.get((user, password, iterations))
-        if known is None:
-            known = build_verifier(password, random(SALT_SIZE), iterations)
-        self._remember(self._verifiers, (user, password, iterations), known)
-        return known
+        def remember(keys: ScramKeys) -> ScramKeys:
+            self._keys[at] = keys
+            self._keys.move_to_end(at)
+            if len(self._keys) > self._size:
+                self._keys.popitem(last=False)
+            return keys
 
-    def _remember(self, cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
-        cache[key] = value
-        cache.move_to_end(key)
-        if len(cache) > self._size:
-            cache.popitem(last=False)
+        return HeavyStep(lambda: scram_keys(password, salt, iterations), remember)
 
 
 class ScramServer:
@@ -232,7 +229,7 @@ class ScramClient:
             raise ValueError("a SCRAM client has a password or keys, and not both")
         self._password = password
         self._keys = keys
-        self._cache = cache
+        self._cache = cache if cache is not None else ScramCache()
         self._nonce = nonce
         self._first_bare = b"n=" + messages.encode(user) + b",r=" + nonce
         self._signature = b""
@@ -240,7 +237,8 @@ class ScramClient:
     def first(self) -> bytes:
         return _GS2_PLAIN + self._first_bare
 
-    def final(self, server_first: bytes) -> bytes:
+    def final(self, server_first: bytes) -> bytes | HeavyStep[bytes]:
+        """The server's challenge in, our proof out; with a password that was not used before, that is work."""
         attributes = server_first.split(b",")
         if len(attributes) < 3:
             raise ProtocolError("malformed SCRAM message: attributes are missing")
@@ -252,6 +250,11 @@ class ScramClient:
         if not salt:
             raise ProtocolError("malformed SCRAM message: bad salt")
         keys = self._keys or self._derive(salt, iterations)
+        if isinstance(keys, HeavyStep):
+            return keys.then(lambda found: self._prove(found, server_first, nonce))
+        return self._prove(keys, server_first, nonce)
+
+    def _prove(self, keys: ScramKeys, server_first: bytes, nonce: bytes) -> bytes:
         without_proof = b"c=" + base64.b64encode(_GS2_PLAIN) + b",r=" + nonce
         auth_message = self._first_bare + b"," + server_first + b"," + without_proof
         stored_key = hashlib.sha256(keys.client_key).digest()
@@ -268,15 +271,13 @@ class ScramClient:
         if not self._signature or signature is None or not hmac.compare_digest(signature, self._signature):
             raise ServerLoginError("server login failed: invalid server signature")
 
-    def _derive(self, salt: bytes, iterations: int) -> ScramKeys:
+    def _derive(self, salt: bytes, iterations: int) -> ScramKeys | HeavyStep[ScramKeys]:
         assert self._password is not None
-        if iterations > MAX_SERVER_ITERATIONS:
+        if iterations > MAX_ITERATIONS:
             raise ServerLoginError(
                 f"server login failed: the server asks for {iterations} SCRAM iterations, "
-                f"more than {MAX_SERVER_ITERATIONS} are refused"
+                f"more than {MAX_ITERATIONS} are refused"
             )
-        if self._cache is None:
-            return scram_keys(self._password, salt, iterations)
         return self._cache.keys(self._password, salt, iterations)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from pgweir.protocol import messages
 from pgweir.protocol.auth import scram
+from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.auth.md5 import md5_response, md5_secret
 from pgweir.protocol.auth.secrets import SecretKind, secret_kind
 from pgweir.protocol.errors import ServerLoginError
@@ -19,7 +20,8 @@ WRONG_PASSWORD_TYPE = "server login failed: wrong password type"  # noqa: S105 (
 
 
 class ServerAuthentication:
-    """`receive` answers the bytes to send (b"": nothing, wait on), or None when AuthenticationOk ends the login.
+    """`receive` answers the bytes to send (b"": nothing, wait on), or None when AuthenticationOk ends the login; or the
+    work after which those bytes are known.
 
     `password` is a stored secret: plain (good for everything), md5 (for md5 alone), a SCRAM verifier (for nothing).
     `scram_keys` come from a client's own login (pass-through). A plain password goes first: keys get stale when a
@@ -52,7 +54,7 @@ class ServerAuthentication:
         keys = "with" if self._scram_keys else "without"
         return f"ServerAuthentication(user={self._user!r}, password={self._kind}, {keys} SCRAM keys)"
 
-    def receive(self, body: bytes) -> bytes | None:
+    def receive(self, body: bytes) -> bytes | HeavyStep[bytes] | None:
         request = messages.parse_authentication(body)
         if self._expected is not None and request.code != self._expected:
             if request.code == Auth.OK:
@@ -71,7 +73,10 @@ class ServerAuthentication:
                 return self._sasl(request.mechanisms)
             case Auth.SASL_CONTINUE if self._exchange is not None:
                 self._expected = Auth.SASL_FINAL
-                return messages.sasl_response(self._exchange.final(request.data))
+                proof = self._exchange.final(request.data)
+                if isinstance(proof, HeavyStep):
+                    return proof.then(messages.sasl_response)
+                return messages.sasl_response(proof)
             case Auth.SASL_FINAL if self._exchange is not None:
                 self._exchange.verify(request.data)
                 return self._answer(b"")

@@ -6,7 +6,8 @@ import os
 
 from pgweir.protocol import messages
 from pgweir.protocol.auth import scram
-from pgweir.protocol.auth.client_auth import ClientAuthentication, ClientAuthMethod, Succeeded
+from pgweir.protocol.auth.client_auth import ClientAuthentication, ClientAuthMethod, Continue, Succeeded
+from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 
 MOCK_KEY = b"k" * 32
@@ -26,13 +27,14 @@ def converse(pooler: ClientAuthentication, application: ServerAuthentication) ->
     """The whole login; whatever either side raises comes out."""
     said = pooler.start()
     while said:
-        answer = application.receive(said[5:])
+        answer = done_at_once(application.receive(said[5:]))
         assert answer is not None
-        outcome = pooler.receive(answer[0], answer[5:])
+        outcome = done_at_once(pooler.receive(answer[0], answer[5:]))
         if isinstance(outcome, Succeeded):
             if outcome.data:
                 assert application.receive(outcome.data[5:]) == b""
             assert application.receive(messages.authentication_ok()[5:]) is None
             return outcome
+        assert isinstance(outcome, Continue)
         said = outcome.data
     return Succeeded()

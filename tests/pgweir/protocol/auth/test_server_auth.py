@@ -11,6 +11,7 @@ from tests.pgweir.protocol.auth.conversations import application_side, converse,
 
 from pgweir.protocol import messages
 from pgweir.protocol.auth import scram
+from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.md5 import md5_response, md5_secret
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import ProtocolError, ServerLoginError
@@ -28,7 +29,7 @@ SASL = messages.authentication_sasl(["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])[5:]
 def refusal(login: ServerAuthentication, *requests: bytes) -> str:
     """All but the last request are answered; the last one is refused, with these words."""
     for request in requests[:-1]:
-        login.receive(request)
+        done_at_once(login.receive(request))
     with pytest.raises(ServerLoginError) as raised:
         login.receive(requests[-1])
     return raised.value.message
@@ -60,7 +61,7 @@ class TestAnswers:
         for _ in range(2):
             login = ServerAuthentication("u", password="pencil", scram_keys=None, random=os.urandom, cache=cache)
             converse(pooler_side("scram-sha-256", SCRAM), login)
-        assert repr(cache) == "ScramCache(1 keys, 0 verifiers)"
+        assert repr(cache) == "ScramCache(1 keys)"
 
 
 class TestRefusals:
@@ -127,7 +128,7 @@ class TestImpostors:
         login = application_side("pencil")
         try:
             for request in requests:
-                login.receive(request)
+                done_at_once(login.receive(request))
         except (ServerLoginError, ProtocolError):
             pass
 

@@ -16,6 +16,7 @@ from tests.postgres.server import AUTH_QUERY, PASSWORDS, PostgresServer
 from pgweir.protocol import messages
 from pgweir.protocol.auth import scram
 from pgweir.protocol.auth.auth_query import AuthQueryOutcome, AuthQueryResult, Found, NoSuchUser, auth_query_messages
+from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.md5 import md5_secret
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import ServerLoginError
@@ -40,7 +41,7 @@ class ServerConnection:
         self.send(messages.startup_message({"user": user, "database": database}))
         for type_, body in self.messages():
             if type_ == B.AUTHENTICATION:
-                self.send(login.receive(body) or b"")
+                self.send(done_at_once(login.receive(body)) or b"")
             elif type_ == B.ERROR_RESPONSE:
                 error = messages.parse_error(body)
                 raise ServerLoginError(error.message, error.sqlstate)

@@ -1,0 +1,245 @@
+"""Who a client is: the method that auth_type or the HBA file asks for, its stored secret, and its proof.
+
+`ClientLogin` makes one when the startup packet is in, hands on what the client sends, and is told `proved` or `refuse`.
+A look-up, PBKDF2 and a directory take time: meanwhile what the client sends is kept, up to a bound, and not looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pgweir.hba import ident_allows, match_hba
+from pgweir.ldap import LdapAccepted, LdapFailed, LdapOptions, LdapOutcome, LdapRefused
+from pgweir.protocol import messages
+from pgweir.protocol.auth.auth_query import AuthQueryOutcome, Found, LookupFailed
+from pgweir.protocol.auth.client_auth import (
+    Answer,
+    ClientAuthentication,
+    ClientAuthMethod,
+    Continue,
+    PasswordSent,
+    Succeeded,
+)
+from pgweir.protocol.auth.heavy import HeavyStep
+from pgweir.protocol.errors import (
+    ClientError,
+    ProtocolError,
+    certificate_authentication_failed,
+    client_error,
+    hba_rejects,
+    ldap_authentication_failed,
+    no_hba_entry,
+    peer_authentication_failed,
+)
+from pgweir.protocol.reader import MessageReader
+from pgweir.session.client import HELD_LIMIT
+from pgweir.session.database import Database
+
+if TYPE_CHECKING:
+    from pgweir.session.client_login import ClientLogin
+
+log = logging.getLogger(__name__)
+
+# How HBA and auth_type name a method, and what the exchange is then.
+_EXCHANGES: Final[dict[str, ClientAuthMethod]] = {
+    "trust": "trust",
+    "any": "any",
+    "plain": "plain",
+    "password": "plain",
+    "md5": "md5",
+    "scram-sha-256": "scram-sha-256",
+    "ldap": "ldap",
+    # The proof is there already: the peer of the socket, the certificate of the handshake.
+    "peer": "any",
+    "cert": "any",
+}
+_WITHOUT_LOOKUP: Final = ("any", "ldap")
+
+
+class ClientProof:
+    """One client's proof. `reader` has what came behind the startup packet; `database` is None for an unknown one and for
+    the console: then nothing is looked up, and the exchange is the full one all the same."""
+
+    def __init__(self, login: ClientLogin, database: Database | None, reader: MessageReader) -> None:
+        self.secret: str | None = None
+        self._login = login
+        self._pooler = login.pooler
+        self._database = database
+        self._reader = reader
+        self._ldap: LdapOptions | None = None
+        self._authentication: ClientAuthentication | None = None
+        self._busy = False  # a look-up, heavy work or a directory is being waited for
+        self._looking_up = False
+
+    def begin(self) -> None:
+        """Raises ClientError; later errors go to the login's `refuse`."""
+        pooler, database = self._pooler, self._database
+        method = self._method()
+        exchange = _EXCHANGES.get(method)
+        if exchange is None:
+            raise client_error("bouncer config error", stage="hba")
+        self.secret = pooler.config.userlist.get(self._login.user)
+        if (
+            not self.secret
+            and method not in _WITHOUT_LOOKUP
+            and database is not None
+            and pooler.config.auth_user(database.name)
+        ):
+            self._busy = self._looking_up = True
+            pooler.lookups.ask(database, self._login.user, lambda outcome: self._looked_up(outcome, exchange))
+            return
+        self._start(exchange, "password")
+
+    @property
+    def is_held_by_pause(self) -> bool:
+        """It waits for a look-up, and the servers for that are paused."""
+        return self._looking_up and self._database is not None and self._pooler.lookups.is_paused(self._database)
+
+    def data_received(self, data: bytes) -> None:
+        """Raises ClientError."""
+        incoming = self._reader.feed(data)
+        if self._busy:
+            if len(self._reader.rest) > HELD_LIMIT:
+                self._login.wire.pause_reading()
+            return
+        for type_, body in incoming:
+            if type_ == messages.F.TERMINATE:
+                self._login.leave()
+                return
+            if self._authentication is None:
+                raise client_error("client password pkt before startup packet", stage="password")
+            self._answer(self._authentication.receive(type_, body))
+            if self._busy or self._login.is_proved:
+                return
+
+    # --- which method, and whether it is fulfilled already -----------------------------------------------------------
+
+    def _method(self) -> str:
+        """auth_type, or what the first HBA line that fits says. Raises ClientError where that says no."""
+        login, config = self._login, self._pooler.config
+        origin, tls = login.origin, login.tls
+        method = config.settings.auth_type
+        self._ldap = config.ldap
+        ident_map = None
+        if method == "hba":
+            rule = match_hba(
+                config.hba,
+                transport="unix" if origin.is_unix else "tcp",
+                tls=tls is not None,
+                address=origin.address,
+                database=login.database_name,
+                user=login.user,
+                replication=False,
+            )
+            whence = (origin.address, login.user, login.database_name, tls is not None)
+            if rule is None:
+                raise no_hba_entry(*whence)
+            if rule.method == "reject":
+                raise hba_rejects(*whence)
+            method, ident_map, self._ldap = rule.method, rule.map, rule.ldap
+        if method == "peer" and not self._is_named(origin.peer_user, ident_map):
+            raise peer_authentication_failed(login.user, f"the peer of the socket is {origin.peer_user!r}")
+        if method == "cert":
+            name = tls.common_name if tls is not None else None
+            if not self._is_named(name, ident_map):
+                raise certificate_authentication_failed(login.user, f"the certificate's common name is {name!r}")
+        return method
+
+    def _is_named(self, system_user: str | None, ident_map: str | None) -> bool:
+        maps, user = self._pooler.config.ident, self._login.user
+        return system_user is not None and ident_allows(maps, ident_map, system_user=system_user, user=user)
+
+    # --- the secret, looked up -----------------------------------------------------------------------------------------
+
+    def _looked_up(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
+        if self._login.is_over:
+            return
+        self._looking_up = False
+        try:
+            if isinstance(outcome, LookupFailed):
+                log.warning("%s error in auth_query: %s", self._login.name(), outcome.message)
+                raise client_error("bouncer config error", stage="auth_query")
+            if isinstance(outcome, Found):
+                self.secret = outcome.secret
+            self._start(exchange, "auth_query")
+        except (ClientError, ProtocolError) as error:
+            self._refuse(error)
+
+    # --- the exchange --------------------------------------------------------------------------------------------------
+
+    def _start(self, exchange: ClientAuthMethod, stage: str) -> None:
+        pooler, login = self._pooler, self._login
+        self._authentication = ClientAuthentication(
+            exchange,
+            user=login.user,
+            secret=self.secret,
+            random=pooler.edge.random,
+            mock_key=pooler.mock_key,
+            scram_iterations=pooler.settings.scram_iterations,
+            cache=pooler.scram_cache,
+            stage=stage,
+        )
+        request = self._authentication.start()
+        if not request:
+            login.proved(Succeeded())
+            return
+        login.wire.write(request)
+        self._free()
+
+    def _answer(self, answer: Answer | HeavyStep[Answer]) -> None:
+        login = self._login
+        match answer:
+            case HeavyStep(run, resume):
+                self._busy = True
+                self._pooler.edge.compute(run, lambda result: self._goes_on(lambda: resume(result)))
+            case PasswordSent(password):
+                self._ask_directory(password)
+            case Continue(data):
+                login.wire.write(data)
+            case Succeeded(data):
+                if data:
+                    login.wire.write(data)
+                login.proved(answer)
+
+    def _ask_directory(self, password: str) -> None:
+        if self._ldap is None:
+            raise client_error("bouncer config error", stage="ldap")
+        user = self._login.user
+
+        def judged(outcome: LdapOutcome) -> Answer:
+            match outcome:
+                case LdapAccepted():
+                    return Succeeded(password=password)
+                case LdapRefused(reason):
+                    raise ldap_authentication_failed(user, reason)
+                case LdapFailed(reason):
+                    log.warning("%s LDAP server: %s", self._login.name(), reason)
+                    raise ldap_authentication_failed(user, reason)
+
+        self._busy = True
+        self._pooler.edge.ask_ldap(self._ldap, user, password, lambda outcome: self._goes_on(lambda: judged(outcome)))
+
+    def _goes_on(self, resume: Callable[[], Answer | HeavyStep[Answer]]) -> None:
+        """What was waited for is there."""
+        if self._login.is_over:
+            return
+        self._busy = False
+        try:
+            self._answer(resume())
+            if not self._busy and not self._login.is_proved:
+                self._free()
+        except (ClientError, ProtocolError) as error:
+            self._refuse(error)
+
+    def _refuse(self, error: ClientError | ProtocolError) -> None:
+        if isinstance(error, ProtocolError):
+            error = ClientError(error.sqlstate, error.message, stage="password")
+        self._login.refuse(error)
+
+    def _free(self) -> None:
+        """Read on, beginning with what came meanwhile."""
+        self._busy = False
+        self._login.wire.resume_reading()
+        self.data_received(b"")
