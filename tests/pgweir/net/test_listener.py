@@ -1,0 +1,128 @@
+"""Where the pooler listens, and how."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.pgweir.session.world import FakeEdge
+
+from pgweir.config import Config
+from pgweir.net import listener
+from pgweir.net.listener import ListenError, Listeners
+from pgweir.session.pooler import Pooler
+from pgweir.settings import Settings
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def listening(look: Callable[[Listeners], Any], **settings: Any) -> Any:
+    """What `look` finds while the pooler listens."""
+    settings = {"listen_port": free_port(), "unix_socket_dir": "", **settings}
+
+    async def run() -> Any:
+        listeners = Listeners(Pooler(Config(settings=Settings(**settings)), FakeEdge()))
+        try:
+            await listeners.start()
+            return look(listeners)
+        finally:
+            listeners.stop()
+            await asyncio.sleep(0)
+
+    return asyncio.run(run())
+
+
+def kernel_sockets(listeners: Listeners) -> list[socket.socket]:
+    return [sock for _, sock in listeners._servers]
+
+
+def test_it_listens_on_each_address_of_listen_addr_and_on_listen_port():
+    port = free_port()
+    found = listening(lambda it: it.tcp_addresses, listen_addr=("127.0.0.1", "127.0.0.2"), listen_port=port)
+    assert found == [("127.0.0.1", port), ("127.0.0.2", port)]
+
+
+def test_without_an_address_and_a_folder_there_is_nothing_to_listen_on():
+    with pytest.raises(ListenError, match="set listen_addr or unix_socket_dir"):
+        listening(lambda it: None)
+
+
+def test_so_reuseport_lets_a_second_process_have_the_same_port():
+    port = free_port()
+
+    def second(shared: bool) -> Callable[[Listeners], bool]:
+        def look(_: Listeners) -> bool:
+            with socket.socket() as other:
+                if shared:
+                    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                with contextlib.suppress(OSError):
+                    other.bind(("127.0.0.1", port))
+                    other.listen()
+                    return True
+                return False
+
+        return look
+
+    assert listening(second(True), listen_addr=("127.0.0.1",), listen_port=port, so_reuseport=True)
+    assert not listening(second(True), listen_addr=("127.0.0.1",), listen_port=port, so_reuseport=False)
+
+
+@pytest.mark.parametrize(("seconds", "deferred"), [(0, False), (1, True)])
+def test_tcp_defer_accept_waits_for_the_first_byte(seconds: int, deferred: bool):
+    def look(listeners: Listeners) -> int:
+        (sock,) = kernel_sockets(listeners)
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+
+    assert bool(listening(look, listen_addr=("127.0.0.1",), tcp_defer_accept=seconds)) is deferred
+
+
+def test_the_unix_socket_lies_in_its_folder_with_its_mode_and_group(tmp_path: Path):
+    group = grp.getgrgid(os.getgid()).gr_name
+    port = free_port()
+    path = tmp_path / f".s.PGSQL.{port}"
+
+    def look(_: Listeners) -> tuple[int, int]:
+        return stat.S_IMODE(path.stat().st_mode), path.stat().st_gid
+
+    settings = {"listen_port": port, "unix_socket_dir": str(tmp_path)}
+    assert listening(look, unix_socket_mode=0o740, unix_socket_group=group, **settings) == (0o740, os.getgid())
+    assert listening(look, **settings)[0] == 0o777
+    assert not path.exists(), "and is gone with the process"
+
+
+def test_a_group_that_is_none_is_named(tmp_path: Path):
+    with pytest.raises(ListenError, match="unix_socket_group = 'no-such-group'"):
+        listening(lambda it: None, unix_socket_dir=str(tmp_path), unix_socket_group="no-such-group")
+
+
+def test_a_socket_that_another_process_serves_is_left_to_it(tmp_path: Path):
+    port = free_port()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / f".s.PGSQL.{port}"))
+        other.listen()
+        with pytest.raises(ListenError, match="a process already serves"):
+            listening(lambda it: None, unix_socket_dir=str(tmp_path), listen_port=port)
+
+
+@pytest.mark.parametrize(("limit", "told"), [("4096\n", False), ("64\n", True), ("nonsense", False), (None, False)])
+def test_a_backlog_that_the_kernel_cuts_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: str | None, told: bool
+):
+    if limit is not None:
+        (tmp_path / "somaxconn").write_text(limit)
+    with caplog.at_level(logging.WARNING):
+        listener._report_backlog(128, tmp_path / "somaxconn")
+    assert ("listen_backlog = 128: the kernel queues 64" in caplog.text) is told
