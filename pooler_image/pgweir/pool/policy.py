@@ -11,6 +11,7 @@ class PoolPolicy:
     """The settings that govern one pool. Durations are seconds; 0 switches a timeout off unless said otherwise."""
 
     mode: str = "session"  # session, transaction or statement
+    single_use: bool = False  # a server serves one client and is closed with it (replication)
     size: int = 20  # pool_size; 0: no limit
     min_size: int = 0
     min_size_always: bool = False  # kept without clients, too: the pool of a forced user

@@ -30,6 +30,8 @@ MAX_USER_NAME_SIZE: Final = 127
 TLS_HANDSHAKE: Final = 0x16
 PROTOCOL_OPTION_PREFIX: Final = "_pq_."
 
+_OWN_PARAMETERS: Final = ("user", "database", "replication", "options")  # of the StartupMessage: no settings
+
 StartupParameters = Literal["reject", "ignore", "relay"]
 
 
@@ -209,7 +211,7 @@ def split_parameters(
             for name, value in parse_options(options):
                 if name.lower() in spelling:
                     variables[spelling[name.lower()]] = value
-                elif mode == "relay" and name.lower() not in dropped:
+                elif mode == "relay" and name not in _OWN_PARAMETERS and name.lower() not in dropped:
                     relayed[name] = value
                 elif name.lower() not in dropped and not tolerant:
                     raise unsupported_startup_option(name)
@@ -219,7 +221,7 @@ def split_parameters(
 
     for name, value in parameters.items():
         lower = name.lower()
-        if name in ("user", "database", "replication", "options") or name.startswith(PROTOCOL_OPTION_PREFIX):
+        if name in _OWN_PARAMETERS or name.startswith(PROTOCOL_OPTION_PREFIX):
             continue
         if lower in spelling:
             variables[spelling[lower]] = value

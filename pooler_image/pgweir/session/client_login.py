@@ -28,6 +28,7 @@ from pgweir.protocol.startup import (
     CancelRequest,
     DirectTls,
     GssEncRequest,
+    Replication,
     SslRequest,
     Startup,
     StartupParameters,
@@ -40,6 +41,7 @@ from pgweir.protocol.startup import (
 from pgweir.session.client import HELD_LIMIT, ClientSession
 from pgweir.session.client_proof import ClientProof
 from pgweir.session.database import Database
+from pgweir.session.replication import server_parameters
 from pgweir.session.wire import Origin, TlsInfo, Wire, printable
 
 if TYPE_CHECKING:
@@ -79,6 +81,11 @@ class ClientLogin:
 
     def name(self) -> str:
         return printable(f"C: {self.database_name or '(nodb)'}/{self.user or '(nouser)'}@{self.origin}")
+
+    @property
+    def wants_physical_replication(self) -> bool:
+        """HBA lets this in by a word of its own."""
+        return self._plan is not None and self._plan.replication is Replication.PHYSICAL
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -196,8 +203,6 @@ class ClientLogin:
         self._plan = plan
         pooler.logins.has_started(self)
         self.user, self.database_name = plan.user, plan.database
-        if plan.replication:
-            raise client_error("replication connections are not supported", stage="startup")
         is_console = plan.database == CONSOLE_DATABASE
         if not is_console and pooler.client_count() > settings.max_client_conn:
             raise client_error("no more connections allowed (max_client_conn)", stage="limits")
@@ -252,7 +257,8 @@ class ClientLogin:
             raise client_error("bouncer config error", stage="limits")
         self._check_client_limits(database)
         assert self._plan is not None
-        pool = pooler.pool(database, database.pool_user(self.user), self._plan.relayed)
+        peer = str(self.origin) if pooler.settings.application_name_add_host else None
+        pool = pooler.pool(database, database.pool_user(self.user), server_parameters(self._plan, peer))
         if database.settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
             pooler.credentials.learn(pool, proof.password or self._proof.secret or None, proof.scram_keys)
@@ -302,7 +308,9 @@ class ClientLogin:
         defaults = tracker.values(pool.welcome)
         client.values = tracker.filled(tracker.values(requested), defaults)
         client.application_name = requested.get("application_name", "")
-        tracked = dict(tracker.items(client.values))
+        if plan.replication:
+            client.values = None  # its server was opened with what it wants
+        tracked = dict(tracker.items(client.values or defaults))
         spelled = {name.lower(): value for name, value in tracked.items()}
         parts = [messages.authentication_ok()]
         for name, value in pool.welcome.items():

@@ -131,7 +131,7 @@ class ClientProof:
                 address=origin.address,
                 database=login.database_name,
                 user=login.user,
-                replication=False,
+                replication=login.wants_physical_replication,
             )
             whence = (origin.address, login.user, login.database_name, tls is not None)
             if rule is None:

@@ -101,7 +101,7 @@ class Opening:
         pooler.databases[pool.database].host_answered(server.host)
         pool.place(server, ServerState.TESTED)
         connect_query = pooler.databases[pool.database].settings.connect_query
-        if connect_query:
+        if connect_query and not pool.policy.single_use:
             server.run_internal(connect_query, lambda failed: self._joined(server))
         else:
             self._joined(server)
@@ -132,7 +132,8 @@ class Opening:
         now = pooler.clock()
         pooler.server_login_errors[sqlstate] = pooler.server_login_errors.get(sqlstate, 0) + 1
         log.warning("%s server login failed: %s (%s)", server.log_name(), message, sqlstate)
-        passing = not answered or sqlstate.startswith(_TRANSIENT_CLASSES)
+        single_use = pool.policy.single_use  # nobody else's server will be free for the client that waits
+        passing = not answered or (sqlstate.startswith(_TRANSIENT_CLASSES) and not single_use)
         pool.login_failed(message, sqlstate, now, for_good=not passing)
         pooler.shelve(server, CloseReason.SERVER_LOGIN_FAILED)
         if passing:
@@ -145,7 +146,7 @@ class Opening:
 
     def refuse_waiting(self, pool: SessionPool) -> None:
         """PostgreSQL said no for good; whoever waits is told so, unless there are servers to wait for."""
-        if pool.server_count > len(pool.logging_in):
+        if pool.server_count > len(pool.logging_in) and not pool.policy.single_use:
             return
         for client in [*pool.waiting, *pool.waiting_login]:
             client.disconnect(CloseReason.SERVER_LOGIN_FAILED, pool.failure, pool.failure_sqlstate)

@@ -171,6 +171,8 @@ class Operations:
         for pool in self._pools(name):
             for server in list(pool.servers()):
                 server.close_needed = True
+                if pool.policy.single_use:  # it would never be free
+                    self.pooler.drop_server(server, CloseReason.CLOSE_NEEDED)
             self.pooler.close_unused(pool, CloseReason.CLOSE_NEEDED)
             self.pooler.opening.wake(pool)
 

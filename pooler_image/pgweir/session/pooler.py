@@ -42,7 +42,7 @@ from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
 from pgweir.session.opening import Opening
 from pgweir.session.overflow import Overflow
-from pgweir.session.policies import pool_policy
+from pgweir.session.replication import policy_for
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Edge, Origin, Wire, printable
 
@@ -111,7 +111,7 @@ class Pooler:
         self.settings = config.settings
         self.max_packet_size = min(config.settings.max_packet_size, 0x7FFFFFFF)
         for pool in self.pools.values():
-            pool.policy = pool_policy(config, pool.database, pool.user)
+            pool.policy = policy_for(config, pool.database, pool.user, pool.relayed)
         for client in self.clients:
             client.policy_changed()
 
@@ -133,12 +133,13 @@ class Pooler:
         return database
 
     def pool(self, database: Database, user: str, relayed: Mapping[str, str] | None = None) -> SessionPool:
-        """The pool for this database, this (pool) user and these startup parameters (startup_parameters=relay)."""
+        """The pool for this database, this (pool) user and these startup parameters (startup_parameters=relay, or
+        replication)."""
         extra = tuple(sorted((relayed or {}).items()))
         key = (database.name, user, extra)
         pool = self.pools.get(key)
         if pool is None:
-            policy = pool_policy(self.config, database.name, user)
+            policy = policy_for(self.config, database.name, user, extra)
             pool = Pool[ServerSession, Holder](database.name, user, policy, extra)
             self.pools[key] = pool
             if database.paused or self.paused:
@@ -253,7 +254,7 @@ class Pooler:
         if server.cancel_waiters is not None:
             pool.place(server, ServerState.BEING_CANCELED)
             return
-        if server.close_needed:
+        if server.close_needed or policy.single_use:
             self.drop_server(server, CloseReason.CLOSE_NEEDED)
         elif pool.is_outlived(server, now):
             self.drop_server(server, CloseReason.SERVER_LIFETIME)

@@ -317,6 +317,7 @@ class ServerLogin:
             case B.READY_FOR_QUERY:
                 server.exchange.status = framing.STATUS_IDLE
                 server.values = server.pooler.tracker.values(self._parameters)
+                server.application_name = self._parameters.get("application_name", "")
                 server.pooler.opening.logged_in(server, self._parameters)
                 return True
             case B.ERROR_RESPONSE:

@@ -120,16 +120,16 @@ def _make_pools_of_forced_users(pooler: Pooler) -> None:
 
 
 def _forget_pools(pooler: Pooler, now: float) -> None:
-    """pool_idle_timeout: pools without clients and servers."""
+    """pool_idle_timeout: pools without clients and servers. Those of replication have no future without their client."""
     timeout = pooler.settings.pool_idle_timeout
-    if not timeout:
-        return
     for key, pool in list(pooler.pools.items()):
         if pool.clients or pool.server_count:
             pool.unused_since = 0.0
+        elif not timeout and not pool.policy.single_use:
+            continue
         elif not pool.unused_since:
             pool.unused_since = now
-        elif now - pool.unused_since > timeout:
+        elif pool.policy.single_use or now - pool.unused_since > timeout:
             log.info("forgot unused pool: %s", printable(f"{pool.database}/{pool.user}"))
             pooler.databases[pool.database].past.add(pool.stats)
             del pooler.pools[key]

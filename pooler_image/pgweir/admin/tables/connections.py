@@ -7,6 +7,7 @@ from typing import Final
 from pgweir.admin.tables.form import Row, Table, View, ints, seconds_and_microseconds, texts
 from pgweir.config import CONSOLE_DATABASE
 from pgweir.pool.records import ClientState
+from pgweir.session import replication
 from pgweir.session.client import ClientSession
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Origin
@@ -56,7 +57,7 @@ def _client_row(view: View, client: ClientSession, *, socket_words: bool = False
     else:
         wait = view.now - server.query_started if server is not None and server.query_open else 0.0
     return (
-        *("C", client.user, client.database, "none", state),
+        *("C", client.user, client.database, replication.word(client.pool.relayed), state),
         *_client_address(client.origin),
         *(view.time(client.connected_at), view.time(client.requested_at)),
         *seconds_and_microseconds(wait),
@@ -93,7 +94,7 @@ def servers(view: View) -> Table:
 def _server_row(view: View, server: ServerSession, state: str) -> Row:
     on_socket = server.host.startswith(("/", "@"))
     return (
-        *("S", server.pool.user, server.pool.database, "none", state),
+        *("S", server.pool.user, server.pool.database, replication.word(server.pool.relayed), state),
         *("unix" if on_socket else server.host, server.port),
         *("unix" if on_socket else server.local_address, server.port if on_socket else server.local_port),
         *(view.time(server.connected_at), view.time(server.requested_at or server.connected_at)),
