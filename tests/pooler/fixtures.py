@@ -14,11 +14,11 @@ from tests.postgres.server import PostgresServer
 def make_pooler(postgres: PostgresServer) -> Iterator[Callable[..., PoolerProcess]]:
     """Started poolers with settings of their own: `make_pooler(pool_mode="session", default_pool_size=1)`.
 
-    `server_port`, `databases`, `users`, `userlist`, `hba`, `options` go to PoolerProcess; every other keyword is a
+    `server_port`, `databases`, `users`, `userlist`, `peers`, `hba`, `options` go to PoolerProcess; every other keyword is a
     setting of [pgbouncer].
     """
     made: list[PoolerProcess] = []
-    own = {"server_port", "databases", "users", "userlist", "hba", "options"}
+    own = {"server_port", "databases", "users", "userlist", "peers", "hba", "options"}
 
     def make(**keywords: Any) -> PoolerProcess:
         options = {name: keywords.pop(name) for name in own & keywords.keys()}

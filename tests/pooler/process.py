@@ -66,6 +66,7 @@ class PoolerProcess:
         databases: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
         userlist: Mapping[str, str] | None = None,
+        peers: Mapping[int, str] | None = None,
         hba: Sequence[str] | None = None,
         options: Sequence[str] = (),
         flavour: Flavour = FLAVOUR,
@@ -82,6 +83,7 @@ class PoolerProcess:
         self.databases = {"*": "host=127.0.0.1 port={port}"} if databases is None else dict(databases)
         self.users = dict(users or {})
         self.userlist = dict(SECRETS if userlist is None else userlist)
+        self.peers = dict(peers or {})
         self.hba = hba
         self.options = list(options)
         self.process: subprocess.Popen[bytes] | None = None
@@ -122,6 +124,8 @@ class PoolerProcess:
             f"{name} = {value.replace('{port}', str(self.server_port))}\n" for name, value in self.databases.items()
         )
         text += "[users]\n" + "".join(f"{name} = {value}\n" for name, value in self.users.items())
+        if self.peers:
+            text += "[peers]\n" + "".join(f"{number} = {value}\n" for number, value in self.peers.items())
         text += "[pgbouncer]\n" + "".join(f"{name} = {value}\n" for name, value in values.items() if value is not None)
         self._write("pgbouncer.ini", text)
         quoted = ((name.replace('"', '""'), secret.replace('"', '""')) for name, secret in self.userlist.items())

@@ -75,7 +75,12 @@ def gssenc_request() -> bytes:
 
 
 def cancel_request(pid: int, key: int) -> bytes:
-    return _untyped(struct.pack("!iii", CANCEL_REQUEST, pid, key))
+    return cancel_packet(struct.pack("!ii", pid, key))
+
+
+def cancel_packet(key: bytes) -> bytes:
+    """With the key as BackendKeyData had it, of whatever length."""
+    return _untyped(struct.pack("!i", CANCEL_REQUEST) + key)
 
 
 def _untyped(body: bytes) -> bytes:
@@ -168,6 +173,7 @@ class WireClient:
         self.parameters: dict[str, str] = {}
         self.pid = 0
         self.key = 0
+        self.cancel_key = b""
 
     def __enter__(self) -> Self:
         return self
@@ -307,7 +313,8 @@ class WireClient:
             name, value, _ = heard.body.split(b"\0")
             self.parameters[name.decode()] = value.decode()
         elif heard.type == "K":
-            self.pid, self.key = struct.unpack("!ii", heard.body)
+            self.cancel_key = heard.body
+            self.pid, self.key = struct.unpack_from("!ii", heard.body)
 
     def ask(self, sql: str) -> list[list[bytes | None]]:
         """A simple query's rows; an error is an assertion."""
