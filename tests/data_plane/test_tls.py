@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.pooler.process import SECRETS, PoolerProcess
+from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.tls_front import TlsFront
-from tests.pooler.wire import WireClient, query, ssl_request, startup
+from tests.pooler.wire import WireClient, cancel_packet, query, ssl_request, startup
 from tests.postgres.certificates import Certificates, Pair
 from tests.postgres.fixtures import TlsPostgres
 from tests.postgres.server import PostgresServer
@@ -228,6 +228,42 @@ def test_a_server_that_cannot_prove_itself_gets_no_password(
             pooler.connect()
         assert front.plain == 0
         assert pooler.is_running
+
+
+@pytest.mark.parametrize("mode", ["prefer", "verify-full"])
+def test_a_cancel_takes_the_same_way_through_tls_as_its_query(
+    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, mode: str, ours_only: None
+) -> None:
+    pooler = make_pooler(
+        server_port=front.port, databases=LOCALHOST, server_tls_sslmode=mode, server_tls_ca_file=certificates.ca
+    )
+    with pooler.wire() as client:
+        client.say(query("SELECT pg_sleep(30)"))
+        eventually(lambda: pooler.pool()["sv_active"] == 1)
+        before = front.encrypted
+        with WireClient(pooler.port) as canceller:
+            canceller.say(cancel_packet(client.cancel_key))
+            canceller.expect_closed()
+        assert client.until("E")[-1].fields["C"] == "57014"
+    assert (front.encrypted, front.plain) == (before + 1, 0)
+
+
+@pytest.mark.parametrize("answer", [b"Sinjected", b"Ninjected", b"E"])
+def test_a_server_that_says_more_than_one_byte_before_tls_gets_no_login(
+    make_pooler: MakePooler, answer: bytes, ours_only: None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as impostor:
+        impostor.settimeout(15)
+        pooler = make_pooler(server_port=impostor.getsockname()[1], server_tls_sslmode="prefer", auth_type="trust")
+        with WireClient(pooler.port) as client:
+            client.say(startup(user="alice", database="app"))
+            connection, _ = impostor.accept()
+            with connection:
+                connection.settimeout(15)
+                assert connection.recv(100) == ssl_request()
+                connection.sendall(answer)
+                assert connection.recv(100) == b""
+        pooler.wait_for_log("unexpected answer to SSLRequest")
 
 
 def test_verify_ca_does_not_ask_for_the_name_and_require_for_nothing(

@@ -211,8 +211,9 @@ class NetworkEdge:
                 raise ConnectionError(
                     "server refused SSL" if reply in (b"N", b"") else "unexpected answer to SSLRequest"
                 )
+            name = tls.name or host
             upgraded = await self._loop.start_tls(
-                transport, answer, context, server_hostname=host if context.check_hostname or not _is_ip(host) else None
+                transport, answer, context, server_hostname=name if context.check_hostname or not _is_ip(name) else None
             )
             if upgraded is None:
                 raise ConnectionError("server closed the connection during the TLS handshake")
@@ -225,12 +226,15 @@ class NetworkEdge:
 
     def send_cancel(self, server: ServerSession, done: Callable[[], None]) -> None:
         # The address is taken now: the server's own connection may be closed before the task runs.
-        self._start(self._cancel(_same_address(server), server.port, server.cancel_key, done))
+        # A key that came through TLS leaves through TLS, whatever whoever is in between says now; and the certificate
+        # is still that of the server's name.
+        tls = _Tls(self.contexts.server if server.tls else None, optional=False, name=server.host)
+        self._start(self._cancel(_same_address(server), server.port, tls, server.cancel_key, done))
 
-    async def _cancel(self, host: str, port: int, key: bytes, done: Callable[[], None]) -> None:
+    async def _cancel(self, host: str, port: int, tls: _Tls, key: bytes, done: Callable[[], None]) -> None:
         try:
             async with asyncio.timeout(self.pooler.settings.cancel_wait_timeout or CANCEL_TIMEOUT):
-                transport, _info = await self._open(host, port, self._server_tls())
+                transport, _info = await self._open(host, port, tls)
                 await _say_cancel(transport, key)
         except (OSError, ssl.SSLError):
             pass  # the query goes on; SPEC: a cancel request is never answered
@@ -278,6 +282,7 @@ class _Tls:
 
     context: ssl.SSLContext | None  # None: it does without
     optional: bool  # and it also does when the other side says no
+    name: str = ""  # that its certificate should bear; empty: the host's
 
 
 async def _say_cancel(transport: Any, key: bytes) -> None:

@@ -32,7 +32,7 @@ def make_key(noise: bytes, peer_id: int = 0) -> bytes:
     key[0] &= 0x7F
     if peer_id:
         key[1:3] = peer_id.to_bytes(2, "little")
-    key[7] |= _HOPS
+        key[7] |= _HOPS
     return bytes(key)
 
 
@@ -46,6 +46,11 @@ def next_hop(key: bytes) -> bytes | None:
     if not key[7] & _HOPS:
         return None
     return key[:7] + bytes((key[7] - 1,)) + key[8:]
+
+
+def as_given(key: bytes) -> bytes:
+    """The key as its client was given it, before it was handed on."""
+    return key[:7] + bytes((key[7] | _HOPS,)) + key[8:]
 
 
 def comes_from_a_peer(key: bytes) -> bool:
@@ -81,8 +86,7 @@ class KeyRing(Generic[Owner]):
             self._owners.pop(key[:4], None)
 
     def find(self, key: bytes) -> Owner | None:
-        """Whose it is, however often it was handed on. The secret is compared in the same time whatever it is."""
-        key = key[:7] + bytes((key[7] | _HOPS,)) + key[8:]
+        """Whose it is. The secret is compared in the same time whatever it is."""
         found = None
         for known, owner in self._owners.get(key[:4], {}).items():
             if hmac.compare_digest(known, key):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pgweir.pool.records import ServerState
 from pgweir.protocol import cancel_keys
-from pgweir.protocol.cancel_keys import KeyRing
+from pgweir.protocol.cancel_keys import KeyRing, Owner
 from pgweir.session.peers import Peers
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class Cancels:
         A server that is given back meanwhile is not used again before the cancel has run its course, so that a late
         one never hits the next client. SPEC: PgBouncer's cancel rules.
         """
-        cancel_console = self.console_keys.find(key)
+        cancel_console = self._find(self.console_keys, key)
         if cancel_console is not None:
             cancel_console()
             done()
             return
-        client = self.keys.find(key)
+        client = self._find(self.keys, key)
         if client is None:
             self.peers.forward(key, done)
             return
@@ -66,6 +66,13 @@ class Cancels:
             server.cancel_waiters.append(done)  # one is under way to this server already
             return
         self._send(server, [done])
+
+    def _find(self, ring: KeyRing[Owner], key: bytes) -> Owner | None:
+        """Whose it is; peers count in a key how often it was handed on."""
+        owner = ring.find(key)
+        if owner is None and self.peers.own_id:
+            owner = ring.find(cancel_keys.as_given(key))
+        return owner
 
     def _send(self, server: ServerSession, waiters: list[Callable[[], None]]) -> None:
         server.cancel_waiters = waiters
