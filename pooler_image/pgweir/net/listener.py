@@ -71,19 +71,27 @@ class Listeners:
     def _unix_socket(self, settings: Settings) -> socket.socket:
         name = f"{settings.unix_socket_dir}/.s.PGSQL.{settings.listen_port}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        if name.startswith("@"):
-            sock.bind("\0" + name[1:])
-            return sock
-        path = Path(name)
+        try:
+            if name.startswith("@"):
+                sock.bind("\0" + name[1:])
+            else:
+                self._bind_in_folder(sock, Path(name), settings)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _bind_in_folder(self, sock: socket.socket, path: Path, settings: Settings) -> None:
         if path.exists() and _answers(path):
             raise ListenError(
                 f"unix_socket_dir: a process already serves {path}; stop it, or choose another listen_port"
             )
         path.unlink(missing_ok=True)
         try:
-            sock.bind(name)
+            sock.bind(str(path))
         except OSError as error:
             raise ListenError(f"unix_socket_dir = {settings.unix_socket_dir!r}: {error.strerror}") from None
+        self._unix_path = path
         os.chmod(path, settings.unix_socket_mode)
         if settings.unix_socket_group:
             try:
@@ -92,8 +100,6 @@ class Listeners:
                 raise ListenError(
                     f"unix_socket_group = {settings.unix_socket_group!r}: no such group, or not a member"
                 ) from None
-        self._unix_path = path
-        return sock
 
 
 class _Accepted:

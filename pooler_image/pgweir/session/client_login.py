@@ -112,8 +112,8 @@ class ClientLogin:
         self._end()
 
     def is_overdue(self, now: float) -> bool:
-        """A pause does not count: who needs a look-up cannot get on meanwhile."""
-        if self._proof is not None and self._proof.is_held_by_pause:
+        """A pause does not count, nor the wait for a place: nobody can get on meanwhile."""
+        if self in self.pooler.overflow.waiting or (self._proof is not None and self._proof.is_held_by_pause):
             self._paused_for += now - self._checked_at
         self._checked_at = now
         limit = self.pooler.settings.client_login_timeout
@@ -204,8 +204,6 @@ class ClientLogin:
         pooler.logins.has_started(self)
         self.user, self.database_name = plan.user, plan.database
         is_console = plan.database == CONSOLE_DATABASE
-        if not is_console and pooler.client_count() > settings.max_client_conn:
-            raise client_error("no more connections allowed (max_client_conn)", stage="limits")
         if not is_console and not pooler.accepting:
             raise client_error("pooler is shutting down", stage="limits")
         if self.tls is None and not self.origin.is_unix and settings.client_tls_sslmode in _TLS_REQUIRED:
@@ -220,8 +218,27 @@ class ClientLogin:
         if is_console:
             self._begin_console()
             return
-        self._database = pooler.database(plan.database)
-        self._ask_for_proof()
+        self._receive = self._receive_waiting
+        if pooler.overflow.admits(self):
+            self.admitted()
+
+    def admitted(self) -> None:
+        """There is a place for this client: on with its proof."""
+        try:
+            if not self.pooler.accepting:
+                raise client_error("pooler is shutting down", stage="limits")
+            self._database = self.pooler.database(self.database_name)
+            self._ask_for_proof()
+        except ClientError as error:
+            self.refuse(error)
+        except ProtocolError as error:
+            self.refuse(ClientError(error.sqlstate, error.message, stage="startup"))
+
+    def _receive_waiting(self, data: bytes) -> None:
+        """It waits for a place, and has nothing to say but goodbye."""
+        if data[0] != messages.F.TERMINATE:
+            raise client_error("client password pkt before startup packet", stage="password")
+        self.leave()
 
     def _begin_console(self) -> None:
         if self.origin.is_own_uid and self.user == CONSOLE_USER:
@@ -373,6 +390,7 @@ class ClientLogin:
     def _end(self) -> None:
         self.is_over = True
         self.pooler.logins.discard(self)
+        self.pooler.overflow.leave(self)
 
 
 _TLS_VERIFIED: Final = ("verify-ca", "verify-full")

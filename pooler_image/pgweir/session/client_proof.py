@@ -72,6 +72,7 @@ class ClientProof:
         self._authentication: ClientAuthentication | None = None
         self._busy = False  # a look-up, heavy work or a directory is being waited for
         self._looking_up = False
+        self._is_paused = False  # so much has come meanwhile that the client is not read
 
     def begin(self) -> None:
         """Raises ClientError; later errors go to the login's `refuse`."""
@@ -101,7 +102,8 @@ class ClientProof:
         """Raises ClientError."""
         incoming = self._reader.feed(data)
         if self._busy:
-            if len(self._reader.rest) > HELD_LIMIT:
+            if len(self._reader.rest) > HELD_LIMIT and not self._is_paused:
+                self._is_paused = True
                 self._login.wire.pause_reading()
             return
         for type_, body in incoming:
@@ -241,5 +243,7 @@ class ClientProof:
     def _free(self) -> None:
         """Read on, beginning with what came meanwhile."""
         self._busy = False
-        self._login.wire.resume_reading()
+        if self._is_paused:
+            self._is_paused = False
+            self._login.wire.resume_reading()
         self.data_received(b"")
