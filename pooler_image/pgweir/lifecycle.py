@@ -122,8 +122,8 @@ class Service:
             (signal.SIGTERM, self._on_terminate),
             (signal.SIGINT, lambda: self._on_shutdown_signal("wait_for_servers")),
             (signal.SIGQUIT, lambda: self.shutdown("immediate")),
-            (signal.SIGUSR1, lambda: self._quietly(self.operations.pause)),
-            (signal.SIGUSR2, lambda: self._quietly(self.operations.resume)),
+            (signal.SIGUSR1, lambda: self._quietly(self.operations.pause, "got SIGUSR1, pausing")),
+            (signal.SIGUSR2, lambda: self._quietly(self.operations.resume, "got SIGUSR2, resuming")),
         ):
             loop.add_signal_handler(signal_number, action)
         await self.listeners.start()
@@ -267,7 +267,9 @@ class Service:
             log.warning("drain deadline: %d clients are cut off", len(self.pooler.clients))
             self._stopped.set()
 
-    def _quietly(self, operation: Callable[[], None]) -> None:
+    def _quietly(self, operation: Callable[[], None], announcement: str = "") -> None:
+        if announcement:
+            log.info("%s", announcement)
         if self.stopping and operation == self.operations.resume:
             log.info("RESUME is ignored while shutting down")
             return
