@@ -1,0 +1,111 @@
+"""A cancel request is a connection of its own, and a Service leads it to any of the pods: it still ends its query."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from e2e.scenarios.shop import Shop, until
+
+pytestmark = pytest.mark.cluster
+
+GOAL = 0.1  # seconds from the cancel request to the query's error
+PATIENCE = 10 * GOAL
+
+# In the client's pod: psql at one pod, whose query is cancelled at another after a delay. It speaks through a socket of
+# this program, which reads its key from the greeting and sees the error (SQLSTATE 57014) come. Prints the seconds between
+# request and error, for every pair of pods.
+PROGRAM = """
+import json, socket, struct, subprocess, sys, threading, time
+
+class Session:
+    def __init__(self, pod):
+        self.pod, self.key, self.ended = pod, None, None
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.serve, daemon=True).start()
+        port = self.listener.getsockname()[1]
+        self.psql = subprocess.Popen(
+            ["psql", "-XAt", "-v", "VERBOSITY=sqlstate", f"host=127.0.0.1 port={port} sslmode=disable"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+
+    def serve(self):
+        client, _ = self.listener.accept()
+        server = socket.create_connection((self.pod, 5432))
+        threading.Thread(target=self.pump, args=(client, server, False), daemon=True).start()
+        self.pump(server, client, True)
+
+    def pump(self, source, sink, watch):
+        seen = b""
+        while data := source.recv(65536):
+            if watch and self.key is None:
+                seen += data
+                at = seen.find(b"K" + struct.pack("!i", 12))
+                if 0 <= at <= len(seen) - 13:
+                    self.key = seen[at + 5 : at + 13]
+            if watch and b"C57014" in data:
+                self.ended = time.monotonic()
+            sink.sendall(data)
+
+    def say(self, sql):
+        self.psql.stdin.write(sql)
+        self.psql.stdin.flush()
+
+delay, results = float(sys.argv[1]), []
+for pair in sys.argv[2:]:
+    here, there = pair.split("/")
+    session = Session(here)
+    session.say("select 'runs';\\nselect pg_sleep(30);\\n")
+    assert session.psql.stdout.readline() == "runs\\n"
+    time.sleep(delay)
+    with socket.create_connection((there, 5432)) as canceller:
+        started = time.monotonic()
+        canceller.sendall(struct.pack("!ii", 16, 80877102) + session.key)
+        assert canceller.recv(1) == b""
+    assert "57014" in session.psql.stdout.readline()
+    results.append([here, there, session.ended - started])
+    session.psql.stdin.close()
+    session.psql.wait()
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pooler(shop: Shop) -> None:
+    shop.pooler()
+    shop.ready()
+
+
+def test_a_cancel_sent_to_any_of_three_pods_ends_the_query(shop: Shop) -> None:
+    addresses = shop.addresses()
+    assert len(addresses) == 3
+    pairs = [f"{here}/{there}" for here in addresses for there in addresses]
+    results = json.loads(shop.python(PROGRAM, "0.3", *pairs, timeout=120))
+    assert len(results) == 9
+    for here, there, seconds in results:
+        print(f"query at {here}, cancel at {there}: {seconds * 1000:.1f} ms")
+    slowest = max(seconds for here, there, seconds in results if here != there)
+    print(f"slowest at another pod: {slowest * 1000:.1f} ms; goal {GOAL * 1000:.0f} ms")
+    assert slowest < PATIENCE
+
+
+def test_a_pod_on_its_way_out_is_still_found(shop: Shop) -> None:
+    """It takes no new clients any more; those that it has can still cancel, at whatever pod the Service gives them."""
+    leaving, staying, _ = shop.pods()
+    pair = f"{leaving['status']['podIP']}/{staying['status']['podIP']}"
+    program = shop.start("python3", "-c", PROGRAM, "8", pair)
+    until(
+        lambda: "pg_sleep" in shop.administrator("select query from pg_stat_activity where state = 'active'"), "it runs"
+    )
+    shop.kubernetes.kubectl("delete", "pod", leaving["metadata"]["name"], "--wait=false", namespace=shop.namespace)
+    said, _ = program.communicate(timeout=60)
+    ((_, _, seconds),) = json.loads(said)
+    print(f"cancelled at a leaving pod: {seconds * 1000:.1f} ms")
+    shop.ready()
+
+
+def test_libpq_cancels_through_the_service(shop: Shop) -> None:
+    """As a user does it: Ctrl-C in psql, whose cancel request the Service leads wherever it likes."""
+    interrupted = "psql -XAt -v VERBOSITY=sqlstate -c 'select pg_sleep(20)' 2>&1 & sleep 1; kill -INT $!; wait $!"
+    for _ in range(6):
+        assert "57014" in shop.execute("bash", "-mc", f"{interrupted} || true", timeout=40)
