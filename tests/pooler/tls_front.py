@@ -24,6 +24,7 @@ class TlsFront:
         self.target_port = target_port
         self.plain = 0
         self.encrypted = 0
+        self.direct = 0  # of these, without an SSLRequest
         self.peer_certificates: list[str] = []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate, key)
@@ -63,6 +64,16 @@ class TlsFront:
     def _serve(self, client: socket.socket) -> None:
         client.settimeout(30)
         self._sockets.append(client)
+        if client.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake
+            try:
+                client = self.context.wrap_socket(client, server_side=True)
+            except (ssl.SSLError, OSError):
+                return
+            self._sockets.append(client)
+            self.encrypted += 1
+            self.direct += 1
+            self._hand_on(client, b"")
+            return
         first = client.recv(8, socket.MSG_WAITALL)
         if first == struct.pack("!ii", 8, SSL_REQUEST):
             client.sendall(b"S")
@@ -76,6 +87,9 @@ class TlsFront:
             first = b""
         else:
             self.plain += 1
+        self._hand_on(client, first)
+
+    def _hand_on(self, client: socket.socket, first: bytes) -> None:
         server = socket.create_connection(("127.0.0.1", self.target_port), timeout=30)
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets.append(server)

@@ -347,6 +347,12 @@ def _check_tls(draft: _Draft, settings: Settings) -> None:
         raise draft.fault(
             "client_tls_sslmode", mode, "this needs client_tls_ca_file; name the file that verifies clients"
         )
+    if settings.server_tls_sslnegotiation == "direct" and settings.server_tls_sslmode not in ("require", *_VERIFYING):
+        raise draft.fault(
+            "server_tls_sslnegotiation",
+            "direct",
+            "this needs server_tls_sslmode = require, verify-ca or verify-full: there is no way back to clear text",
+        )
     if bool(settings.server_tls_cert_file) != bool(settings.server_tls_key_file):
         given, missing = "server_tls_cert_file", "server_tls_key_file"
         if settings.server_tls_key_file:

@@ -6,18 +6,17 @@ Everything that takes time is a task of this object, held until it is done; resu
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pgweir.ldap import LdapOptions, LdapOutcome
-from pgweir.net.resolver import Resolver
+from pgweir.net.resolver import Resolver, is_address
 from pgweir.net.sockets import tune
 from pgweir.net.tls import ALPN, TlsContexts, tls_info
 from pgweir.net.workers import Workers
@@ -186,7 +185,12 @@ class NetworkEdge:
             self.pooler.opening.failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
 
     def _server_tls(self) -> _Tls:
-        return _Tls(self.contexts.server, optional=self.pooler.settings.server_tls_sslmode in ("allow", "prefer"))
+        settings = self.pooler.settings
+        return _Tls(
+            self.contexts.server,
+            optional=settings.server_tls_sslmode in ("allow", "prefer"),
+            direct=settings.server_tls_sslnegotiation == "direct",
+        )
 
     async def _open(self, host: str, port: int, tls: _Tls) -> tuple[Any, TlsInfo | None]:
         """TCP or Unix, and TLS as asked. Errors are OSError or SSLError."""
@@ -202,21 +206,25 @@ class NetworkEdge:
             context = tls.context
             if context is None:
                 return transport, None
-            transport.write(messages.ssl_request())
-            reply = await answer.received
-            if reply == b"N" and tls.optional:
-                return transport, None
-            if reply != b"S":
-                # More than one byte would be data injected before the handshake (CVE-2021-23222).
-                raise ConnectionError(
-                    "server refused SSL" if reply in (b"N", b"") else "unexpected answer to SSLRequest"
-                )
+            if not tls.direct:
+                transport.write(messages.ssl_request())
+                reply = await answer.received
+                if reply == b"N" and tls.optional:
+                    return transport, None
+                if reply != b"S":
+                    # More than one byte would be data injected before the handshake (CVE-2021-23222).
+                    raise ConnectionError(
+                        "server refused SSL" if reply in (b"N", b"") else "unexpected answer to SSLRequest"
+                    )
             name = tls.name or host
-            upgraded = await self._loop.start_tls(
-                transport, answer, context, server_hostname=name if context.check_hostname or not _is_ip(name) else None
-            )
+            name = name if context.check_hostname or not is_address(name) else ""
+            upgraded = await self._loop.start_tls(transport, answer, context, server_hostname=name or None)
             if upgraded is None:
                 raise ConnectionError("server closed the connection during the TLS handshake")
+            if tls.direct and upgraded.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
+                # SPEC: "SSL Session Encryption": whoever did not agree on that may be no PostgreSQL at all (ALPACA).
+                upgraded.abort()
+                raise ConnectionError("direct TLS, but the server did not agree to speak the protocol 'postgresql'")
             return upgraded, tls_info(upgraded)
         except BaseException:
             transport.abort()
@@ -228,7 +236,9 @@ class NetworkEdge:
         # The address is taken now: the server's own connection may be closed before the task runs.
         # A key that came through TLS leaves through TLS, whatever whoever is in between says now; and the certificate
         # is still that of the server's name.
-        tls = _Tls(self.contexts.server if server.tls else None, optional=False, name=server.host)
+        tls = replace(
+            self._server_tls(), context=self.contexts.server if server.tls else None, optional=False, name=server.host
+        )
         self._start(self._cancel(_same_address(server), server.port, tls, server.cancel_key, done))
 
     async def _cancel(self, host: str, port: int, tls: _Tls, key: bytes, done: Callable[[], None]) -> None:
@@ -282,6 +292,7 @@ class _Tls:
 
     context: ssl.SSLContext | None  # None: it does without
     optional: bool  # and it also does when the other side says no
+    direct: bool = False  # it begins with the handshake, without asking first
     name: str = ""  # that its certificate should bear; empty: the host's
 
 
@@ -339,14 +350,6 @@ def _same_address(server: ServerSession) -> str:
     if isinstance(peer, tuple) and not server.host.startswith(("/", "@")):
         return str(peer[0])
     return server.host
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _cause(error: OSError | ssl.SSLError) -> str:

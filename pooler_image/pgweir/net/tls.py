@@ -96,6 +96,7 @@ def _server_context(config: Config) -> ssl.SSLContext | None:
     context.check_hostname = mode == "verify-full"
     context.verify_mode = ssl.CERT_REQUIRED if mode in ("verify-ca", "verify-full") else ssl.CERT_NONE
     _restrict(context, config, "server")
+    context.set_alpn_protocols([ALPN])
     if settings.server_tls_ca_file:
         _load_authorities(context, config, "server")
     elif context.verify_mode is ssl.CERT_REQUIRED:

@@ -268,7 +268,6 @@ class Settings:
         kind=Kind.TIME,
         group="Pooling and server connections",
         meaning="Forget a database that came from the * entry after this time without use; 0: never.",
-        no_effect="Databases that came from the * entry are kept until restart; they cost a few hundred bytes each.",
     )
     client_overflow: str = setting(
         "refuse",
@@ -343,7 +342,6 @@ class Settings:
         kind=Kind.TIME,
         group="Pooling and server connections",
         meaning="Forget a pool that has had neither clients nor servers for this time; 0: never.",
-        no_effect="Pools are kept until restart.",
     )
     pool_mode: str = setting(
         "session",
@@ -387,8 +385,8 @@ class Settings:
         False,
         kind=Kind.BOOL,
         group="Pooling and server connections",
-        meaning="In session mode, close an outdated server connection between two transactions.",
-        no_effect="An outdated server connection is closed when its client lets go of it.",
+        meaning="In session mode, close a server connection that RECONNECT or a new configuration has outdated"
+        " between two transactions, and its client with it; else it serves its client to the end.",
     )
     server_idle_timeout: float = setting(
         600.0,
@@ -406,7 +404,8 @@ class Settings:
         15.0,
         kind=Kind.TIME,
         group="Pooling and server connections",
-        meaning="Pause after a failed connect or login before the next attempt.",
+        meaning="Longest pause between two attempts to connect and log in. After a first failure it is a quarter of a"
+        " second, and doubles; after a refusal for good (a wrong password) all of it.",
     )
     server_reset_query: str = setting(
         "DISCARD ALL",
@@ -537,15 +536,14 @@ class Settings:
         15.0,
         kind=Kind.TIME,
         group="DNS",
-        meaning="How long a found address is kept.",
-        no_effect="Names are looked up by the system's resolver for each new server connection, and not kept.",
+        meaning="How long the addresses of a name are kept. A name in use is then looked up again, and servers at"
+        " addresses that it has lost are closed when they are free; 0: looked up for each connection.",
     )
     dns_nxdomain_ttl: float = setting(
         15.0,
         kind=Kind.TIME,
         group="DNS",
-        meaning="How long a failed look-up is remembered.",
-        no_effect="A failed look-up is repeated with the next connect attempt.",
+        meaning="How long a failed look-up is remembered; 0: it is repeated with the next attempt to connect.",
     )
     dns_zone_check_period: float = setting(
         0.0,
@@ -732,6 +730,14 @@ class Settings:
         group="TLS towards servers",
         meaning="TLS towards servers: disable never asks, allow and prefer go on in clear text where the server has"
         " none, require insists, verify-ca checks the chain, verify-full the host name too.",
+    )
+    server_tls_sslnegotiation: str = setting(
+        "postgres",
+        kind=Kind.ENUM,
+        choices=("postgres", "direct"),
+        group="TLS towards servers",
+        meaning="postgres asks the server for TLS first; direct begins with it, which saves a round trip and needs"
+        " PostgreSQL 17 and server_tls_sslmode = require or stricter. Unknown to PgBouncer.",
     )
 
 

@@ -68,6 +68,7 @@ OURS = {
     "client_overflow",
     "keep_server_of_lost_client",
     "reserved_connections",
+    "server_tls_sslnegotiation",
     "startup_parameters",
     "uncached_databases",
 }
