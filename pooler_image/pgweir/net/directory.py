@@ -7,6 +7,7 @@ and nowhere else.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from typing import Any, Final
@@ -33,8 +34,8 @@ def ask(options: LdapOptions, user: str, password: str, timeout: float) -> LdapO
             return _ask_one(options, host, user, password, timeout)
         except (LDAPSocketOpenError, LDAPCommunicationError, OSError, ssl.SSLError) as error:
             problem = f"{host}:{options.port}: {error}"  # the next one may be there
-        except LDAPException as error:
-            return LdapFailed(f"{host}:{options.port}: {error}")
+        except Exception as error:  # the library is large, and a login must get an answer
+            return LdapFailed(f"{host}:{options.port}: {type(error).__name__}: {error}")
     return LdapFailed(problem)
 
 
@@ -106,23 +107,31 @@ def _connection(server: Any, options: LdapOptions, name: str, password: str, tim
         user=name or None,
         password=password or None,
         authentication=ldap3.SIMPLE if name else ldap3.ANONYMOUS,
-        receive_timeout=timeout,
+        receive_timeout=math.ceil(timeout),  # it becomes a struct timeval: whole seconds
         auto_referrals=False,
         check_names=False,
         read_only=True,
         raise_exceptions=False,
     )
-    connection.open(read_server_info=False)
-    if options.start_tls and not connection.start_tls(read_server_info=False):
-        raise LDAPSocketOpenError(f"StartTLS: {_result(connection)}")
+    try:
+        connection.open(read_server_info=False)
+        if options.start_tls and not connection.start_tls(read_server_info=False):
+            raise LDAPSocketOpenError(f"StartTLS: {_result(connection)}")
+    except BaseException:
+        _close(connection)
+        raise
     return connection
 
 
 def _close(connection: Any) -> None:
+    sock = connection.socket
     try:
         connection.unbind()
     except (LDAPException, OSError):
         pass  # it is gone already
+    finally:
+        if sock is not None:
+            sock.close()  # the library sometimes leaves that to the collector
 
 
 def _result(connection: Any) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_AUTHORIZATION_CLASS: Final = "28"
 # Server errors at login that say "not now": those who wait go on waiting. (53300 and its class, 57P01–57P03, 08…)
 _TRANSIENT_CLASSES: Final = ("08", "53", "57")
 
@@ -148,5 +149,9 @@ class Opening:
         """PostgreSQL said no for good; whoever waits is told so, unless there are servers to wait for."""
         if pool.server_count > len(pool.logging_in) and not pool.policy.single_use:
             return
+        if pool.failure_sqlstate.startswith(_AUTHORIZATION_CLASS) and pool.waiting_login:
+            counts, refused = self._pooler.auth_failures, len(pool.waiting_login)
+            counts["server"] = counts.get("server", 0) + refused
+            log.warning("%s/%s: PostgreSQL refuses %d logins auth_stage=server", pool.database, pool.user, refused)
         for client in [*pool.waiting, *pool.waiting_login]:
             client.disconnect(CloseReason.SERVER_LOGIN_FAILED, pool.failure, pool.failure_sqlstate)
