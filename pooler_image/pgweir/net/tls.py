@@ -77,6 +77,7 @@ def _client_context(config: Config) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _restrict(context, config, "client")
+    _choose_curve(context, config)
     _load_pair(context, config, "client")
     context.set_alpn_protocols([ALPN])
     if settings.client_tls_ca_file:
@@ -138,6 +139,16 @@ def _restrict(context: ssl.SSLContext, config: Config, side: Literal["client", "
             context.set_ciphers(ciphers)
         except ssl.SSLError:
             raise _error(config, key, "an OpenSSL cipher list, or one of default, secure, fast, normal, all") from None
+
+
+def _choose_curve(context: ssl.SSLContext, config: Config) -> None:
+    curve = config.settings.client_tls_ecdhcurve
+    if curve.lower() == "auto":
+        return
+    try:
+        context.set_ecdh_curve(curve)
+    except (ValueError, ssl.SSLError):  # "none" too: TLS 1.3 cannot do without
+        raise _error(config, "client_tls_ecdhcurve", "auto, or a curve that OpenSSL knows, such as prime256v1") from None
 
 
 def _load_pair(context: ssl.SSLContext, config: Config, side: Literal["client", "server"]) -> None:

@@ -69,6 +69,7 @@ class Settings:
         kind=Kind.TIME,
         group="Process",
         meaning="How long SUSPEND waits for buffers to drain before it closes the connections that lag.",
+        no_effect="SUSPEND is refused: a restart goes through so_reuseport and SIGTERM, and no client is stopped for it.",
     )
     user: str | None = setting(
         None,
@@ -669,7 +670,7 @@ class Settings:
         "auto",
         kind=Kind.TEXT,
         group="TLS towards clients",
-        meaning="Curve of the ECDHE key exchange: auto, none, or a curve's name.",
+        meaning="Curve of the ECDHE key exchange: auto, or a curve's name.",
     )
     client_tls_key_file: str = setting(
         "", kind=Kind.TEXT, group="TLS towards clients", meaning="Private key of client_tls_cert_file."

@@ -162,3 +162,14 @@ def test_a_user_of_its_own_time_limits(make_world: MakeWorld) -> None:
     bob.query("BEGIN")
     world.sleep(6.0)
     assert (alice.wire.closed, bob.wire.closed) == (True, False)
+
+
+@pytest.mark.parametrize("iterations", [4096, 7777])
+def test_scram_iterations_are_those_of_verifiers_made_from_plain_passwords(
+    make_world: MakeWorld, iterations: int
+) -> None:
+    client = make_world(auth_type="scram-sha-256", scram_iterations=iterations).starts_login()
+    client.hears()
+    first = b"n,,n=,r=nonce"
+    client.says(messages.message(ord("p"), b"SCRAM-SHA-256\0" + len(first).to_bytes(4, "big") + first))
+    assert b",i=%d" % iterations in client.hears()
