@@ -42,7 +42,8 @@ class Probed(PoolerProcess):
         return {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}}
 
     def look(self, order: str = "count") -> dict[str, Any]:
-        """`count`: objects by type, after a collection. `times`: pauses since the last `reset`."""
+        """`count`: objects by type, after a collection, and what collections alone freed since the last `reset` (`cycles`).
+        `times`: pauses since then."""
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(30)
             asking.connect(str(self.directory / "probe"))
@@ -87,7 +88,7 @@ class Probed(PoolerProcess):
 
 
 class Watch:
-    """Everything that is measured while the pooler serves."""
+    """Everything that is measured while the pooler serves. Pauses and ticks in CPU time: the machine may be busy."""
 
     def __init__(self) -> None:
         self.reset()
@@ -99,14 +100,16 @@ class Watch:
         self.pauses: dict[int, list[float]] = {0: [], 1: [], 2: []}
         self.ticks: list[float] = []
         self.stalls: list[float] = []
+        self.collected = [0, 0, 0]  # what no reference count freed, by generation
 
     def _collected(self, phase: str, info: dict[str, int]) -> None:
         if self.counting:
             return
         if phase == "start":
-            self._gc_started = time.perf_counter()
+            self._gc_started = time.thread_time()
         else:
-            self.pauses[info["generation"]].append(time.perf_counter() - self._gc_started)
+            self.pauses[info["generation"]].append(time.thread_time() - self._gc_started)
+            self.collected[info["generation"]] += info["collected"]
 
     async def heartbeat(self) -> None:
         """How late the loop is, a hundred times a second."""
@@ -136,7 +139,7 @@ class Watch:
 
 def _count(watch: Watch) -> dict[str, Any]:
     watch.counting = watch.counted = True
-    gc.collect()
+    watch.collected[2] += gc.collect()
     watch.counting = False
     types: collections.Counter[str] = collections.Counter()
     objects = gc.get_objects()
@@ -145,7 +148,18 @@ def _count(watch: Watch) -> dict[str, Any]:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name.startswith(WATCHED):
             types[name] += 1
-    return {"types": types, "objects": len(objects), "blocks": sys.getallocatedblocks()}
+    blocks = sys.getallocatedblocks()
+    return {"types": types, "objects": len(objects), "blocks": blocks, "cycles": sum(watch.collected)}
+
+
+def _garbage() -> dict[str, Any]:
+    """What the collector finds, by type: objects that hold each other, which no reference count frees."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    gc.set_debug(0)
+    types = collections.Counter(f"{type(found).__module__}.{type(found).__qualname__}" for found in gc.garbage)
+    gc.garbage.clear()
+    return {"types": types}
 
 
 def main() -> None:
@@ -157,9 +171,9 @@ def main() -> None:
     serve, tick = lifecycle.Service.run, upkeep.tick
 
     def timed(pooler: Any) -> None:
-        before = time.perf_counter()
+        before = time.thread_time()
         tick(pooler)
-        watch.ticks.append(time.perf_counter() - before)
+        watch.ticks.append(time.thread_time() - before)
 
     async def run(service: Any) -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,6 +182,8 @@ def main() -> None:
                     found = _count(watch)
                 case "times":
                     found = watch.times()
+                case "garbage":
+                    found = _garbage()
                 case _:
                     watch.reset()
                     found = {}

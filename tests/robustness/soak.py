@@ -3,8 +3,8 @@
     python -m tests.robustness.soak --seconds 600 [--clients 40] [--seed 1] [--calm]
 
 Clients (soak_client) verify every answer and keep a ledger of what they committed. Meanwhile backends are terminated, PostgreSQL
-is restarted or killed, the pooler reloads with other pool sizes, pauses, resumes, and clients die at any byte. At the end the ledger
-must be in the table, and the pooler must be as empty as after its start.
+is restarted or killed, the pooler reloads with other pool sizes, pauses, resumes, and clients die at any byte. At the end the
+ledger must be in the table, and the pooler must be as empty as after its start.
 """
 
 from __future__ import annotations
@@ -213,12 +213,16 @@ class Soak:
             eventually(lambda: pooler.sockets()["clients"] == 0, "no client's socket is left")
         except AssertionError as error:
             report.problems.append(f"{error} {pooler.console('SHOW POOLS')} {pooler.sockets()}")
-        with pooler.console_session() as console:
-            lists = {row["list"]: row["items"] for row in console.execute("SHOW LISTS")}
-            sockets = pooler.sockets()
-        backends = self.postgres.backends(usename="alice")
-        servers = lists["free_servers"] + lists["used_servers"]
-        if not servers == sockets["servers"] == len(backends):
+        for _ in range(20):  # a backend takes a moment to end
+            with pooler.console_session() as console:
+                lists = {row["list"]: row["items"] for row in console.execute("SHOW LISTS")}
+                sockets = pooler.sockets()
+            backends = self.postgres.backends(usename="alice")
+            servers = lists["free_servers"] + lists["used_servers"]
+            if servers == sockets["servers"] == len(backends):
+                break
+            time.sleep(0.1)
+        else:
             report.problems.append(
                 f"SHOW LISTS has {servers} servers, the kernel {sockets}, PostgreSQL {len(backends)}"
             )

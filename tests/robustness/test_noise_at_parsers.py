@@ -23,10 +23,10 @@ from tests.robustness.noise import PLACES, cuts, few_or_many, noisy_bytes, noisy
 
 import pgweir
 from pgweir import bundle, hba, ldap, userlist
-from pgweir.admin import control, http
+from pgweir.admin import control, http, parameters
 from pgweir.admin import parse as console
 from pgweir.config import ConfigError, ini, load
-from pgweir.protocol import messages, prepared, startup
+from pgweir.protocol import messages, prepared, replay, startup, statements
 from pgweir.protocol.auth import auth_query, md5, scram, secrets
 from pgweir.protocol.auth.client_auth import ClientAuthentication
 from pgweir.protocol.auth.heavy import done_at_once
@@ -184,6 +184,17 @@ def parse_every_setting(text: str) -> None:
             declaration.format_value(info, declaration.parse_value(info, text))
         except declaration.SettingError:
             pass
+
+
+def replay_is_safe(error: bytes, spoken: bytes) -> None:
+    trouble = replay.statement_trouble(error)
+    for assumed in (replay.Trouble.CHANGED, replay.Trouble.LOST):
+        assert replay.may_replay(spoken, list(b"BDES"), trouble or assumed) in (True, False)
+
+
+def bind_parameters(types: list[int], formats: list[int], values: list[bytes | None]) -> None:
+    (command,) = console.parse("SET $1 = $2")
+    parameters.bound(command, parameters.parameter_types(command, types), formats, values)
 
 
 def bind_names(data: bytes) -> None:
@@ -419,6 +430,41 @@ TABLE: list[Parser] = [
         lambda data: prepared.split_target(data, "broken"),
         (noisy_bytes(b"Sname\0"),),
         (ProtocolError,),
+    ),
+    Parser(
+        "replay",
+        (P + "replay.statement_trouble", P + "replay.may_replay"),
+        replay_is_safe,
+        (
+            noisy_bytes(b"VERROR\0C0A000\0RRevalidateCachedQuery\0\0", b"VERROR\0C26000\0Mno PGBOUNCER_1\0\0"),
+            noisy_bytes(
+                messages.bind("", "s", [b"1"]) + messages.describe("P", "") + messages.execute() + messages.sync()
+            ),
+        ),
+    ),
+    Parser(
+        "split_statements",
+        (P + "statements.split_statements",),
+        statements.split_statements,
+        (noisy_text("DISCARD ALL; SELECT ';' -- ;\n; /* ; */ SELECT $$;$$"),),
+    ),
+    Parser(
+        "ldap",
+        ("ldap.parse_ldap_options",),
+        ldap.parse_ldap_options,
+        (noisy_text('ldapserver=a ldapprefix="cn="', "ldapurl=ldaps://h:636/dc=x?uid?sub?(a=b) ldaptls=0"),),
+        (ValueError,),
+    ),
+    Parser(
+        "console parameters",
+        ("admin.parameters.parameter_types", "admin.parameters.bound"),
+        bind_parameters,
+        (
+            st.lists(st.sampled_from([0, 20, 21, 23, 25, 4242]), max_size=3),
+            st.lists(st.integers(0, 3), max_size=3),
+            st.lists(st.none() | st.binary(max_size=9), max_size=3),
+        ),
+        (console.ConsoleError,),
     ),
     Parser(
         "bind_names_end", (P + "prepared.bind_names_end",), bind_names, (noisy_bytes(messages.bind("p", "s", [b"1"])),)

@@ -122,6 +122,8 @@ class NetworkEdge:
             wire.abort()
             login.tls_failed(str(error))
             return
+        finally:
+            del upgrade  # its error holds this frame: together they would wait for the collector, with all that they hold
         login.tls_started(transport, tls_info(transport))
 
     # --- connections to servers ----------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ class Pool(Generic[Server, Client]):
         self.clients: set[Client] = set()  # everybody logged in, or waiting for that, on this pool
         self.waiting: deque[Client] = deque()
         self.waiting_login: deque[Client] = deque()
+        self.idle_due: dict[float, float] = {}  # by limit: when the first client can have been idle for that long
         self.server_count = 0  # in whatever state
         self.opened_for_clients = 0  # those that went unused are taken off again
         self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in

@@ -345,6 +345,7 @@ class ClientLogin:
             who = printable(f"db={client.database} user={client.user}")
             log.info("C-%d: login attempt: %s tls=%s", client.id, who, tls)
         rest = self._reader.rest
+        self._let_go()
         client.resume_reading()
         if rest:
             client.data_received(rest)
@@ -356,6 +357,7 @@ class ClientLogin:
             raise client_error("not allowed", stage="console")
         console = self.pooler.open_console(self, self.wire, admin)
         self.pooler.edge.set_protocol(self.wire, console)
+        self._let_go()
 
     @property
     def rest(self) -> bytes:
@@ -391,7 +393,21 @@ class ClientLogin:
         self.is_over = True
         self.pooler.logins.discard(self)
         self.pooler.overflow.leave(self)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """WHY: what holds itself waits for the collector, with its buffers, its transport and its TLS state; logins by the
+        thousand would pile up until then."""
+        self._receive = _deaf
+        self._proof = None
+        self._client = None
 
 
 _TLS_VERIFIED: Final = ("verify-ca", "verify-full")
+
+
+def _deaf(data: bytes) -> None:
+    """Nobody is there any more."""
+
+
 _TLS_REQUIRED: Final = ("require", *_TLS_VERIFIED)

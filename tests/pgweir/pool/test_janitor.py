@@ -157,6 +157,27 @@ def test_idle_clients():
     assert janitor.idle_clients(pool, 61.0, limit=60.0) == []
 
 
+def test_a_crowd_is_looked_at_when_the_first_of_it_can_be_due_and_not_before():
+    class Crowd(set):
+        looks = 0
+
+        def __iter__(self):
+            self.looks += 1
+            return super().__iter__()
+
+    pool = book()
+    pool.clients = crowd = Crowd(ClientRecord(float(start)) for start in range(100))
+    for client in crowd:
+        client.state = ClientState.IDLE
+    crowd.looks = 0
+    due = [client for tick in range(600) for client in janitor.idle_clients(pool, 100 + tick / 3, limit=1000.0)]
+    assert (due, crowd.looks) == ([], 1)
+    (first,) = janitor.idle_clients(pool, 1000.5, limit=1000.0)
+    crowd.discard(first)
+    assert {c.requested_at for c in janitor.idle_clients(pool, 1002.5, limit=1000.0)} == {1.0, 2.0}
+    assert len(janitor.idle_clients(pool, 1002.6, limit=50.0)) == 99  # another limit has a date of its own
+
+
 def test_holders_that_have_fallen_silent():
     pool = book(client_idle_limit=60.0)
     server = ServerRecord(0.0)
