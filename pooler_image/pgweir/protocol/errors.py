@@ -109,7 +109,7 @@ SQLSTATES: Final[Mapping[str, str]] = MappingProxyType(
         "query_timeout": QUERY_CANCELED,
         "query timeout": QUERY_CANCELED,
         "client_login_timeout": CONNECTION_FAILURE,
-        "client_login_timeout (server down)": CONNECTION_FAILURE,
+        "client_login_timeout (server down)": CANNOT_CONNECT_NOW,
         "server shutting down": ADMIN_SHUTDOWN,
         "pooler is shutting down": ADMIN_SHUTDOWN,
         "admin forced disconnect": ADMIN_SHUTDOWN,

@@ -20,7 +20,6 @@ class CloseReason(Enum):
     CLIENT_LOGIN_TIMEOUT = ("client_login_timeout", "client_login_timeout")
     CLIENT_REFUSED = ("client_refused", "login refused")
     CLIENT_PROTOCOL_ERROR = ("client_protocol_error", "protocol violation by the client")
-    CANCEL_REQUEST = ("cancel_request", "cancel request served")
     ADMIN_KILLED = ("admin_killed", "admin forced disconnect")
     PAUSE_TIMEOUT = ("pause_timeout", "admin forced disconnect: the deadline of a pause has passed")
     DATABASE_REMOVED = ("database_removed", "database removed")
@@ -37,7 +36,6 @@ class CloseReason(Enum):
 
     # The server left, could not be had, or is no longer wanted.
     SERVER_GONE = ("server_gone", "server conn crashed?")
-    SERVER_ERROR = ("server_error", "server closed the connection with an error")
     SERVER_PROTOCOL_ERROR = ("server_protocol_error", "protocol violation by the server")
     SERVER_CONNECT_FAILED = ("server_connect_failed", "connect failed")
     SERVER_CONNECT_TIMEOUT = ("server_connect_timeout", "connect timeout")

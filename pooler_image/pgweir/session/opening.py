@@ -136,7 +136,7 @@ class Opening:
         single_use = pool.policy.single_use  # nobody else's server will be free for the client that waits
         passing = not answered or (sqlstate.startswith(_TRANSIENT_CLASSES) and not single_use)
         pool.login_failed(message, sqlstate, now, for_good=not passing)
-        pooler.shelve(server, CloseReason.SERVER_LOGIN_FAILED)
+        pooler.shelve(server, _reason(server, message))
         if passing:
             database = pooler.databases[pool.database]
             if database.host_failed(server.host, now, pool.policy.login_retry, pooler.config):
@@ -155,3 +155,10 @@ class Opening:
             log.warning("%s/%s: PostgreSQL refuses %d logins auth_stage=server", pool.database, pool.user, refused)
         for client in [*pool.waiting, *pool.waiting_login]:
             client.disconnect(CloseReason.SERVER_LOGIN_FAILED, pool.failure, pool.failure_sqlstate)
+
+
+def _reason(server: ServerSession, message: str) -> CloseReason:
+    """How far it came."""
+    if message == CloseReason.SERVER_CONNECT_TIMEOUT.text:
+        return CloseReason.SERVER_CONNECT_TIMEOUT
+    return CloseReason.SERVER_CONNECT_FAILED if server.wire is None else CloseReason.SERVER_LOGIN_FAILED
