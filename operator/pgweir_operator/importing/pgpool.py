@@ -146,7 +146,7 @@ def import_pgpool(text: str, *, name: str, cluster: str | None = None) -> Import
     for key, item in said.items():
         if key in DEFAULTS:
             continue
-        translate = _TRANSLATED.get(key)
+        translate = TRANSLATED.get(key)
         if translate is not None:
             translate(draft, item)
         elif key.startswith(("backend_hostname", "backend_port")):
@@ -270,7 +270,7 @@ def _drop(draft: Draft, item: Assignment) -> None:
     if beginning:
         _dropped(draft, item, _DROPPED[beginning])
         return
-    near = difflib.get_close_matches(item.name, [*DEFAULTS, *_TRANSLATED], n=1)
+    near = difflib.get_close_matches(item.name, [*DEFAULTS, *TRANSLATED], n=1)
     advice = f"did you mean {near[0]}?" if near else "it is not known here; remove it, or say what it should do"
     draft.tell(item.number, item.name, item.value, Fate.REFUSED, advice)
 
@@ -292,7 +292,7 @@ def _conflicts(draft: Draft, said: Mapping[str, Assignment]) -> None:
         )
 
 
-_TRANSLATED: Final[Mapping[str, Callable[[Draft, Assignment], None]]] = {
+TRANSLATED: Final[Mapping[str, Callable[[Draft, Assignment], None]]] = {
     "client_idle_limit": _timeout("client_idle_limit"),
     "authentication_timeout": _timeout("client_login_timeout"),
     "connect_timeout": _timeout("server_connect_timeout", "ms"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.pgweir_operator.importing.golden import DATA, EXAMPLES, files, import
 from pgweir.settings import Settings, parse_value
 from pgweir_operator.api.parameters import PARAMETERS
 from pgweir_operator.importing import Fate, Imported, NotRecognised, import_configuration
-from pgweir_operator.importing.pgpool import import_pgpool
+from pgweir_operator.importing.pgpool import DEFAULTS, TRANSLATED, import_pgpool
 from pgweir_operator.importing.profiles import FEWER_LONG, MANY_SHORT, proposed_profile
 from pgweir_operator.validation import parse, validate
 
@@ -181,6 +182,13 @@ def test_noise_is_answered_line_by_line_and_nothing_else(text: str) -> None:
     for prefix in ("num_init_children = 1\n", "[pgbouncer]\n", "[databases]\n"):
         for name, value in parameters(conf(prefix + text)).items():
             parse_value(PARAMETERS[name], value)
+
+
+def test_the_page_for_those_who_come_from_pgpool_names_every_setting_that_is_translated() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "differences.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("## Coming from pgpool or pgbalancer")
+    for name in [*DEFAULTS, *TRANSLATED, "serialize_accept", "child_max_connections", "backend_hostname0"]:
+        assert f"`{name}" in section, f"docs/differences.md says nothing of {name}"
 
 
 # --- pgbouncer.ini ---
