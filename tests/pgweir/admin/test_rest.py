@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.pgweir.admin.world import HandService
 
 from pgweir.admin import rest
 from pgweir.admin.http import listening_socket, parse_address
+from pgweir.admin.tables import View
 
 
 @pytest.fixture
@@ -52,11 +54,55 @@ def test_draining_and_not_listening_are_said(service: HandService) -> None:
     assert get(service, "/livez")[0] == 200
 
 
-def test_pools_are_those_of_the_console(service: HandService) -> None:
-    service.client()
+def test_pools_have_the_values_of_the_console_and_what_may_be(service: HandService) -> None:
+    """B16: an array, one object for each database and user."""
+    service.server(user="bob")
+    service.begin(service.client(user="bob"))
+    service.client(user="bob").data_received(b"Q\0\0\0\x05\0")
+    service.client(database="two")
+    service.edge.now += 1.5
     status, answer = get(service, "/api/v1/pools")
     assert status == 200
-    assert [(row["database"], row["cl_active"]) for row in answer["pools"]] == [("app", 1), ("pgbouncer", 0)]
+    app, two = answer
+    assert app == {
+        "database": "app",
+        "user": "bob",
+        "mode": "transaction",
+        "target": ["10.0.0.1:5433"],
+        "size": 1,
+        "limits": {"min_pool_size": 0, "reserve_pool_size": 0, "max_db_connections": 0, "max_user_connections": 0},
+        "servers": {"active": 1, "idle": 0, "used": 0, "tested": 0, "login": 0},
+        "clients": {"active": 1, "waiting": 1},
+        "cached": 0,
+        "hits": 0,
+        "misses": 1,
+        "hit_ratio": 0.0,
+        "maxwait_us": 1_500_000,
+    }
+    assert (two["database"], two["user"], two["hit_ratio"]) == ("two", "forced", None)
+    assert two["target"] == ["10.0.0.1:5432", "10.0.0.2:5432"]
+
+
+def test_pools_are_for_the_host_itself_and_for_who_has_the_token(service: HandService, tmp_path: Path) -> None:
+    for remote in ("127.0.0.1", "::1", "::ffff:127.0.0.1"):
+        assert rest.may_look(service, remote, "")
+    assert not rest.may_look(service, "10.0.0.9", "")
+    assert not rest.may_look(service, None, "Bearer x")
+    service.options.control_dir = tmp_path
+    assert not rest.may_look(service, "10.0.0.9", "Bearer x")
+    (tmp_path / "token").write_text("secret\n")
+    assert rest.may_look(service, "10.0.0.9", "Bearer secret")
+    assert not rest.may_look(service, "10.0.0.9", "Bearer secrets")
+    (tmp_path / "token").write_text("")
+    assert not rest.may_look(service, "10.0.0.9", "Bearer ")
+
+
+def test_a_thousand_clients_do_not_make_the_answer_slow(service: HandService) -> None:
+    for _ in range(1000):
+        service.client()
+    started = time.perf_counter()
+    assert rest.pools(View.of(service, 0.0))
+    assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize(
