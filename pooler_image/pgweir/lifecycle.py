@@ -213,6 +213,7 @@ class Service:
             log.warning("%s", warning)
         self.edge.contexts = contexts
         self.operations.apply(config)
+        self.listeners.retune()
         logs.reconfigure(config.settings)
 
     def _on_reload(self) -> None:

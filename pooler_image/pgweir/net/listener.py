@@ -53,6 +53,13 @@ class Listeners:
                 self.tcp_addresses.append(sock.getsockname()[:2])
         _report_backlog(settings.listen_backlog)
 
+    def retune(self) -> None:
+        """After RELOAD: what may change about a socket that listens already."""
+        seconds = self._pooler.settings.tcp_defer_accept
+        for _, sock in self._servers:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+
     def stop_tcp(self) -> None:
         """No new TCP connections; the Unix socket stays, for the console."""
         for server, sock in list(self._servers):

@@ -89,6 +89,22 @@ def test_tcp_defer_accept_waits_for_the_first_byte(seconds: int, deferred: bool)
     assert bool(listening(look, listen_addr=("127.0.0.1",), tcp_defer_accept=seconds)) is deferred
 
 
+def test_tcp_defer_accept_changes_for_a_socket_that_listens_already(tmp_path: Path):
+    def look(listeners: Listeners) -> list[bool]:
+        found = []
+        for seconds in (0, 5, 0):
+            listeners._pooler.apply_settings(Config(settings=Settings(tcp_defer_accept=seconds)))
+            listeners.retune()
+            found += [
+                bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT))
+                for sock in kernel_sockets(listeners)
+                if sock.family == socket.AF_INET
+            ]
+        return found
+
+    assert listening(look, listen_addr=("127.0.0.1",), unix_socket_dir=str(tmp_path)) == [False, True, False]
+
+
 def test_the_unix_socket_lies_in_its_folder_with_its_mode_and_group(tmp_path: Path):
     group = grp.getgrgid(os.getgid()).gr_name
     port = free_port()
