@@ -371,6 +371,8 @@ class ClientLogin:
             self._client.disconnect(reason, error.message, error.sqlstate)
             self._end()
             return
+        if self._proof is not None:
+            self._proof.failed()
         stage = error.stage or "startup"
         self._count_failure(stage)
         if self.pooler.settings.log_pooler_errors:

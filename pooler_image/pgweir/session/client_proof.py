@@ -72,6 +72,7 @@ class ClientProof:
         self._authentication: ClientAuthentication | None = None
         self._busy = False  # a look-up, heavy work or a directory is being waited for
         self._looking_up = False
+        self._looked_up_secret = False  # the secret is an answer of auth_query
         self._is_paused = False  # so much has come meanwhile that the client is not read
 
     def begin(self) -> None:
@@ -92,6 +93,11 @@ class ClientProof:
             pooler.lookups.ask(database, self._login.user, lambda outcome: self._looked_up(outcome, exchange))
             return
         self._start(exchange, "password")
+
+    def failed(self) -> None:
+        """The login is refused. A secret that was looked up may be an old one."""
+        if self._looked_up_secret and self._database is not None:
+            self._pooler.lookups.forget(self._database.name, self._login.user)
 
     @property
     def is_held_by_pause(self) -> bool:
@@ -165,6 +171,7 @@ class ClientProof:
                 raise client_error("bouncer config error", stage="auth_query")
             if isinstance(outcome, Found):
                 self.secret = outcome.secret
+                self._looked_up_secret = True
             self._start(exchange, "auth_query")
         except (ClientError, ProtocolError) as error:
             self._refuse(error)

@@ -118,7 +118,7 @@ class ServerCredentials:
         if database is None or self._pooler.config.auth_user(database.name) is None:
             return False
         self._renewing.add(key)
-        self._pooler.lookups.ask(database, key[1], lambda outcome: self._looked_up(key, used, outcome))
+        self._pooler.lookups.ask(database, key[1], lambda outcome: self._looked_up(key, used, outcome), anew=True)
         return True
 
     def _looked_up(self, key: _Key, used: Credentials, outcome: AuthQueryOutcome) -> None:

@@ -1,19 +1,22 @@
 """auth_query: a user's stored secret, asked of PostgreSQL on a pool of `auth_user`.
 
-A look-up holds a server like a client does, for one query. None of a client's variables reach that connection. Those who ask
-for the same user at the same time share one query; nothing is kept afterwards.
+A look-up holds a server like a client does, for one query; so the size of that pool bounds how many run at a time. None of a
+client's variables reach that connection. Those who ask for the same user at the same time share one query. A secret that was
+found is kept for auth_query_cache_time (0: not at all), and forgotten as soon as a proof against it fails.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ClientState
 from pgweir.protocol import framing
 from pgweir.protocol.auth.auth_query import (
     AuthQueryOutcome,
     AuthQueryResult,
+    Found,
     LookupFailed,
     auth_query_messages,
 )
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from pgweir.session.server import ServerSession
 
 Answer = Callable[[AuthQueryOutcome], None]
+Key = tuple[str, str]  # database and user
+
+KEPT_AT_MOST: Final = 10_000  # secrets; the oldest goes
 
 
 class Lookups:
@@ -35,7 +41,8 @@ class Lookups:
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
-        self._running: dict[tuple[str, str], list[Answer]] = {}
+        self._running: dict[Key, list[Answer]] = {}
+        self._kept: OrderedDict[Key, tuple[float, Found]] = OrderedDict()  # with the time until which it is good
         self.last_ok: bool | None = None
         self.last_error: str | None = None
 
@@ -47,9 +54,25 @@ class Lookups:
         target = self._pooler.databases.get(self._pooler.config.auth_dbname(database.name))
         return self._pooler.paused or (target is not None and target.paused)
 
-    def ask(self, database: Database, user: str, answer: Answer) -> None:
-        """Call `answer` with what auth_query says about this user, for logins to this database."""
+    def forget(self, database: str | None = None, user: str = "") -> None:
+        """What is kept of this user may be outdated; without a name: all of it (a configuration is new)."""
+        if database is None:
+            self._kept.clear()
+        else:
+            self._kept.pop((database, user), None)
+
+    def ask(self, database: Database, user: str, answer: Answer, *, anew: bool = False) -> None:
+        """Call `answer` with what auth_query says about this user, for logins to this database. `anew`: what is kept does
+        not count."""
         key = (database.name, user)
+        if anew:
+            self._kept.pop(key, None)
+        elif key in self._kept:
+            good_until, found = self._kept[key]
+            if self._pooler.clock() < good_until:
+                answer(found)
+                return
+            del self._kept[key]
         waiting = self._running.get(key)
         if waiting is not None:
             waiting.append(answer)
@@ -69,6 +92,11 @@ class Lookups:
         failed = isinstance(outcome, LookupFailed)
         self.last_ok = not failed
         self.last_error = outcome.message if isinstance(outcome, LookupFailed) else None
+        keep_for = self._pooler.settings.auth_query_cache_time
+        if keep_for and isinstance(outcome, Found):
+            self._kept[key] = self._pooler.clock() + keep_for, outcome
+            if len(self._kept) > KEPT_AT_MOST:
+                self._kept.popitem(last=False)
         for answer in self._running.pop(key, ()):
             answer(outcome)
 
@@ -90,6 +118,9 @@ class Lookup(Holder):
         self.state = ClientState.IDLE
 
     def start(self) -> None:
+        if self.pool.welcome is not None:
+            # A client of this pool may have left its own on a server; the look-up runs with the server's defaults.
+            self.values = self._pooler.tracker.values(self.pool.welcome)
         self.pool.clients.add(self)
         server = self._pooler.check_out(self)
         if server is not None:

@@ -108,6 +108,7 @@ class Pooler:
         """Take a configuration (the first, or one that RELOAD found good)."""
         self.config = config
         self.settings = config.settings
+        self.lookups.forget()
         self.max_packet_size = min(config.settings.max_packet_size, 0x7FFFFFFF)
         for pool in self.pools.values():
             pool.policy = policy_for(config, pool.database, pool.user, pool.relayed)

@@ -606,6 +606,13 @@ class Settings:
         group="Authentication and console access",
         meaning="Query that answers a user's name and secret for the name $1.",
     )
+    auth_query_cache_time: float = setting(
+        0.0,
+        kind=Kind.TIME,
+        group="Authentication and console access",
+        meaning="How long a secret that auth_query found is kept, so that not every login asks; one that no longer fits is"
+        " asked for again with the next login. 0: nothing is kept. Unknown to PgBouncer.",
+    )
     auth_type: str = setting(
         "md5",
         kind=Kind.ENUM,

@@ -28,7 +28,7 @@ class Store:
     def __init__(self) -> None:
         self.asked: list[Any] = []
 
-    def ask(self, database: Any, user: str, answer: Any) -> None:
+    def ask(self, database: Any, user: str, answer: Any, *, anew: bool = False) -> None:
         self.asked.append(answer)
 
     def says(self, outcome: AuthQueryOutcome) -> None:

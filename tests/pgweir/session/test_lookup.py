@@ -6,6 +6,7 @@ import pytest
 from tests.pgweir.mini_postgres import MiniPostgres
 from tests.pgweir.session.world import World
 
+from pgweir.pool.records import ClientState
 from pgweir.protocol import messages
 
 READY = messages.ready_for_query(b"I")
@@ -90,3 +91,110 @@ def test_a_client_that_leaves_during_the_question_is_forgotten(asking):
     asking.run()
     assert carol.hears() == b""
     assert not asking.pooler.logins
+
+
+def test_a_secret_is_kept_for_the_time_that_is_set(make_world):
+    asking = make_world(auth_user="alice", auth_query="SELECT usename, passwd FROM look($1)", auth_query_cache_time=60)
+    postgres = AuthPostgres()
+    asking.starts_login(user="carol")
+    asking.accept(postgres)
+    asking.run()
+    for _ in range(3):
+        assert asking.client(user="carol").state is ClientState.IDLE
+    assert len(postgres.asked) == 1
+    asking.edge.now += 61
+    asking.client(user="carol")
+    assert len(postgres.asked) == 2
+    asking.operations.apply(asking.config)
+    asking.client(user="carol")
+    assert len(postgres.asked) == 3
+
+
+def test_nobody_is_kept_who_was_not_found(make_world):
+    asking = make_world(auth_user="alice", auth_query="SELECT usename, passwd FROM look($1)", auth_query_cache_time=60)
+    postgres = AuthPostgres()
+    asking.starts_login(user="dave")
+    asking.accept(postgres)
+    asking.run()
+    asking.starts_login(user="dave")
+    asking.run()
+    assert len(postgres.asked) == 2
+
+
+def test_a_kept_secret_that_no_longer_fits_is_asked_for_again(make_world):
+    asking = make_world(
+        auth_type="plain",
+        auth_user="alice",
+        auth_query="SELECT usename, passwd FROM look($1)",
+        auth_query_cache_time=60,
+    )
+    postgres = AuthPostgres()
+
+    def logs_in(secret: str) -> bytes:
+        carol = asking.starts_login(user="carol")
+        if not asking.servers:
+            asking.accept(postgres)
+        asking.run()
+        carol.says(messages.password_message(secret))
+        asking.run()
+        return carol.hears()
+
+    assert logs_in("secret").endswith(READY)
+    assert b"28P01" in logs_in("the new one")
+    assert len(postgres.asked) == 1
+    assert logs_in("secret").endswith(READY)
+    assert len(postgres.asked) == 2
+
+
+def test_a_look_up_waits_for_the_end_of_a_pause_and_the_login_has_the_time(make_world):
+    asking = make_world(
+        auth_user="alice", auth_query="SELECT usename, passwd FROM look($1)",
+        client_login_timeout=10, query_wait_timeout=10,
+    )  # fmt: skip
+    asking.operations.pause()
+    carol = asking.starts_login(user="carol")
+    asking.sleep(100)
+    assert carol.hears() == b""
+    asking.operations.resume()
+    asking.accept(AuthPostgres())
+    asking.run()
+    assert carol.hears().endswith(READY)
+
+
+def test_a_look_up_that_waits_too_long_ends_with_its_login(make_world):
+    asking = make_world(
+        auth_user="alice", auth_query="SELECT usename, passwd FROM look($1)",
+        client_login_timeout=60, query_wait_timeout=5,
+    )  # fmt: skip
+    carol = asking.starts_login(user="carol")
+    asking.sleep(7)
+    assert b"bouncer config error" in carol.hears()
+    assert "query_wait_timeout" in str(asking.pooler.lookups.last_error)
+
+
+def test_no_more_run_at_a_time_than_the_pool_has_servers(make_world):
+    asking = make_world(auth_user="alice", auth_query="SELECT usename, passwd FROM look($1)", default_pool_size=2)
+    for number in range(20):
+        asking.starts_login(user=f"user{number}")
+    asking.accept(AuthPostgres())
+    while asking.servers[-1].deliver() or asking.edge.connecting:
+        if asking.edge.connecting:
+            asking.accept(AuthPostgres())
+    asking.run()
+    assert len(asking.servers) == 2
+    assert sum(len(server.postgres.asked) for server in asking.servers) == 20
+    assert not asking.pooler.lookups
+
+
+def test_what_a_client_of_that_pool_left_on_the_server_is_set_back_first(make_world):
+    asking = make_world(auth_user="alice", auth_query="SELECT usename, passwd FROM look($1)")
+    alice = asking.starts_login(user="alice", application_name="left")
+    postgres = AuthPostgres()
+    server = asking.accept(postgres)
+    asking.run()
+    alice.query("SELECT 1")
+    server.postgres.queries.clear()
+    carol = asking.starts_login(user="carol")
+    asking.run()
+    assert carol.hears().endswith(READY)
+    assert any("SET application_name=''" in query for query in server.postgres.queries)

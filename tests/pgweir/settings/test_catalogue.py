@@ -64,6 +64,7 @@ RESTART = [
 
 # Beside PgBouncer's: what clients' libraries and pgpool's users ask for.
 OURS = {
+    "auth_query_cache_time",
     "client_idle_limit",
     "client_overflow",
     "keep_server_of_lost_client",

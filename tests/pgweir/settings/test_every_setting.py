@@ -127,6 +127,7 @@ EFFECTS: Final[Mapping[str, str]] = {
     "auth_ident_file": "pgweir/test_hba.py::test_a_map_says_which_certificate_name_may_be_which_user",
     "auth_ldap_options": "pgweir/test_ldap.py::test_the_simple_way_binds_as_the_name_between_prefix_and_suffix",
     "auth_query": LOGIN + "test_auth_query_looks_up_who_is_not_in_the_userlist",
+    "auth_query_cache_time": "pgweir/session/test_lookup.py::test_a_secret_is_kept_for_the_time_that_is_set",
     "auth_type": LOGIN + "test_trust_asks_no_password_but_knows_its_users",
     "auth_user": LOGIN + "test_auth_query_looks_up_who_is_not_in_the_userlist",
     "scram_iterations": EFFECT + "test_scram_iterations_are_those_of_verifiers_made_from_plain_passwords",
