@@ -206,7 +206,7 @@ class ClientSession(Holder):
                     or (kind == PARSE and data[5:6] != b"\0")
                     or (kind == BIND and prepared.bind_names_end(data, 5, end) is None)
                 ):  # it must be seen whole before it can go on: no server is kept waiting for that
-                    self.wanted = self._wanted(kind, end, len(data))
+                    self.wanted = self._wanted(kind, end, data)
                     self.held += data
                     return b""
                 return data
@@ -291,7 +291,7 @@ class ClientSession(Holder):
                     rewritten = self._rewrite(kind, data, pos, end, server)
                     if rewritten is None:  # cut off where it must not be: wait for more
                         self.held += data[pos:]
-                        self.wanted = self._wanted(kind, end - pos, size - pos)
+                        self.wanted = self._wanted(kind, end - pos, data[pos:size])
                         size = pos
                         break
                     if rewritten is not _UNCHANGED:
@@ -329,11 +329,14 @@ class ClientSession(Holder):
             assert server.wire is not None
             server.wire.write(whole)
 
-    def _wanted(self, kind: int, message_size: int, have: int) -> int:
+    def _wanted(self, kind: int, message_size: int, have: bytes) -> int:
+        """How much of this message must be there before it is looked at again. Only a statement with a name is large."""
         if kind == BIND:
-            if have > MAX_NAME:
+            if len(have) > MAX_NAME:
                 raise ProtocolError("broken Bind packet")
-            return have + 1
+            return len(have) + 1
+        if kind == PARSE and have[5:6] in (b"", b"\0"):
+            return min(message_size, len(have) + 1 if len(have) == 5 else 6 + prepared.CLEARING_SIZE)
         if kind != PARSE and message_size > MAX_NAME:
             raise ProtocolError("broken Describe packet" if kind == DESCRIBE else "broken Close packet")
         return message_size
