@@ -156,6 +156,9 @@ def _together(pooler: Pooler, given: Mapping[str, Any]) -> Iterator[Problem]:
     def problem(name: str, message: str) -> Problem:
         return Problem(f"{_PARAMETERS}.{name}", texts.get(name), message)
 
+    places = values["max_client_conn"]
+    if given.get("reserved_connections", 0) >= max(1, places):
+        yield problem("reserved_connections", f"nobody could connect; write less than max_client_conn = {places}")
     # 0 is "no limit" for each of these limits.
     pool_size = values["default_pool_size"]
     if "min_pool_size" in given and 0 < pool_size < given["min_pool_size"]:

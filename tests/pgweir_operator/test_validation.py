@@ -171,6 +171,8 @@ def test_a_refused_setting_says_why() -> None:
 @pytest.mark.parametrize(
     ("parameters", "culprit"),
     [
+        ({"reserved_connections": "100"}, "reserved_connections"),
+        ({"reserved_connections": "9", "max_client_conn": "9"}, "reserved_connections"),
         ({"min_pool_size": "21"}, "min_pool_size"),
         ({"min_pool_size": "6", "default_pool_size": "5"}, "min_pool_size"),
         ({"min_pool_size": "6", "max_db_connections": "5"}, "max_db_connections"),

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pgweir.config import Config, ConfigError, load
+from pgweir.config import Config, ConfigError, find_faults, load
 from pgweir.settings import DATABASE_SETTINGS, SETTINGS, DatabaseSettings, Settings, Support, format_value
 
 Loader = Callable[..., Config]
@@ -243,6 +243,7 @@ def test_a_fault_names_file_line_key_value_and_what_to_write(load_ini: Loader, t
         ("auth_dbname = postgres", "auth_dbname = 'postgres': auth_dbname needs auth_user too"),
         ("auth_user = x\nauth_dbname = pgbouncer", "auth_dbname cannot be the console"),
         ("[databases]\na = auth_dbname=b", "databases.a = 'b': auth_dbname needs auth_user too"),
+        ("reserved_connections = 100", "reserved_connections = '100': nobody could connect; write less than"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(load_ini: Loader, lines: str, sentence: str):
@@ -252,7 +253,30 @@ def test_what_does_not_belong_together_is_refused(load_ini: Loader, lines: str, 
     assert error.value.line > 0
 
 
+def test_every_fault_is_found_and_the_first_is_the_one_that_stops_a_load(tmp_path: Path):
+    ini = tmp_path / "p.ini"
+    ini.write_text("[pgbouncer]\nlog_stats = 2\nauth_type = hba\n[nonsense]\n[users]\na = pool_size=x b=1\n")
+    faults, _ = find_faults(ini)
+    assert [(fault.line, fault.key) for fault in faults] == [
+        (2, "log_stats"),
+        (4, "[nonsense]"),
+        (6, "a: pool_size"),
+    ], "what belongs together (auth_type) is looked at when each line is good"
+    with pytest.raises(ConfigError) as error:
+        load(ini)
+    assert str(error.value) == str(faults[0])
+    ini.write_text("[pgbouncer]\nauth_type = hba\npkt_buf = 1\n")
+    faults, warnings = find_faults(ini)
+    assert [fault.key for fault in faults] == ["auth_type"]
+    assert ["pkt_buf" in warning for warning in warnings] == [True]
+    ini.write_text("[pgbouncer]\n")
+    assert find_faults(ini) == ([], ())
+
+
 def test_a_missing_file_is_named():
+    assert [str(fault) for fault in find_faults("/nowhere/p.ini")[0]] == [
+        "/nowhere/p.ini: name a file that can be read (No such file or directory)"
+    ]
     with pytest.raises(ConfigError, match=r"^/nowhere/p\.ini: name a file that can be read"):
         load("/nowhere/p.ini")
 

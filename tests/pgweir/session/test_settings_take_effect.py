@@ -173,3 +173,15 @@ def test_scram_iterations_are_those_of_verifiers_made_from_plain_passwords(
     first = b"n,,n=,r=nonce"
     client.says(messages.message(ord("p"), b"SCRAM-SHA-256\0" + len(first).to_bytes(4, "big") + first))
     assert b",i=%d" % iterations in client.hears()
+
+
+def test_a_forced_user_that_a_reload_takes_away_stays_for_the_clients_that_are_there(make_world: MakeWorld) -> None:
+    world = make_world(shop(user="app", password="secret"))
+    client = world.client()
+    client.query("SELECT 1")
+    world.operations.apply(replace(world.config, databases=shop()))
+    world.run()
+    assert world.alive() == [], "that connection was prepared otherwise than the next ones"
+    assert b"SELECT 1" in client.query("SELECT 1")
+    world.client()
+    assert [pool.user for pool in world.pooler.pools.values()] == ["app", "alice"]
