@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for. They are written beside what they make."""
 
+import hypothesis
 from tests.pooler.fixtures import make_pooler, ours_only
 from tests.postgres.fixtures import (
     any_postgres,
@@ -9,6 +10,10 @@ from tests.postgres.fixtures import (
     postgres,
     postgres_tls,
 )
+
+# How long an example takes says how busy the machine is, and nothing else.
+hypothesis.settings.register_profile("no-clock", deadline=None)
+hypothesis.settings.load_profile("no-clock")
 
 __all__ = [
     "any_postgres",
