@@ -52,7 +52,11 @@ class BundleStore:
                 log.warning("the configuration of revision %d does not load: %s", bundle.revision, error)
                 trouble = trouble or error
                 continue
-            self.keep(bundle)
+            except OSError as error:  # a full disk: what is there already may do
+                log.error("the configuration of revision %d cannot be written: %s", bundle.revision, error)
+                trouble = trouble or BundleError(str(self._state), str(error))
+                continue
+            self.try_to_keep(bundle)
             return bundle, config
         assert trouble is not None
         raise trouble
@@ -86,6 +90,13 @@ class BundleStore:
         for other in self._state.iterdir():
             if other.name not in (ACCEPTED, folder.name):
                 shutil.rmtree(other, ignore_errors=True)
+
+    def try_to_keep(self, bundle: Bundle) -> None:
+        """It runs already: a disk that is full is no reason to stop it. The next boot may take an older one."""
+        try:
+            self.keep(bundle)
+        except OSError as error:
+            log.error("the configuration of revision %d runs and cannot be kept: %s", bundle.revision, error)
 
     def discard(self, bundle: Bundle) -> None:
         """This staged bundle was refused after all."""

@@ -87,6 +87,13 @@ class _File(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
+    def close(self) -> None:
+        """A RELOAD lets go of the file; what could not be written to a full disk cannot be written now either."""
+        try:
+            super().close()
+        except OSError:
+            pass
+
 
 _as_json = False
 _verbosity = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 from pathlib import Path
@@ -140,3 +141,43 @@ def test_files_of_a_bundle_are_for_nobody_else(store: BundleStore, tmp_path: Pat
     store.best()
     for path in (tmp_path / "state" / "accepted").iterdir():
         assert path.stat().st_mode & 0o077 == 0
+
+
+def full_disk(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_on_a_full_disk_the_last_good_state_boots(
+    store: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.best()
+    mount(tmp_path / "mounted", files(4, size=11))
+    monkeypatch.setattr("os.fsync", full_disk)
+    found, config = store.best()
+    assert (found.revision, config.settings.default_pool_size) == (3, 5)
+    with pytest.raises(OSError, match="No space"):
+        store.stage(bundle(9))
+    monkeypatch.undo()
+    assert store.best()[0].revision == 4
+    assert {path.name for path in (tmp_path / "state").iterdir()} == {
+        "accepted",
+        store._folder(bundle(4, size=11)).name,
+    }
+
+
+def test_what_cannot_be_kept_on_a_full_disk_runs_all_the_same(
+    store: BundleStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.best()
+    store.stage(bundle(8))
+    monkeypatch.setattr(Path, "symlink_to", full_disk)
+    store.try_to_keep(bundle(8))
+    assert "runs and cannot be kept" in caplog.text
+    monkeypatch.undo()
+    assert store.best()[0].revision == 3
+
+
+def test_a_first_boot_on_a_full_disk_says_why(store: BundleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(BundleError, match="No space left"):
+        store.best()

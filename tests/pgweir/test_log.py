@@ -141,3 +141,10 @@ def test_even_a_crash_is_json() -> None:
     assert lines[2]["record"]["level"] == "FATAL"
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+def test_a_full_disk_does_not_stop_a_reload() -> None:
+    log.setup(Settings(logfile="/dev/full"), json=False, quiet=True)
+    logging.getLogger("pgweir.test").warning("nobody will read this")
+    log.reconfigure(Settings(logfile=""))
+    assert not [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]

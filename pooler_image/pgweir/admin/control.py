@@ -146,7 +146,7 @@ class Control:
         service.bundle = bundle
         self._rejected = None
         self._follow_wish(bundle)
-        await asyncio.to_thread(self._store.keep, bundle)
+        await asyncio.to_thread(self._store.try_to_keep, bundle)
         log.info("configuration of revision %d applied (%s)", bundle.revision, "paused" if bundle.paused else "active")
         return web.json_response(self.status())
 

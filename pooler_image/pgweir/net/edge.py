@@ -123,7 +123,9 @@ class NetworkEdge:
             login.tls_failed(str(error))
             return
         finally:
-            del upgrade  # its error holds this frame: together they would wait for the collector, with all that they hold
+            del (
+                upgrade
+            )  # its error holds this frame: together they would wait for the collector, with all that they hold
         login.tls_started(transport, tls_info(transport))
 
     # --- connections to servers ----------------------------------------------------------------------------------------

@@ -148,7 +148,9 @@ def _choose_curve(context: ssl.SSLContext, config: Config) -> None:
     try:
         context.set_ecdh_curve(curve)
     except (ValueError, ssl.SSLError):  # "none" too: TLS 1.3 cannot do without
-        raise _error(config, "client_tls_ecdhcurve", "auto, or a curve that OpenSSL knows, such as prime256v1") from None
+        raise _error(
+            config, "client_tls_ecdhcurve", "auto, or a curve that OpenSSL knows, such as prime256v1"
+        ) from None
 
 
 def _load_pair(context: ssl.SSLContext, config: Config, side: Literal["client", "server"]) -> None:
