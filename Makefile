@@ -44,5 +44,6 @@ clean: ## Remove what was made here (not the caches outside the tree)
 -include e2e/e2e.mk
 -include bench/bench.mk
 -include tests/drivers/drivers.mk
+-include tests/robustness/robustness.mk
 
 .PHONY: help venv check test format demo clean

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -338,3 +338,44 @@ def test_a_log_on_a_full_disk_stops_nobody(make_pooler: MakePooler) -> None:
             pooler.connect().close()
         traffic.wait_for_more()
     assert traffic.errors == []
+
+
+# --- noise at the ports that speak HTTP ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\0" * 100,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET " + b"/" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"PUT /readyz HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/v1/pools HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: \xff\xfe\r\nX: " + b"y" * 100_000,
+        startup(user="alice", database="app"),
+        query("SELECT 1"),
+    ],
+    ids=["zeroes", "version", "long-path", "length", "chunks", "header", "startup", "query"],
+)
+def test_noise_at_the_http_ports_harms_nobody(http_pooler: PoolerProcess, noise: bytes) -> None:
+    pooler = http_pooler
+    for port in (pooler.http_port, pooler.metrics_port):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(noise)
+            client.shutdown(socket.SHUT_WR)
+            try:
+                while client.recv(10_000):
+                    pass
+            except ConnectionResetError:
+                pass
+    assert pooler.get(pooler.http_port, "/readyz")[0] == 200
+    assert pooler.get(pooler.metrics_port, "/metrics")[0] == 200
+    with pooler.wire() as client:
+        assert client.ask("SELECT 1") == [[b"1"]]
+    assert "Traceback" not in pooler.log()
+
+
+@pytest.fixture(scope="module")
+def http_pooler(postgres: PostgresServer) -> Iterator[PoolerProcess]:
+    with PoolerProcess(postgres.port, settings={"auth_type": "trust"}, flavour="pgweir") as running:
+        yield running

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 LISTEN_ERROR = "write ADDRESS:PORT, such as 127.0.0.1:8080, [::]:8080 or *:8080"
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """What is no HTTP is its sender's fault and gets a line, not aiohttp's traceback: anybody may knock at a plain port."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = "HTTP: not a request: %s", (error.message.partition("\n")[0][:200],)
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+    return True
+
+
+logging.getLogger("aiohttp.server").addFilter(_without_traceback)
 
 
 class Room:
