@@ -230,6 +230,21 @@ def test_a_server_that_cannot_prove_itself_gets_no_password(
         assert pooler.is_running
 
 
+@pytest.mark.parametrize("negotiation", ["postgres", "direct"])
+def test_tls_begins_with_the_first_byte_where_the_negotiation_is_direct(
+    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, negotiation: str, ours_only: None
+) -> None:
+    pooler = make_pooler(
+        server_port=front.port, databases=LOCALHOST, server_tls_sslmode="verify-full",
+        server_tls_ca_file=certificates.ca, server_tls_sslnegotiation=negotiation,
+    )  # fmt: skip
+    with pooler.connect() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert front.encrypted > 0
+    assert front.direct == (front.encrypted if negotiation == "direct" else 0)
+    assert front.plain == 0
+
+
 @pytest.mark.parametrize("mode", ["prefer", "verify-full"])
 def test_a_cancel_takes_the_same_way_through_tls_as_its_query(
     make_pooler: MakePooler, front: TlsFront, certificates: Certificates, mode: str, ours_only: None

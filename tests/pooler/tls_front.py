@@ -28,6 +28,7 @@ class TlsFront:
         self.peer_certificates: list[str] = []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate, key)
+        self.context.set_alpn_protocols(["postgresql"])
         if client_ca is not None:
             self.context.verify_mode = ssl.CERT_OPTIONAL
             self.context.load_verify_locations(client_ca)

@@ -243,6 +243,7 @@ def test_a_fault_names_file_line_key_value_and_what_to_write(load_ini: Loader, t
         ("auth_dbname = postgres", "auth_dbname = 'postgres': auth_dbname needs auth_user too"),
         ("auth_user = x\nauth_dbname = pgbouncer", "auth_dbname cannot be the console"),
         ("[databases]\na = auth_dbname=b", "databases.a = 'b': auth_dbname needs auth_user too"),
+        ("server_tls_sslnegotiation = direct", "'direct': this needs server_tls_sslmode = require"),
         ("reserved_connections = 100", "reserved_connections = '100': nobody could connect; write less than"),
     ],
 )

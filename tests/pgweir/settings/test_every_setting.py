@@ -124,8 +124,9 @@ EFFECTS: Final[Mapping[str, str]] = {
     "auth_dbname": LOGIN + "test_auth_query_looks_up_who_is_not_in_the_userlist",
     "auth_file": LOGIN + "test_libpq_logs_in_with_a_plain_secret_in_the_userlist",
     "auth_hba_file": LOGIN + "test_hba_decides_by_user_and_database",
-    "auth_ident_file": "pgweir/test_hba.py::test_a_map_says_which_certificate_name_may_be_which_user",
-    "auth_ldap_options": "pgweir/test_ldap.py::test_the_simple_way_binds_as_the_name_between_prefix_and_suffix",
+    "auth_ident_file": "data_plane/test_proof.py::test_a_certificate_logs_in_under_the_name_that_a_map_gives",
+    "auth_ldap_options": "data_plane/test_proof.py::"
+    "test_auth_type_ldap_and_a_directory_that_is_slow_delays_nobody_else",
     "auth_query": LOGIN + "test_auth_query_looks_up_who_is_not_in_the_userlist",
     "auth_query_cache_time": "pgweir/session/test_lookup.py::test_a_secret_is_kept_for_the_time_that_is_set",
     "auth_type": LOGIN + "test_trust_asks_no_password_but_knows_its_users",
@@ -147,7 +148,7 @@ EFFECTS: Final[Mapping[str, str]] = {
     "server_tls_key_file": TLS_CONTEXT + "test_a_key_that_is_anothers_is_refused",
     "server_tls_protocols": TLS_CONTEXT + "test_the_versions_are_those_of_tls_protocols",
     "server_tls_sslmode": TLS + "test_every_server_mode_with_a_server_that_speaks_tls",
-    "server_tls_sslnegotiation": TLS + "test_every_server_mode_with_a_server_that_speaks_tls",
+    "server_tls_sslnegotiation": TLS + "test_tls_begins_with_the_first_byte_where_the_negotiation_is_direct",
     # [databases]
     "databases.host": "pgweir/session/test_database.py::test_hosts_take_turns",
     "databases.port": "pgweir/net/test_edge.py::test_a_server_that_answers_joins_the_pool",
