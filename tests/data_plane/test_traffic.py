@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import psycopg
 import pytest
 from tests.pooler.process import PoolerProcess, eventually, resident_bytes
 from tests.pooler.wire import bind, copy_data, copy_done, copy_fail, execute, flush, parse, query, sync
@@ -191,9 +190,3 @@ def test_notices_and_notifications_reach_the_client(make_pooler: MakePooler) -> 
         connection.execute("NOTIFY channel, 'payload'")
         (notification,) = list(connection.notifies(timeout=10, stop_after=1))
         assert notification.payload == "payload"
-
-
-def test_a_function_call_message_is_relayed(make_pooler: MakePooler) -> None:
-    with make_pooler().connect(prepare_threshold=None) as connection:
-        cursor = psycopg.ClientCursor(connection)
-        assert cursor.execute("SELECT lo_create(0) > 0").fetchone() == (True,)

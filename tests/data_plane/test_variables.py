@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.pooler.process import PoolerProcess
+from tests.pooler.process import SECRETS, PoolerProcess
+from tests.pooler.wire import LoginRefused, WireClient
 
 pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
@@ -68,12 +69,38 @@ def test_extra_parameters_are_tracked_where_asked(make_pooler: MakePooler, ours_
         assert first.ask("SHOW IntervalStyle") == [[b"iso_8601"]]
 
 
+def test_search_path_is_tracked_where_the_server_reports_it(make_pooler: MakePooler, ours_only: None) -> None:
+    """PostgreSQL 18 reports it, as a list that must come back as one."""
+    pooler = make_pooler(default_pool_size=1, track_extra_parameters="IntervalStyle, search_path")
+    with pooler.wire() as first, pooler.wire() as second:
+        if "search_path" not in first.parameters:
+            pytest.skip("this PostgreSQL does not report search_path")
+        second.ask("SET search_path = pg_catalog")
+        for value in ('"$user", public', "pg_catalog, \"Odd, 'name'\"", "''", '"a""b"'):
+            first.ask(f"SET search_path = {value}")
+            assert second.ask("SHOW search_path") == [[b"pg_catalog"]]
+            shown = value.encode().replace(b"''", b'""')
+            assert first.ask("SHOW search_path") == [[shown]]
+
+
 def test_the_host_is_added_to_the_application_name_where_asked(make_pooler: MakePooler) -> None:
     pooler = make_pooler(application_name_add_host=1)
     with pooler.wire(application_name="shop") as client:
         ((name,),) = client.ask("SHOW application_name")
         assert name is not None
         assert name.startswith(b"shop - 127.0.0.1:")
+
+
+def test_options_are_read_as_postgresql_reads_them(make_pooler: MakePooler, ours_only: None) -> None:
+    pooler = make_pooler()
+    options = r"-cTimeZone=Asia/Tokyo --application-name=a\ name\\ -c DateStyle=German"
+    with pooler.wire(options=options, datestyle="SQL") as client:
+        assert client.ask("SHOW TimeZone") == [[b"Asia/Tokyo"]]
+        assert client.ask("SHOW application_name") == [[b"a name\\"]]
+        assert client.ask("SHOW DateStyle") == [[b"SQL, MDY"]], "a parameter of its own beats the same one in options"
+    for wrong, text in (("-c work_mem=1", "unsupported startup parameter in options: work_mem"), ("-x", "only '-c")):
+        with pytest.raises(LoginRefused, match=text), WireClient(pooler.port) as client:
+            client.log_in("alice", "app", SECRETS["alice"], options=wrong)
 
 
 def test_options_with_a_tracked_variable_are_honoured(make_pooler: MakePooler, ours_only: None) -> None:
