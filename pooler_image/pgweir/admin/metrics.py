@@ -36,10 +36,10 @@ _LISTS: Final = {
     "login_clients": "Client connections that are logging in.",
     "free_servers": "Always 0: nothing is kept for servers that do not exist.",
     "used_servers": "Server connections in any state.",
-    "dns_names": "Always 0: names are looked up by the system.",
-    "dns_zones": "Always 0: names are looked up by the system.",
-    "dns_queries": "Always 0: names are looked up by the system.",
-    "dns_pending": "Always 0: names are looked up by the system.",
+    "dns_names": "Names of servers whose look-up is remembered.",
+    "dns_zones": "Always 0: the system's resolver knows no zones.",
+    "dns_queries": "Look-ups under way.",
+    "dns_pending": "Look-ups under way.",
 }
 _POOLS: Final = {
     "cl_active": "Clients that hold a server or are free to ask for one.",

@@ -278,7 +278,8 @@ class ClientLogin:
         pool = pooler.pool(database, database.pool_user(self.user), server_parameters(self._plan, peer))
         if database.settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
-            pooler.credentials.learn(pool, proof.password or self._proof.secret or None, proof.scram_keys)
+            secret = self._proof.secret
+            pooler.credentials.learn(pool, proof.password or secret or None, proof.scram_keys, secret)
         now = pooler.clock()
         client = ClientSession(pooler, pool, self.wire, origin=self.origin, user=self.user, tls=self.tls, now=now)
         client.connected_at = self.started_at

@@ -58,17 +58,12 @@ class ServerCredentials:
         self._renewing: set[_Key] = set()
         self._asked_at: dict[_Key, float] = {}
 
-    def learn(
-        self, pool: SessionPool, password: str | None, scram_keys: ScramKeys | None, secret: str | None = None
-    ) -> None:
-        """Remember how a client proved itself, where that is also how its pool logs in."""
+    def learn(self, pool: SessionPool, password: str | None, scram_keys: ScramKeys | None, secret: str | None) -> None:
+        """Remember how a client proved itself against this stored secret, where that is also how its pool logs in."""
         key = pool.database, pool.user
         old = self._known.get(key, _NOTHING)
-        kind = secret_kind(password or "")
-        if scram_keys is None and kind not in _OPENS and old is not _NOTHING:
+        if scram_keys is None and secret_kind(password or "") not in _OPENS and old is not _NOTHING:
             return  # nothing that opens a server
-        if secret is None and kind in (SecretKind.MD5, SecretKind.SCRAM):
-            secret = password
         new = Credentials(
             old.password if password is None else password,
             old.scram_keys if scram_keys is None else scram_keys,

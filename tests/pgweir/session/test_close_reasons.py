@@ -181,7 +181,7 @@ def _() -> World:
     world, client = idle()
     credentials = world.pooler.credentials
     world.pooler.config = replace(world.config, userlist={})
-    credentials.learn(world.pool, VERIFIER, None)
+    credentials.learn(world.pool, VERIFIER, None, VERIFIER)
     credentials._known["shop", "alice"] = replace(credentials._known["shop", "alice"], stale=True)
     world.servers[0].lose()
     client.says(SELECT)

@@ -42,7 +42,7 @@ def scene(make_world, clients: int = 2, **settings: Any) -> tuple[Any, list[Any]
     world.pooler.lookups = store
     made = [world.client() for _ in range(clients)]
     world.pooler.config = world.config = replace(world.config, userlist={})
-    world.pooler.credentials.learn(world.pool, OLD, OLD_KEYS)
+    world.pooler.credentials.learn(world.pool, OLD, OLD_KEYS, OLD)
     world.servers[0].lose()
     return world, made, store
 
@@ -70,7 +70,7 @@ def test_a_new_verifier_costs_one_client_its_connection_and_the_others_a_delay(m
     assert not world.edge.connecting
     assert world.pooler.opening.wake(world.pool) is Limit.CREDENTIALS
     # It is back, with the new password.
-    world.pooler.credentials.learn(world.pool, NEW, NEW_KEYS)
+    world.pooler.credentials.learn(world.pool, NEW, NEW_KEYS, NEW)
     world.run()
     assert b"SELECT 1" in second.hears()
     world.balance()
@@ -95,7 +95,7 @@ def test_servers_that_are_there_go_on_serving(make_world):
     world.pooler.lookups = store = Store()
     holder, waiter = world.client(), world.client()
     world.pooler.config = world.config = replace(world.config, userlist={})
-    world.pooler.credentials.learn(world.pool, OLD, OLD_KEYS)
+    world.pooler.credentials.learn(world.pool, OLD, OLD_KEYS, OLD)
     holder.query("BEGIN")
     waiter.says(SELECT)
     is_refused(world)
@@ -111,7 +111,7 @@ def test_a_client_that_showed_a_newer_proof_meanwhile_is_enough(make_world):
     postgres = MiniPostgres(greeted=False)
     postgres.refusal = REFUSAL
     wire = world.accept(postgres)
-    world.pooler.credentials.learn(world.pool, NEW, NEW_KEYS)
+    world.pooler.credentials.learn(world.pool, NEW, NEW_KEYS, NEW)
     wire.deliver()
     assert not store.asked
     world.run()
@@ -193,3 +193,14 @@ def test_a_forced_user_keeps_the_files_credentials_whoever_logs_in(make_world):
     assert not world.pooler.credentials._known
     (server,) = world.pool.servers()
     assert server.credentials is None
+
+
+def test_a_password_sent_in_clear_heals_in_the_same_way(make_world):
+    world, (first, _), store = scene(make_world)
+    world.pooler.credentials.learn(world.pool, "opensesame", None, OLD)
+    first.says(SELECT)
+    is_refused(world)
+    store.says(Found("alice", NEW))
+    assert b"please connect again" in first.hears()
+    world.pooler.credentials.learn(world.pool, "closesesame", None, NEW)
+    assert not world.pooler.credentials.lost(world.pool)

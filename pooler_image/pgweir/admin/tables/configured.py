@@ -127,7 +127,10 @@ def lists(view: View) -> Table:
         ("login_clients", len(pooler.logins)),
         ("free_servers", 0),
         ("used_servers", sum(pool.server_count for pool in pooler.pools.values())),
-        *((f"dns_{name}", 0) for name in ("names", "zones", "queries", "pending")),
+        ("dns_names", len(pooler.names)),
+        ("dns_zones", 0),  # the system's resolver knows no zones
+        ("dns_queries", len(pooler.names.pending)),
+        ("dns_pending", len(pooler.names.pending)),
     ]
     return Table((*texts("list"), *ints("items")), rows)
 
@@ -170,7 +173,11 @@ def mem(view: View) -> Table:
 
 
 def dns_hosts(view: View) -> Table:
-    return Table((*texts("hostname"), ("ttl", INT8_OID), *texts("addrs")), [])
+    rows: list[Row] = [
+        (name.host, max(0, int(name.expires_at - view.now)), ",".join(name.addresses) or None)
+        for name in sorted(view.pooler.names, key=lambda name: name.host)
+    ]
+    return Table((*texts("hostname"), ("ttl", INT8_OID), *texts("addrs")), rows)
 
 
 def dns_zones(view: View) -> Table:
