@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ class Watch:
 
     def reset(self) -> None:
         self.pauses: dict[int, list[float]] = {0: [], 1: [], 2: []}
-        self.ticks: list[float] = []
-        self.stalls: list[float] = []
+        self.ticks: collections.deque[float] = collections.deque(maxlen=1000)
+        self.stalls: collections.Counter[int] = collections.Counter()  # by milliseconds: it must not grow with time
         self.collected = [0, 0, 0]  # what no reference count freed, by generation
 
     def _collected(self, phase: str, info: dict[str, int]) -> None:
@@ -118,11 +119,13 @@ class Watch:
             await asyncio.sleep(0.01)
             if self.counted:
                 self.counted = False  # it stood still for the probe
+            elif (late := time.perf_counter() - before - 0.01) > 0.001:
+                self.stalls[round(1000 * late)] += 1
             else:
-                self.stalls.append(time.perf_counter() - before - 0.01)
+                self.stalls[0] += 1
 
     def times(self) -> dict[str, Any]:
-        stalls = sorted(self.stalls) or [0.0]
+        stalls = sorted(self.stalls.elements()) or [0]
         return {
             "gc": {
                 str(generation): {"count": len(found), "max_ms": 1000 * max(found, default=0.0)}
@@ -133,7 +136,7 @@ class Watch:
                 "mean_ms": 1000 * sum(self.ticks) / max(len(self.ticks), 1),
                 "max_ms": 1000 * max(self.ticks, default=0.0),
             },
-            "stall": {"p99_ms": 1000 * stalls[int(len(stalls) * 0.99)], "max_ms": 1000 * stalls[-1]},
+            "stall": {"p99_ms": stalls[int(len(stalls) * 0.99)], "max_ms": stalls[-1]},
         }
 
 
@@ -162,6 +165,23 @@ def _garbage() -> dict[str, Any]:
     return {"types": types}
 
 
+_snapshots: list[tracemalloc.Snapshot] = []
+
+
+def _grown() -> dict[str, Any]:
+    if not tracemalloc.is_tracing():
+        tracemalloc.start(3)
+        return {}
+    gc.collect()
+    skipped = [tracemalloc.Filter(False, place) for place in (tracemalloc.__file__, __file__, "*/linecache.py")]
+    _snapshots.append(tracemalloc.take_snapshot().filter_traces(skipped))
+    if len(_snapshots) < 2:
+        return {}
+    before, after = _snapshots
+    del _snapshots[0]
+    return {str(found.traceback): found.size_diff for found in after.compare_to(before, "traceback")[:12]}
+
+
 def main() -> None:
     from pgweir import executable, lifecycle
     from pgweir.session import upkeep
@@ -182,6 +202,8 @@ def main() -> None:
                     found = _count(watch)
                 case "times":
                     found = watch.times()
+                case "trace":  # where memory has grown since the last time this was asked
+                    found = _grown()
                 case "garbage":
                     found = _garbage()
                 case _:

@@ -213,7 +213,7 @@ class Soak:
             eventually(lambda: pooler.sockets()["clients"] == 0, "no client's socket is left")
         except AssertionError as error:
             report.problems.append(f"{error} {pooler.console('SHOW POOLS')} {pooler.sockets()}")
-        for _ in range(20):  # a backend takes a moment to end
+        for _ in range(100):  # PostgreSQL finishes the sleep of a client that died
             with pooler.console_session() as console:
                 lists = {row["list"]: row["items"] for row in console.execute("SHOW LISTS")}
                 sockets = pooler.sockets()

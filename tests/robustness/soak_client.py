@@ -294,7 +294,7 @@ class SoakClient:
 
     async def canceled(self) -> None:
         """A cancel ends this client's query and nobody else's (theirs would be an unexpected error)."""
-        await self.say(query("SELECT pg_sleep(20)"))
+        await self.say(query("SELECT pg_sleep(5)"))
         await asyncio.sleep(self.dice.random() * 0.1)
         answer = asyncio.ensure_future(self.answers(fail="57014"))
         try:

@@ -11,6 +11,9 @@ from typing import Final
 
 ALWAYS_TRACKED: Final = ("DateStyle", "client_encoding", "TimeZone", "standard_conforming_strings", "application_name")
 
+MAX_INTERNED: Final = 10_000
+MAX_CHARACTERS: Final = 4_000_000  # in all of them
+
 Values = tuple[str | None, ...]
 
 
@@ -24,6 +27,7 @@ class Tracker:
         self.names: tuple[str, ...] = tuple(names.values())
         self._slots = {name.lower(): slot for slot, name in enumerate(self.names)}
         self._interned: dict[Values, Values] = {}
+        self._characters = 0
         self.nothing: Values = self._intern((None,) * len(self.names))
 
     def __contains__(self, name: str) -> bool:
@@ -68,9 +72,15 @@ class Tracker:
         ]
 
     def _intern(self, values: Values) -> Values:
-        if len(self._interned) > 10_000:  # clients choose application_name: a bound, not a cache policy
-            self._interned.clear()
-        return self._interned.setdefault(values, values)
+        known = self._interned.get(values)
+        if known is None:
+            self._characters += sum(len(value) for value in values if value is not None)
+            # Clients choose application_name, and as long a one as they like: a bound, not a cache policy.
+            if len(self._interned) >= MAX_INTERNED or self._characters > MAX_CHARACTERS:
+                self._interned.clear()
+                self._characters = 0
+            self._interned[values] = known = values
+        return known
 
 
 def set_statement(changes: Iterable[tuple[str, str]]) -> str:

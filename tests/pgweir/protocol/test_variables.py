@@ -39,6 +39,13 @@ def test_many_values_do_not_pile_up():
     assert tracker.difference(tracker.values({}), tracker.nothing) == []
 
 
+def test_long_values_do_not_pile_up_either():
+    tracker = Tracker()
+    for number in range(500):
+        tracker.values({"application_name": f"{number}" + "x" * 60_000})
+    assert sum(len(value) for values in tracker._interned for value in values if value) <= 4_000_000
+
+
 def test_lists_are_set_as_they_are_reported():
     assert set_statement([("search_path", 'a, "B c"')]) == 'SET search_path=a, "B c";'
     for empty in ("", '""'):
