@@ -231,6 +231,10 @@ class World:
         client.says(messages.startup_message({"user": user, "database": database, **parameters}, protocol))
         return client
 
+    def strangers(self, count: int) -> list[tuple[RecorderWire, Origin]]:
+        """Connections that have said nothing yet."""
+        return [(RecorderWire(), Origin("10.0.0.2", 50000 + number)) for number in range(count)]
+
     def client(self, database: str = "shop", user: str = "alice", **parameters: str) -> Client:
         """A client that is in."""
         client = self.starts_login(database, user, **parameters)
