@@ -41,7 +41,8 @@ ONLY_A_USER = LOADING + "test_what_only_a_user_may_say_wins_over_the_global_valu
 
 EFFECTS: Final[Mapping[str, str]] = {
     # Process, log
-    "pidfile": PROCESS + "test_the_pid_file_is_there_as_long_as_the_process",
+    "pidfile": "data_plane/test_process_control.py::"
+    "test_a_pidfile_of_a_living_process_is_respected_and_a_stale_one_is_not",
     "user": "pgweir/test_executable.py::test_root_becomes_the_user_that_is_named_and_its_groups_come_first",
     "log_connections": EFFECT + "test_logins_are_logged_as_log_connections_says",
     "log_disconnections": EFFECT + "test_ends_are_logged_as_log_disconnections_says",
