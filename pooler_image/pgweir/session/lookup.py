@@ -42,6 +42,7 @@ class Lookups:
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
         self._running: dict[Key, list[Answer]] = {}
+        self._asking: dict[Key, Lookup] = {}
         self._kept: OrderedDict[Key, tuple[float, Found]] = OrderedDict()  # with the time until which it is good
         self.last_ok: bool | None = None
         self.last_error: str | None = None
@@ -86,9 +87,27 @@ class Lookups:
         self._running[key] = [answer]
         pool = self._pooler.pool(target, target.pool_user(auth_user))
         lookup = Lookup(self._pooler, pool, config.auth_query(database.name), user, lambda o: self._done(key, o))
+        self._asking[key] = lookup
         lookup.start()
 
+    def follow(self) -> None:
+        """The configuration is new: look-ups that wait where it does not send them any more are asked where it does."""
+        config = self._pooler.config
+        for (name, user), lookup in list(self._asking.items()):
+            database = self._pooler.databases.get(name)
+            target = None if database is None else self._pooler.databases.get(config.auth_dbname(name))
+            auth_user = config.auth_user(name)
+            if database is None or target is None or auth_user is None:
+                there = False
+            else:
+                there = (lookup.pool.database, lookup.pool.user) == (target.name, target.pool_user(auth_user))
+            if database is not None and not there and lookup.withdraw():
+                del self._asking[name, user]
+                for answer in self._running.pop((name, user), ()):
+                    self.ask(database, user, answer)
+
     def _done(self, key: tuple[str, str], outcome: AuthQueryOutcome) -> None:
+        self._asking.pop(key, None)
         failed = isinstance(outcome, LookupFailed)
         self.last_ok = not failed
         self.last_error = outcome.message if isinstance(outcome, LookupFailed) else None
@@ -150,6 +169,15 @@ class Lookup(Holder):
         """No server could be had, or it was lost."""
         self.pool.leave_queue(self)
         self._finish(LookupFailed(message or reason.text, sqlstate))
+
+    def withdraw(self) -> bool:
+        """Stop waiting; False: it has a server already, and the answer is on its way."""
+        if self.state is not ClientState.WAITING:
+            return False
+        self.pool.forget_client(self)
+        self.state = ClientState.CLOSED
+        self._done = None
+        return True
 
     def _finish(self, outcome: AuthQueryOutcome) -> None:
         self.pool.clients.discard(self)

@@ -214,6 +214,7 @@ class Operations:
         old = pooler.config
         server_tls_changed = old.tls_identity("server") != config.tls_identity("server")
         pooler.apply_settings(config)
+        pooler.lookups.follow()
         for name, database in list(pooler.databases.items()):
             settings = config.database(name)
             if settings is None:

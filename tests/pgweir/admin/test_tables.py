@@ -95,7 +95,7 @@ def test_a_full_pool_a_pause_and_a_failed_login_are_told_apart(service: HandServ
     carol.pool.proven = True
     service.pooler.opening.failed(service.edge.connects[-1], "no route", "08006", answered=False)
     reasons = {row["user"]: row["reason"] for row in rows(service, "WAITERS")}
-    assert reasons["carol"].startswith("the last server login failed, next try in 15.0s: no route")
+    assert reasons["carol"].startswith("the last server login failed, next try in 0.2s: no route")
 
 
 def test_databases_show_what_counts_for_them(service: HandService) -> None:

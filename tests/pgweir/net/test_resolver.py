@@ -79,6 +79,21 @@ def play(story: Callable[[Scene], Awaitable[None]], port: int, **settings: Any) 
     asyncio.run(run())
 
 
+def test_sockets_to_servers_are_tuned_as_the_settings_say():
+    async def story(scene: Scene) -> None:
+        scene.open()
+        await scene.until(lambda: len(scene.addresses()) == 1)
+        (server,) = scene.pool.servers()
+        wire: Any = server.wire
+        sock = wire.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        names = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT
+        assert [sock.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [61, 7, 3, 30_000]
+
+    with FakePostgres() as fake:
+        play(story, fake.port, tcp_keepidle=61, tcp_keepintvl=7, tcp_keepcnt=3, tcp_user_timeout=30_000)
+
+
 def test_those_who_need_a_name_at_the_same_time_ask_once_and_the_answer_is_kept():
     async def story(scene: Scene) -> None:
         scene.held = asyncio.Event()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pgweir.protocol import messages
+from pgweir.protocol.reasons import CloseReason
 from pgweir.session import moves
 from pgweir.settings import DatabaseSettings
 
@@ -88,6 +89,25 @@ def test_a_look_up_that_waits_for_the_old_host_is_served_by_the_new_one(make_wor
     assert new.pool.user == "alice"
     world.run()
     assert b"bouncer config error" in carol.hears()  # the look-up has run, and said what it says
+
+
+def test_a_look_up_that_waits_in_a_database_that_is_not_asked_any_more_goes_to_the_one_that_is(make_world):
+    entries = {name: DatabaseSettings(name=name, dbname=name, host=name, port=5432) for name in ("shop", "a", "b")}
+    world = make_world(
+        databases=entries, auth_type="scram-sha-256", auth_user="alice", auth_query="FAIL $1", auth_dbname="a"
+    )
+    carols = [world.starts_login(user="carol") for _ in range(2)]
+    assert [server.pool.database for server in world.edge.connecting] == ["a"]
+    moved = replace(world.config, settings=replace(world.config.settings, auth_dbname="b"))
+    del world.edge.connecting[0]  # nobody answers there
+    world.operations.apply(moved)
+    assert [server.pool.database for server in world.edge.connecting] == ["b"]
+    world.run()
+    assert all(b"bouncer config error" in carol.hears() for carol in carols)
+    (nobody,) = [pool for pool in world.pooler.pools.values() if pool.database == "a"]
+    assert not nobody.clients
+    for server in list(nobody.servers()):
+        world.pooler.drop_server(server, CloseReason.CLOSE_NEEDED)
 
 
 @pytest.mark.parametrize("state", ["idle", "active"])

@@ -95,7 +95,7 @@ def _server_row(view: View, server: ServerSession, state: str) -> Row:
     on_socket = server.host.startswith(("/", "@"))
     return (
         *("S", server.pool.user, server.pool.database, replication.word(server.pool.relayed), state),
-        *("unix" if on_socket else server.host, server.port),
+        *("unix" if on_socket else server.address or server.host, server.port),
         *("unix" if on_socket else server.local_address, server.port if on_socket else server.local_port),
         *(view.time(server.connected_at), view.time(server.requested_at or server.connected_at)),
         *seconds_and_microseconds(view.now - server.query_started if server.query_open else 0.0),

@@ -96,17 +96,17 @@ def binding(view: View, pool: SessionPool) -> Binding:
             reason = f"max_user_connections={policy.max_user_connections} of user {pool.user}"
             return Binding("max_user_connections", reason, of_user)
     if pool.failed_at is not None:
-        return _target(view, pool, pool.failed_at, decision)
+        return _target(view, pool, decision)
     if pool.tested and not pool.logging_in:
         return Binding("check", "a server is being checked or reset", (pool,))
     return Binding("login", "a server login is in progress", (pool,))
 
 
-def _target(view: View, pool: SessionPool, failed_at: float, decision: Open | Limit) -> Binding:
+def _target(view: View, pool: SessionPool, decision: Open | Limit) -> Binding:
     """PostgreSQL is away, or lets nobody in: the last attempt's error, and when the next one is due."""
     following = "trying again now"
     if decision is Limit.LOGIN_RETRY:
-        following = f"next try in {max(0.0, pool.policy.login_retry - (view.now - failed_at)):.1f}s"
+        following = f"next try in {max(0.0, pool.retry_at - view.now):.1f}s"
     limit = "max_connections" if pool.failure_sqlstate == TOO_MANY_CONNECTIONS else "target"
     return Binding(limit, f"the last server login failed, {following}: {pool.failure}", (pool,))
 
