@@ -43,9 +43,9 @@ def test_hostssl_and_hostnossl_lines_see_which_way_a_client_came(
 ) -> None:
     pooler = make_pooler(
         hba=[
-            "hostssl app alice all scram-sha-256",
-            "hostnossl app bob all scram-sha-256",
-            "host pgbouncer all all md5",
+            "hostssl app alice 127.0.0.1/32 md5",
+            "hostnossl app bob 127.0.0.1/32 md5",
+            "host pgbouncer all 127.0.0.1/32 md5",
         ],
         **client_tls(certificates),
     )
