@@ -26,6 +26,8 @@ from pgweir.protocol.framing import (
     HEADER,
     PARSE,
     QUERY,
+    STATUS_FAILED,
+    STATUS_IDLE,
     SYNC,
     TERMINATE,
     unpack_header,
@@ -406,12 +408,20 @@ class ClientSession(Holder):
         stats.client_parse_count += 1
         known = self.statements.get(name)
         if known is not None:
-            # The name is taken: prepare the taken one once more, so that PostgreSQL itself says so (42P05).
+            # The name is taken: take it on the server too, so that PostgreSQL itself says so (42P05), or what else is wrong.
             before = self._ensure_prepared(known, server)
             exchange.expect(PARSE)
-            return before + known.parse_message(), end
+            return before + Statement(known.name, rest).parse_message(), end
         statement = self.pooler.statements.intern(rest)
         self.statements[name] = statement
+        if (
+            statement in exchange.statements
+            and exchange.status != STATUS_IDLE
+            and (exchange.status == STATUS_FAILED or exchange.owed)
+        ):
+            # The server has it, and in a failed transaction would refuse to prepare it (25P02): only a Parse lets it say so.
+            exchange.statements.discard(statement)
+            exchange.statements.add_stale(statement)
         if exchange.statements.touch(statement):
             reply = exchange.expect_special(Owed(PARSE, Action.FAKE, statement, self.statements, name))
             if reply:
