@@ -267,7 +267,6 @@ def direct(certificates: Certificates) -> dict[str, Any]:
 def test_direct_tls_towards_servers_and_their_cancels(
     make_pooler: MakePooler, front: TlsFront, certificates: Certificates, ours_only: None
 ) -> None:
-    front.context.set_alpn_protocols(["postgresql"])
     pooler = make_pooler(server_port=front.port, **direct(certificates))
     with pooler.wire() as client:
         client.say(query("SELECT pg_sleep(30)"))
@@ -283,6 +282,7 @@ def test_direct_tls_towards_servers_and_their_cancels(
 def test_direct_tls_with_who_may_be_no_postgresql_is_refused(
     make_pooler: MakePooler, front: TlsFront, certificates: Certificates, ours_only: None
 ) -> None:
+    front.context.set_alpn_protocols(["http/1.1"])
     pooler = make_pooler(server_port=front.port, query_wait_timeout=1, **direct(certificates))
     with pytest.raises(psycopg.OperationalError, match="did not agree"):
         pooler.connect()
