@@ -184,3 +184,31 @@ def test_the_cluster_and_the_account_stay_what_they_are(kubectl: Kubectl, operat
         assert json.loads(kubectl("get", *where, "pooler/p", "--output=json"))["spec"]["instances"] == 4
     finally:
         kubectl("delete", "namespace", "crd-test", "--wait=false")
+
+
+def test_databases_and_users_are_judged_entry_by_entry(create: Create) -> None:
+    good = {
+        "databases": [{"name": "it's", "parameters": {"pool_size": "3", "pool_mode": "session"}}, {"name": "*"}],
+        "users": [{"name": "app", "passwordSecret": {"name": "app"}, "parameters": {"query_timeout": "1.5"}}],
+    }
+    assert create(manifest(pgbouncer=good))["spec"]["pgbouncer"]["users"] == good["users"]
+    bad = {
+        "databases": [
+            {"name": "a", "parameters": {"pool_size": "many", "host": "elsewhere"}},
+            {"name": "pgbouncer", "parameters": {"pool_mode": "sometimes", "connect_query": ""}},
+        ],
+        "users": [{"name": "u", "parameters": {"max_user_connections": "-1", "password": "hush"}}],
+    }
+    said = complaints(create, manifest(pgbouncer=bad))
+    for words in (
+        "spec.pgbouncer.databases[0].parameters.[pool_size]",
+        "unknown or reserved parameters: host",
+        "spec.pgbouncer.databases[1].parameters.[pool_mode]",
+        "spec.pgbouncer.databases[1].parameters.connect_query",
+        "name of the console",
+        "spec.pgbouncer.users[0].parameters.[max_user_connections]",
+        "unknown or reserved parameters: password",
+    ):
+        assert words in said
+    twice = {"users": [{"name": "u"}, {"name": "u"}]}
+    assert "Duplicate value" in complaints(create, manifest(pgbouncer=twice))

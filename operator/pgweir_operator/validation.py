@@ -19,14 +19,17 @@ from pgweir_operator.api import names, rules
 from pgweir_operator.api.conditions import Blocker, Reason
 from pgweir_operator.api.one_line import has_line_breaker
 from pgweir_operator.api.parameters import (
+    DATABASE_PARAMETERS,
+    MAX_ENTRY_VALUE_LENGTH,
     MAX_PARAMETERS,
     MAX_VALUE_LENGTH,
     PARAMETERS,
     TIME_PATTERN,
+    USER_PARAMETERS,
     WHOLE_NUMBER_PATTERN,
     expected,
 )
-from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.api.pooler import DatabaseEntry, Pooler, UserEntry
 
 ONE_LINE = "write it on one line: no line breaks or control characters"
 _PARAMETERS = "spec.pgbouncer.parameters"
@@ -64,6 +67,10 @@ def validate(pooler: Pooler) -> list[Problem]:
         *_lookup(pooler),
         *_hba(pooler),
         *_parameters(pooler),
+        *_entries("databases", pooler.spec.pgbouncer.databases, DATABASE_PARAMETERS),
+        *_entries("users", pooler.spec.pgbouncer.users, USER_PARAMETERS),
+        *_console(pooler),
+        *_lookup_database(pooler),
     ]
 
 
@@ -121,18 +128,18 @@ def _parameters(pooler: Pooler) -> Iterator[Problem]:
     for name, text in sorted(given.items()):
         path = f"{_PARAMETERS}.{name}"
         info = PARAMETERS.get(name)
-        message = _complaint(info, text, values)
+        message = _complaint(info, text, values, MAX_VALUE_LENGTH)
         if message is not None:
             yield Problem(path, text, message)
     yield from _together(pooler, values)
 
 
-def _complaint(info: SettingInfo | None, text: str, values: dict[str, Any]) -> str | None:
+def _complaint(info: SettingInfo | None, text: str, values: dict[str, Any], longest: int) -> str | None:
     """What is wrong with one parameter; where nothing is, its parsed value goes into `values`."""
     if info is None:
         return f"{rules.UNKNOWN_PARAMETERS.rstrip(': ').removesuffix('s')}; remove it"
-    if len(text) > MAX_VALUE_LENGTH:
-        return f"write at most {MAX_VALUE_LENGTH} characters"
+    if len(text) > longest:
+        return f"write at most {longest} characters"
     if has_line_breaker(text):
         return ONE_LINE
     if (info.kind is Kind.INT and not re.fullmatch(WHOLE_NUMBER_PATTERN, text)) or (
@@ -146,6 +153,48 @@ def _complaint(info: SettingInfo | None, text: str, values: dict[str, Any]) -> s
     except SettingError as error:
         return error.expected
     return None
+
+
+def _entries(
+    kind: str, entries: Sequence[DatabaseEntry | UserEntry], catalogue: Mapping[str, SettingInfo]
+) -> Iterator[Problem]:
+    """Entries of [databases] or of [users]."""
+    seen: set[str] = set()
+    for index, entry in enumerate(entries):
+        path = f"spec.pgbouncer.{kind}[{index}]"
+        if has_line_breaker(entry.name):
+            yield Problem(f"{path}.name", entry.name, ONE_LINE)
+        if entry.name in seen:
+            yield Problem(f"{path}.name", entry.name, "this name is there already; write all of its settings once")
+        seen.add(entry.name)
+        for name, text in sorted(entry.parameters.items()):
+            message = (
+                _complaint(catalogue.get(name), text, {}, MAX_ENTRY_VALUE_LENGTH)
+                if text
+                else "write a value, or remove it"
+            )
+            if message is not None:
+                # A password that somebody tries to write there is not repeated.
+                yield Problem(f"{path}.parameters.{name}", text if name != "password" else None, message)
+
+
+def _console(pooler: Pooler) -> Iterator[Problem]:
+    for index, entry in enumerate(pooler.spec.pgbouncer.databases):
+        if entry.name == "pgbouncer":
+            yield Problem(f"spec.pgbouncer.databases[{index}].name", entry.name, rules.CONSOLE_NAME)
+
+
+def _lookup_database(pooler: Pooler) -> Iterator[Problem]:
+    """The look-up runs there as auth_user: an entry that sends it elsewhere, or makes it another user, locks all out."""
+    for index, entry in enumerate(pooler.spec.pgbouncer.databases):
+        if entry.name == names.AUTH_DATABASE:
+            for name in sorted({"dbname", "user"} & entry.parameters.keys()):
+                yield Problem(
+                    f"spec.pgbouncer.databases[{index}].parameters.{name}",
+                    entry.parameters[name],
+                    f"passwords are looked up in {names.AUTH_DATABASE}, as it is; remove it, or give the entry"
+                    " another name",
+                )
 
 
 def _together(pooler: Pooler, given: Mapping[str, Any]) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from tests.pgweir_operator.worlds import manifest, pooler
 
 from pgweir.settings import Kind, Support
 from pgweir_operator.api.conditions import Reason
-from pgweir_operator.api.parameters import PARAMETERS
+from pgweir_operator.api.parameters import DATABASE_PARAMETERS, PARAMETERS, USER_PARAMETERS
 from pgweir_operator.validation import Problem, invalid_spec, parse, validate
 
 
@@ -210,8 +210,50 @@ def test_an_object_that_is_no_pooler_is_told_field_by_field() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    assert problems(switchover={"mode": "Off"}, pgbouncer={"databases": {}}) == []
+    assert problems(switchover={"mode": "Off"}, pgbouncer={"ofTomorrow": {}}) == []
 
 
 def test_a_null_is_a_field_that_was_not_given() -> None:
     assert problems(paused=None, pgbouncer={"authQuery": None}, template=None) == []
+
+
+def test_entries_of_databases_and_users_are_held_to_the_catalogue() -> None:
+    found = problems(
+        pgbouncer={
+            "databases": [
+                {"name": "a", "parameters": {"pool_size": "many", "host": "elsewhere", "connect_query": ""}},
+                {"name": "a", "parameters": {"pool_mode": "sometimes", "application_name": "x\ny"}},
+                {"name": "pgbouncer"},
+                {"name": "postgres", "parameters": {"dbname": "shop", "user": "x", "pool_size": "3"}},
+            ],
+            "users": [{"name": "u\n", "parameters": {"password": "hush", "query_timeout": "5s"}}],
+        }
+    )
+    assert [problem.split(":")[0] for problem in found] == [
+        "spec.pgbouncer.databases[0].parameters.connect_query is ''",
+        "spec.pgbouncer.databases[0].parameters.host is 'elsewhere'",
+        "spec.pgbouncer.databases[0].parameters.pool_size is 'many'",
+        "spec.pgbouncer.databases[1].name is 'a'",
+        "spec.pgbouncer.databases[1].parameters.application_name is 'x\\ny'",
+        "spec.pgbouncer.databases[1].parameters.pool_mode is 'sometimes'",
+        "spec.pgbouncer.users[0].name is 'u\\n'",
+        "spec.pgbouncer.users[0].parameters.password",
+        "spec.pgbouncer.users[0].parameters.query_timeout is '5s'",
+        "spec.pgbouncer.databases[2].name is 'pgbouncer'",
+        "spec.pgbouncer.databases[3].parameters.dbname is 'shop'",
+        "spec.pgbouncer.databases[3].parameters.user is 'x'",
+    ]
+    assert not any("hush" in problem for problem in found)
+
+
+def test_every_setting_of_an_entry_passes_with_a_good_value() -> None:
+    good = {Kind.INT: "5", Kind.TIME: "1.5", Kind.ENUM: "", Kind.OPTIONAL_TEXT: "x"}
+
+    def of(catalogue: Any) -> dict[str, str]:
+        return {name: good[info.kind] or info.choices[0] for name, info in catalogue.items()}
+
+    databases, users = of(DATABASE_PARAMETERS), of(USER_PARAMETERS)
+    assert len(databases) > 12
+    assert len(users) > 8
+    entries = {"databases": [{"name": "a", "parameters": databases}], "users": [{"name": "b", "parameters": users}]}
+    assert problems(pgbouncer=entries) == []

@@ -12,8 +12,15 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
+from pgweir.settings import SettingInfo
 from pgweir_operator.api import names, rules
-from pgweir_operator.api.parameters import MAX_PARAMETERS, MAX_VALUE_LENGTH
+from pgweir_operator.api.parameters import (
+    DATABASE_PARAMETERS,
+    MAX_ENTRY_VALUE_LENGTH,
+    MAX_PARAMETERS,
+    MAX_VALUE_LENGTH,
+    USER_PARAMETERS,
+)
 from pgweir_operator.api.pooler import ConditionRow, PoolerSpec, PoolerStatus
 
 Schema = dict[str, Any]
@@ -121,6 +128,9 @@ def _spec_schema() -> Schema:
         "pattern": ONE_LINE_PATTERN,
     }
     _with_rules(parameters, rules.parameter_rules())
+    _entries(bouncer["properties"]["databases"], DATABASE_PARAMETERS)
+    _entries(bouncer["properties"]["users"], USER_PARAMETERS)
+    _with_rules(bouncer["properties"]["databases"]["items"]["properties"]["name"], rules.DATABASE_NAME)
     bouncer["properties"]["pg_hba"]["items"]["pattern"] = ONE_LINE_PATTERN
     bouncer["properties"]["authQuery"]["pattern"] = ONE_LINE_PATTERN
     # WHY: templates from CloudNativePG have to carry `containers: []`; ours may leave it out or keep it.
@@ -131,6 +141,22 @@ def _spec_schema() -> Schema:
         }
     }
     return schema
+
+
+def _entries(schema: Schema, catalogue: Mapping[str, SettingInfo]) -> None:
+    """A list by name, each item with settings of its own. WHY bounds this tight: a rule costs its most times the items."""
+    schema.update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]})
+    properties = schema["items"]["properties"]
+    properties["name"]["pattern"] = ONE_LINE_PATTERN
+    parameters = properties["parameters"]
+    parameters["maxProperties"] = len(catalogue)
+    parameters["additionalProperties"] = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_ENTRY_VALUE_LENGTH,
+        "pattern": ONE_LINE_PATTERN,
+    }
+    _with_rules(parameters, rules.parameter_rules(catalogue))
 
 
 def _status_schema() -> Schema:

@@ -1,4 +1,4 @@
-"""Which settings a Pooler's `parameters` may name.
+"""Which settings the `parameters` of a Pooler, of one of its databases and of one of its users may name.
 
 Pure data over the catalogue. Read by the CRD generator, by validation.py and by desired/. A setting that the operator
 must hold in its own hand (where to listen, file names, the pool mode that has a field of its own) is not here.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pgweir.settings import SETTINGS, SettingInfo, Support
+from pgweir.settings import DATABASE_SETTINGS, SETTINGS, USER_SETTINGS, SettingInfo, Support
 
 # What CloudNativePG's Pooler accepts: a manifest moves over with its parameters unchanged.
 _COMPATIBLE: Final = frozenset(
@@ -44,6 +44,21 @@ PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(
         if name in _COMPATIBLE or (name in _OURS and info.support is Support.WORKS)
     }
 )
+
+# Where PostgreSQL is, and how users are looked up there, is the Pooler's own; a password stands in a Secret.
+_NOT_OF_AN_ENTRY: Final = frozenset(
+    {"host", "port", "load_balance_hosts", "password", "auth_user", "auth_query", "auth_dbname"}
+)
+
+DATABASE_PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(
+    {name: info for name, info in sorted(DATABASE_SETTINGS.items()) if name not in _NOT_OF_AN_ENTRY}
+)
+USER_PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(dict(sorted(USER_SETTINGS.items())))
+
+MAX_ENTRIES: Final = 100
+"""Of databases, and of users."""
+
+MAX_ENTRY_VALUE_LENGTH: Final = 512
 
 MAX_VALUE_LENGTH: Final = 1024
 """Of one value, in characters: the API server's cost estimate of the rules needs a bound."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from pgweir_operator.api import names
+from pgweir_operator.api.parameters import MAX_ENTRIES
 
 
 class ApiModel(BaseModel):
@@ -115,6 +116,33 @@ class ServiceTemplate(ApiModel):
     )
 
 
+class DatabaseEntry(ApiModel):
+    """One entry of [databases], beside the one that every other database goes by."""
+
+    name: str = Field(
+        min_length=1, max_length=63, description="The name that applications ask for; * stands for all others."
+    )
+    parameters: dict[str, str] = Field(
+        default_factory=dict,
+        description="Settings of this database by PgBouncer's names: pool_size, dbname, pool_mode, and so on.",
+    )
+
+
+class UserEntry(ApiModel):
+    """One entry of [users], and of userlist.txt where it has a password."""
+
+    name: str = Field(min_length=1, max_length=63, description="The user's name in PostgreSQL.")
+    password_secret: SecretReference | None = Field(
+        default=None,
+        description="Secret (basic-auth: username, password) with this user's password, by which the pooler logs in to "
+        "PostgreSQL: no change of a stored SCRAM verifier breaks that.",
+    )
+    parameters: dict[str, str] = Field(
+        default_factory=dict,
+        description="Settings of this user by PgBouncer's names: pool_size, max_user_connections, and so on.",
+    )
+
+
 class PgBouncer(ApiModel):
     pool_mode: PoolMode = choice(
         default=PoolMode.SESSION,
@@ -123,6 +151,15 @@ class PgBouncer(ApiModel):
     paused: bool = Field(default=False, description="The compatible spelling of spec.paused: either one pauses.")
     parameters: dict[str, str] = Field(
         default_factory=dict, description="Settings by PgBouncer's names; every value is checked before a pod sees it."
+    )
+    databases: tuple[DatabaseEntry, ...] = Field(
+        default=(), strict=False, max_length=MAX_ENTRIES, description="Databases with settings of their own."
+    )
+    users: tuple[UserEntry, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=MAX_ENTRIES,
+        description="Users with settings or a password of their own.",
     )
     pg_hba: tuple[HbaLine, ...] = Field(
         default=(),
@@ -296,6 +333,7 @@ class Pooler(ApiModel):
             bouncer.server_ca_secret,
             bouncer.client_tls_secret,
             bouncer.client_ca_secret,
+            *(user.password_secret for user in bouncer.users),
             self.spec.target.admin_secret if self.spec.target else None,
         ]
         return tuple(dict.fromkeys(reference.name for reference in references if reference is not None))

@@ -6,6 +6,7 @@ the CLI and for an object that was stored under an older CRD. Read by crd.py alo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pgweir.settings import Kind, SettingInfo, Support
@@ -31,6 +32,7 @@ NAME_TAKEN: Final = (
     "a Pooler may not be named as its cluster or as one of its Services (-rw, -ro, -r); choose another name"
 )
 UNKNOWN_PARAMETERS: Final = "unknown or reserved parameters: "
+CONSOLE_NAME: Final = "pgbouncer is the name of the console; choose another one"
 
 ROOT: Final[tuple[Rule, ...]] = (
     {
@@ -53,6 +55,8 @@ SPEC: Final[tuple[Rule, ...]] = (
         "fieldPath": ".serviceAccountName",
     },
 )
+
+DATABASE_NAME: Final[tuple[Rule, ...]] = ({"rule": "self != 'pgbouncer'", "message": CONSOLE_NAME},)
 
 CLUSTER: Final[tuple[Rule, ...]] = ({"rule": "self == oldSelf", "message": CLUSTER_IMMUTABLE},)
 
@@ -80,9 +84,9 @@ PGBOUNCER: Final[tuple[Rule, ...]] = (
 )
 
 
-def parameter_rules() -> list[Rule]:
+def parameter_rules(catalogue: Mapping[str, SettingInfo] = PARAMETERS) -> list[Rule]:
     """One rule for the names, and one for each parameter whose value has a form."""
-    allowed = "[" + ", ".join(_text(name) for name in PARAMETERS) + "]"
+    allowed = "[" + ", ".join(_text(name) for name in catalogue) + "]"
     rules: list[Rule] = [
         {
             "rule": f"self.all(name, name in {allowed})",
@@ -90,7 +94,7 @@ def parameter_rules() -> list[Rule]:
             "message": UNKNOWN_PARAMETERS.rstrip(": "),
         }
     ]
-    for name, info in PARAMETERS.items():
+    for name, info in catalogue.items():
         test = _test(f"self[{_text(name)}]", info)
         if test is not None:
             rules.append(

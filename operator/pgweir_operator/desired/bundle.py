@@ -39,7 +39,8 @@ def bundle_files(
     files[INI] = render.pgbouncer_ini(
         name=pooler.name,
         namespace=pooler.namespace,
-        databases={"*": {"host": pooler.target_host, "port": str(pooler.target_port)}},
+        databases=configuration.databases(pooler),
+        users=configuration.users(pooler),
         settings=settings,
     ).encode()
     files[MANIFEST] = _manifest(revision, pooler.wants_pause)
@@ -91,6 +92,7 @@ def _manifest(revision: int, paused: bool) -> bytes:
 def _server_files(pooler: Pooler, observed: Observed, credentials: Provisioned | None) -> dict[str, bytes]:
     """What the pooler needs towards PostgreSQL."""
     files: dict[str, bytes] = {}
+    passwords = secrets.passwords(pooler, observed)
     reference = pooler.spec.pgbouncer.server_ca_secret
     if reference is not None:
         files[configuration.SERVER_CA_FILE] = secrets.ca_certificate(
@@ -100,14 +102,14 @@ def _server_files(pooler: Pooler, observed: Observed, credentials: Provisioned |
         files[configuration.SERVER_CA_FILE] = secrets.key_of(
             observed.cluster.server_ca, "ca.crt", "The cluster's server CA"
         )
-    if credentials is None:
-        return files
-    if credentials.certificate is not None and credentials.key is not None:
+    if credentials is not None and credentials.certificate is not None and credentials.key is not None:
         files[configuration.SERVER_CERTIFICATE_FILE] = credentials.certificate
         files[configuration.SERVER_KEY_FILE] = credentials.key
-    elif credentials.password is not None:
+    elif credentials is not None and credentials.password is not None:
         name = pooler.spec.pgbouncer.parameters.get("auth_user", "").strip() or credentials.auth_user
-        files[configuration.USERLIST_FILE] = render.userlist_txt({name: credentials.password}).encode()
+        passwords[name] = credentials.password
+    if passwords:
+        files[configuration.USERLIST_FILE] = render.userlist_txt(passwords).encode()
     return files
 
 

@@ -44,6 +44,9 @@ DEFAULTS: Final[Mapping[str, str]] = {
 # cannot be read as settings; what can be read is relayed.
 IGNORED_STARTUP_PARAMETERS: Final = "extra_float_digits,options"
 
+# The entry of [databases] that stands for every name without one.
+TEMPLATE: Final = "*"
+
 # Settings that are written only where the file they name is in the bundle.
 _FILE_SETTINGS: Final[Mapping[str, str]] = {
     "auth_file": USERLIST_FILE,
@@ -74,6 +77,22 @@ def settings(pooler: Pooler, credentials: Provisioned | None, files: Collection[
         **{setting: file for setting, file in _FILE_SETTINGS.items() if file in files},
         **ENFORCED,
     }
+
+
+def databases(pooler: Pooler) -> dict[str, dict[str, str]]:
+    """The [databases] section: `*` for whatever has no entry of its own, and the Pooler's entries."""
+    where = {"host": pooler.target_host, "port": str(pooler.target_port)}
+    found = {entry.name: {**where, **entry.parameters} for entry in pooler.spec.pgbouncer.databases}
+    everybody = found.pop(TEMPLATE, where)
+    if {"dbname", "user"} & everybody.keys():
+        # Look-ups are not sent elsewhere, nor made somebody else's, with the rest.
+        found.setdefault(names.AUTH_DATABASE, where)
+    return {**dict(sorted(found.items())), TEMPLATE: everybody}
+
+
+def users(pooler: Pooler) -> dict[str, dict[str, str]]:
+    """The [users] section: who has settings of their own."""
+    return {user.name: dict(user.parameters) for user in pooler.spec.pgbouncer.users if user.parameters}
 
 
 def _ignored_startup_parameters(pooler: Pooler) -> str:

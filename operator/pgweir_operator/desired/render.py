@@ -21,18 +21,23 @@ def pgbouncer_ini(
     namespace: str,
     databases: Mapping[str, Mapping[str, str]],
     settings: Mapping[str, str],
+    users: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
     """The ini with its settings in alphabetical order, so that an unchanged Pooler renders the same bytes."""
-    for database, connection in databases.items():
-        for key, value in connection.items():
-            _one_line(f"{key} of database {database}", value)
+    entries = [("database", databases), ("user", users or {})]
+    for kind, section in entries:
+        for entry, connection in section.items():
+            _one_line(f"name of {kind}", entry)
+            for key, value in connection.items():
+                _one_line(f"{key} of {kind} {entry}", value)
     for key, value in settings.items():
         _one_line(key, value)
     return _render(
         "pgbouncer.ini.j2",
         name=name,
         namespace=namespace,
-        databases=[(database, list(connection.items())) for database, connection in databases.items()],
+        databases=[(entry, list(connection.items())) for entry, connection in databases.items()],
+        users=[(entry, list(connection.items())) for entry, connection in sorted((users or {}).items())],
         settings=sorted(settings.items()),
     )
 
@@ -54,6 +59,13 @@ def userlist_txt(users: Mapping[str, str]) -> str:
 def quoted(text: str) -> str:
     """A word of userlist.txt."""
     return '"' + text.replace('"', '""') + '"'
+
+
+def entry_name(text: str) -> str:
+    """The name of a line of [databases] or [users]: quoted where it has more than plain letters."""
+    if re.fullmatch(r"[A-Za-z0-9_.*-]+", text):
+        return text
+    return "'" + text.replace("'", "''") + "'"
 
 
 def connection_value(text: str) -> str:
@@ -86,4 +98,5 @@ _environment = Environment(
     keep_trailing_newline=True,
 )
 _environment.filters["quoted"] = quoted
+_environment.filters["entry_name"] = entry_name
 _environment.filters["connection_value"] = connection_value

@@ -73,6 +73,33 @@ def own_credentials(pooler: Pooler, observed: Observed) -> Provisioned:
     return _by_certificate(query, _key_pair(secret, path), path)
 
 
+def passwords(pooler: Pooler, observed: Observed) -> dict[str, str]:
+    """By user: the passwords that server logins go by, whatever becomes of the verifiers that clients showed.
+
+    Those of `pgbouncer.users`, and the application user's, which the cluster's own Secret has (one without a user name
+    and a password is somebody else's and does not count).
+    """
+    found: dict[str, str] = {}
+    app = observed.cluster.app
+    if app is not None and {"username", "password"} <= app.data.keys():
+        path = "The cluster's application user"
+        found[_text(app, "username", path)] = _text(app, "password", path)
+    for index, user in enumerate(pooler.spec.pgbouncer.users):
+        if user.password_secret is None:
+            continue
+        path = f"spec.pgbouncer.users[{index}].passwordSecret"
+        secret = named_secret(observed, user.password_secret, path)
+        password = _text(secret, "password", path)
+        if "username" in secret.data and _text(secret, "username", path) != user.name:
+            raise PrerequisiteError(
+                Reason.INVALID_SECRET,
+                f"{path}: Secret {secret.name!r} is the login of another user than {user.name!r}; name the Secret of"
+                " that user.",
+            )
+        found[user.name] = password
+    return found
+
+
 def _by_certificate(query: str, pair: KeyPair, field_path: str) -> Provisioned:
     return Provisioned(
         auth_user=_common_name(pair.certificate, field_path),

@@ -181,7 +181,9 @@ def stored(observed: Observed, password: str | None) -> Stored:
     if bundle is None or not bundle.owned:
         return Stored(password=password)
     pair = _written(bundle, _SERVER_PAIR)
-    return Stored(pair, password, was_integrated=pair is not None or "userlist.txt" in bundle.data)
+    # WHY not the userlist alone: the passwords of applications stand there before anything was integrated.
+    by_password = "userlist.txt" in bundle.data and b"\nauth_query = " in bundle.data.get("pgbouncer.ini", b"")
+    return Stored(pair, password, was_integrated=pair is not None or by_password)
 
 
 def logs_in_by_certificate(observed: Observed) -> bool:

@@ -33,6 +33,8 @@ POOLERS = {
 }
 OWN_SECRETS = {
     "lookup-login": worlds.secret("lookup-login", type="kubernetes.io/basic-auth", username="looker", password='a "b"'),
+    "batch-login": worlds.secret("batch-login", type="kubernetes.io/basic-auth", username="batch", password="night"),
+    "quiet-login": worlds.secret("quiet-login", password="shh"),
     "database-ca": worlds.secret("database-ca", ca_crt="DATABASE CA\n"),
     "front-certificate": worlds.secret("front-certificate", tls_crt="FRONT CERTIFICATE\n", tls_key="FRONT KEY\n"),
     "front-ca": worlds.secret("front-ca", ca_crt="FRONT CA\n", ca_key="NEVER IN A POD\n"),

@@ -70,7 +70,7 @@ def test_a_password_with_quotes_comes_back_from_the_userlist(tmp_path: Path) -> 
     for file, content in golden.desired("own-target").bundle_files.items():
         (tmp_path / file).write_bytes(content)
     config = load(tmp_path / "pgbouncer.ini", base_dir=tmp_path)
-    assert config.userlist == {"another_name": 'a "b"'}
+    assert config.userlist == {"another_name": 'a "b"', "batch": "night", "quiet": "shh"}
     assert config.settings.auth_query == "SELECT usename, passwd FROM lookup($1) -- it's theirs"
 
 
