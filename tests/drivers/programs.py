@@ -156,6 +156,13 @@ def _java(folder: Path) -> list[str]:
     return ["java", *tuning, "-Dfile.encoding=UTF-8", "-cp", f"{folder}/classes:{folder}/lib/*", "Suite"]
 
 
+def _build_rust(folder: Path) -> None:
+    # No lock file: it would name the registry. Cargo.toml names exact versions of what matters.
+    _do(folder, "cargo", "build", "--quiet", CARGO_TARGET_DIR=str(folder / "target"))
+    shutil.copy(folder / "target" / "debug" / "driver-checks", folder / "driver-checks")
+    shutil.rmtree(folder / "target")
+
+
 def _build_nothing(folder: Path) -> None:
     """The drivers are in the tests' own virtual environment."""
 
@@ -166,6 +173,7 @@ def _python(script: str) -> Callable[[Path], list[str]]:
 
 _GO = {"go": ["version"]}
 _JAVA = {"java": ["-version"], "javac": ["-version"], "mvn": ["--version"]}
+_RUST = {"cargo": ["--version"], "rustc": ["--version"], "cc": ["--version"]}
 _NODE = {"node": ["--version"], "npm": ["--version"]}
 _PYTHON = {sys.executable: ["--version"]}
 
@@ -174,6 +182,7 @@ PROGRAMS: Mapping[str, Program] = {
     for program in (
         Program("pgx", "go", _GO, _build_go, lambda folder: [str(folder / "bin" / "pgx")]),
         Program("pgjdbc", "java", _JAVA, _build_java, _java),
+        Program("tokio-postgres", "rust", _RUST, _build_rust, lambda folder: [str(folder / "driver-checks")]),
         Program("node-postgres", "node", _NODE, _build_node, lambda folder: ["node", str(folder / "pg.mjs")]),
         Program("postgres-js", "node", _NODE, _build_node, lambda folder: ["node", str(folder / "postgres.mjs")]),
         Program("psycopg", "python", _PYTHON, _build_nothing, _python("psycopg_sync.py")),
