@@ -60,6 +60,18 @@ def test_the_golden_pooler_that_uses_every_field_is_accepted(create: Create) -> 
     create(yaml.safe_load((ROOT / "tests/golden/own-target/pooler.yaml").read_text()))
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_a_pooler_of_cloudnativepg_is_accepted_with_another_api_version(create: Create, number: int) -> None:
+    file = ROOT / "tests/pgweir_operator/api/cloudnativepg.yaml"
+    create(list(yaml.safe_load_all(file.read_text()))[number])
+
+
+def test_metrics_over_tls_are_refused_with_a_sentence(create: Create) -> None:
+    said = complaints(create, manifest(monitoring={"tls": {"enabled": True}}))
+    assert "spec.monitoring.tls" in said
+    assert "plain HTTP only" in said
+
+
 def test_defaults_are_filled_in(create: Create) -> None:
     spec = create(manifest())["spec"]
     assert (spec["type"], spec["instances"], spec["paused"]) == ("rw", 1, False)
@@ -155,7 +167,13 @@ def test_a_name_that_makes_bad_children_is_refused(create: Create, name: str) ->
     assert "metadata.name" in complaints(create, manifest(name))
 
 
-@pytest.mark.parametrize("field", ["switchover", "connectionBudget", "networkPolicy"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "switchover",
+        "connectionBudget",
+    ],
+)
 def test_a_field_that_nobody_carries_out_yet_is_refused_and_not_forgotten(create: Create, field: str) -> None:
     assert f'unknown field "spec.{field}"' in complaints(create, manifest(**{field: {}}))
 

@@ -77,6 +77,7 @@ def run(
         control_port=control_port,
         dial_target=_address(dial_target, "--dial-target") if dial_target else None,
         recheck=recheck,
+        namespace=own_namespace() or "",
     )
     access = Access(kubeconfig=kubeconfig, context=context)
     where = lease_namespace or own_namespace() or "default"

@@ -142,6 +142,7 @@ async def _children(kube: Kube, pooler: Pooler) -> dict[tuple[str, str], Object]
         ("ServiceAccount", pooler.spec.service_account_name or names.service_account_name(name)),
         ("PodDisruptionBudget", names.pod_disruption_budget_name(name)),
         ("PodMonitor", names.pod_monitor_name(name)),
+        ("NetworkPolicy", names.network_policy_name(name)),
     ]
     found = await asyncio.gather(*(_readable(kube, kind, pooler.namespace, name) for kind, name in wanted))
     return {key: child for key, child in zip(wanted, found, strict=True) if child is not None}

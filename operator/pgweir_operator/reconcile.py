@@ -35,6 +35,7 @@ from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
 from pgweir_operator.kube.events import Events
 from pgweir_operator.observe import World, observe, watched_secrets
 from pgweir_operator.siblings import automatic_siblings, shared_password
+from pgweir_operator.status import pausing_since
 from pgweir_operator.status import status as status_of
 from pgweir_operator.validation import invalid_spec, parse, validate
 
@@ -68,11 +69,14 @@ class Options:
     dial_target: tuple[str, int] | None = None
     """Where to connect for provisioning instead of the Service's name (development, outside a cluster)."""
     recheck: float = RECHECK
+    namespace: str = ""
+    """Where the operator itself runs; empty: outside of the cluster."""
 
 
 @dataclass(slots=True)
 class Memory:
-    """What is remembered of a Pooler between two passes. Losing it costs a repeated check and nothing else."""
+    """What is remembered of a Pooler between two passes. Losing it costs a repeated check and nothing else: the status
+    has what must outlive the operator."""
 
     integration: automatic.Integration | None = None
     integration_inputs: object = None
@@ -151,7 +155,7 @@ class Reconciler:
             if pooler.deleting:
                 return Outcome(again=again or self._options.recheck, secrets=watched)
         done = await self._pass(manifest, pooler, world, memory)
-        await self._report(manifest, pooler, world.observed, done)
+        await self._report(manifest, pooler, world.observed, memory, done)
         return Outcome(again=done.again, secrets=watched)
 
     async def _pass(self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory) -> _Pass:
@@ -247,7 +251,14 @@ class Reconciler:
         reports = done.reports()
 
         def at_least(floor: int) -> Desired:
-            return desired_state(pooler, observed, provisioned, image=self._options.image, revision_floor=floor)
+            return desired_state(
+                pooler,
+                observed,
+                provisioned,
+                image=self._options.image,
+                revision_floor=floor,
+                operator_namespace=self._options.namespace,
+            )
 
         desired = at_least(max((report.revision for report in reports), default=0))
         digest = bundle_digest(desired.bundle_files)
@@ -260,6 +271,8 @@ class Reconciler:
         if not pooler.wants_pause:
             memory.pausing_since = None
             return pooler
+        if memory.pausing_since is None:
+            memory.pausing_since = pausing_since(pooler)  # The operator is new; the pause is not.
         since = memory.pausing_since
         done.pause_timed_out = since is not None and self._clock() - since > pooler.spec.pause.timeout_seconds
         resumes = pooler.spec.pause.on_timeout is OnPauseTimeout.RESUME
@@ -334,7 +347,9 @@ class Reconciler:
 
     # --- status ------------------------------------------------------------------------------------------------------
 
-    async def _report(self, manifest: Manifest, pooler: Pooler, observed: Observed, done: _Pass) -> None:
+    async def _report(
+        self, manifest: Manifest, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass
+    ) -> None:
         """The status as it is now, and an Event for what has become of it."""
         for pod, count in done.terminated.items():
             assert done.wanted is not None
@@ -354,6 +369,7 @@ class Reconciler:
             blocker=done.blocker,
             now=self._now(),
             pause_timed_out=done.pause_timed_out,
+            pausing_since=memory.pausing_since,
         )
         await self._write_status(manifest, status)
 

@@ -30,6 +30,7 @@ _WAITING: Final = frozenset(
     {Reason.MISSING_SECRET, Reason.MISSING_SERVICE_ACCOUNT, Reason.TARGET_NOT_FOUND, Reason.UNREACHABLE}
 )
 _MAX_NAMED: Final = 5
+_TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def status(
     blocker: Blocker | None,
     now: datetime,
     pause_timed_out: bool = False,
+    pausing_since: float | None = None,
 ) -> dict[str, Any]:
     """The whole status. `wanted` is None where no configuration could be rendered (`blocker` says why)."""
     view = _View(pooler, observed, answers, wanted, blocker, integration, pause_timed_out)
@@ -88,12 +90,22 @@ def status(
         "selector": names.selector_text(pooler.name),
         "pods": [_row(pod, view.answer(pod), wanted) for pod in observed.pods],
     }
+    if pausing_since is not None and pooler.wants_pause:
+        result["pausingSince"] = _timestamp(datetime.fromtimestamp(pausing_since, UTC))
     if wanted is not None:
         result |= {"configRevision": wanted.revision, "configDigest": wanted.digest}
     else:
         kept = ("configRevision", "configDigest")
         result |= {key: pooler.status[key] for key in kept if key in pooler.status}
     return result
+
+
+def pausing_since(pooler: Pooler) -> float | None:
+    """When the pause that is under way began, as the status has it: an operator that starts anew reads it there."""
+    try:
+        return datetime.strptime(pooler.status["pausingSince"], _TIME_FORMAT).replace(tzinfo=UTC).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 # --- one function per condition --------------------------------------------------------------------------------------
@@ -340,7 +352,7 @@ def _with_times(pooler: Pooler, conditions: Iterable[Condition], now: datetime) 
 
 
 def _timestamp(now: datetime) -> str:
-    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return now.astimezone(UTC).strftime(_TIME_FORMAT)
 
 
 def _listed(items: Iterable[str]) -> str:

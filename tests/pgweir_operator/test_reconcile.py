@@ -140,8 +140,11 @@ class Scene:
     def revision(self):
         return json.loads(self.data("pooler")["bundle.json"])["revision"]
 
+    def status(self):
+        return self.api.objects["Pooler", "pooler"]["status"]
+
     def condition(self, kind):
-        rows = self.api.objects["Pooler", "pooler"]["status"]["conditions"]
+        rows = self.status()["conditions"]
         return next((row["status"], row["reason"], row["message"]) for row in rows if row["type"] == kind)
 
     async def close(self):
@@ -423,6 +426,30 @@ def test_a_pod_that_is_away_at_the_deadline_closes_its_holders_when_it_is_back(t
         await scene.look()
         assert scene.condition("Paused")[0] == "True"
         assert pod.asked.count(TERMINATE) == 1
+
+    story(test)
+
+
+def test_the_deadline_of_a_pause_outlives_the_operator(target):
+    async def test(scene):
+        pod = await ready(scene)
+        pod.hold(serverPid=99)
+        scene.spec(paused=True, pause={"timeoutSeconds": 5})
+        await scene.look()
+        since = scene.status()["pausingSince"]
+        scene.now += 4
+        await scene.memory.close()
+        scene.memory = Memory()  # Another process.
+        await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "Pausing")
+        assert scene.status()["pausingSince"] == since
+        scene.now += 2.1
+        await scene.look()
+        assert scene.condition("Paused")[:2] == ("False", "PauseTimedOut")
+        pod.let_go()
+        await scene.look()
+        assert scene.condition("Paused")[0] == "True"
+        assert "pausingSince" not in scene.status()
 
     story(test)
 

@@ -120,6 +120,7 @@ def _spec_schema() -> Schema:
     _with_rules(properties["cluster"], rules.CLUSTER)
     bouncer = properties["pgbouncer"]
     _with_rules(bouncer, rules.PGBOUNCER)
+    _with_rules(properties["monitoring"], rules.MONITORING)
     parameters = bouncer["properties"]["parameters"]
     parameters["maxProperties"] = MAX_PARAMETERS
     parameters["additionalProperties"] = {
@@ -164,6 +165,7 @@ def _status_schema() -> Schema:
     properties = schema["properties"]
     properties["conditions"].update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
     properties["pods"].update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]})
+    properties["pausingSince"]["format"] = "date-time"
     row = properties["conditions"]["items"]
     assert set(row["required"]) >= {"type", "status"} <= set(ConditionRow.model_fields)
     row["properties"]["status"]["enum"] = ["True", "False", "Unknown"]

@@ -29,6 +29,11 @@ PORT_HTTP: Final = 8080
 PORT_CONTROL: Final = 8443
 PORT_METRICS: Final = 9127
 
+METRICS_PREFIX: Final = "cnp_pgbouncer"
+
+OPERATOR_LABELS: Final = {"app.kubernetes.io/name": "pgweir-operator"}
+"""What the chart and manifests/install.yaml put on the operator's pods."""
+
 CONTROL_DNS_NAME: Final = "control.pgweir.internal"
 CONTROL_CLIENT_NAME: Final = "pgweir-operator"
 
@@ -90,6 +95,10 @@ def pod_disruption_budget_name(pooler: str) -> str:
 
 
 def pod_monitor_name(pooler: str) -> str:
+    return pooler
+
+
+def network_policy_name(pooler: str) -> str:
     return pooler
 
 

@@ -93,6 +93,9 @@ class Target(ApiModel):
 class ObjectMetadata(ApiModel):
     """The part of metadata that a template may set."""
 
+    name: str | None = Field(
+        default=None, max_length=253, description="Accepted and not used: children are named as the Pooler."
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="Labels to add.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations to add.")
 
@@ -202,6 +205,10 @@ class PgBouncer(ApiModel):
     )
 
 
+class MetricsTls(ApiModel):
+    enabled: bool = Field(default=False, description="Refused for now: the metrics are served in plain HTTP.")
+
+
 class Monitoring(ApiModel):
     enable_pod_monitor: bool = Field(default=False, description="Make a PodMonitor, where its kind is known.")
     pod_monitor_relabelings: tuple[PassThrough, ...] = Field(
@@ -209,6 +216,43 @@ class Monitoring(ApiModel):
     )
     pod_monitor_metric_relabelings: tuple[PassThrough, ...] = Field(
         default=(), strict=False, description="Metric relabelings of the PodMonitor's endpoint."
+    )
+    metrics_prefix: str = Field(
+        default=names.METRICS_PREFIX,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$",
+        description="What the names of PgBouncer's numbers begin with: cnp_pgbouncer as at EDB, cnpg_pgbouncer as at "
+        "CloudNativePG. A change rolls the pods.",
+    )
+    tls: MetricsTls = Field(default_factory=MetricsTls, description="The metrics endpoint over TLS.")
+
+
+class NetworkPolicy(ApiModel):
+    """Who may talk to the pods, and with whom they may talk. Peers are Kubernetes' own (NetworkPolicyPeer)."""
+
+    enabled: bool = Field(default=False, description="Make a NetworkPolicy for the pods.")
+    clients: tuple[PassThrough, ...] = Field(
+        default=(), strict=False, max_length=100, description="Who may connect to port 5432; default: everybody."
+    )
+    prometheus: tuple[PassThrough, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=100,
+        description="Who may read the metrics; default: every pod of the Kubernetes cluster.",
+    )
+    operator: tuple[PassThrough, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=100,
+        description="Who may reach the control endpoint; default: the operator's pods.",
+    )
+    postgres: tuple[PassThrough, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=100,
+        description="Where PostgreSQL is; default: the instances of a CloudNativePG Cluster, the address of a target "
+        "that is given as one, else any address (the port is the target's in every case).",
     )
 
 
@@ -262,6 +306,9 @@ class PoolerSpec(ApiModel):
         description="An existing ServiceAccount; default: one is made, named as the Pooler. Cannot be changed.",
     )
     monitoring: Monitoring = Field(default_factory=Monitoring, description="Metrics for a Prometheus operator.")
+    network_policy: NetworkPolicy = Field(
+        default_factory=NetworkPolicy, description="A NetworkPolicy that lets through what a pooler needs, and no more."
+    )
 
 
 class Pooler(ApiModel):
@@ -375,6 +422,9 @@ class PoolerStatus(ApiModel):
     instances: int = Field(default=0, description="Pods that exist.")
     ready_instances: int = Field(default=0, description="Pods that are ready.")
     paused_instances: int = Field(default=0, description="Pods that proved that they hold no server and assign none.")
+    pausing_since: str | None = Field(
+        default=None, description="When the pause that is under way began; its deadline counts from here."
+    )
     selector: str | None = Field(default=None, description="Label selector of the pods, for autoscalers.")
     config_revision: int | None = Field(
         default=None, description="Revision of the configuration that the pods should run."

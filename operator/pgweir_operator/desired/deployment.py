@@ -104,6 +104,7 @@ def _container(pooler: Pooler, image: str) -> Manifest:
             *("--control-dir", CONTROL_DIR),
             *("--http-listen", f"*:{names.PORT_HTTP}"),
             *("--metrics-listen", f"*:{names.PORT_METRICS}"),
+            *_metrics_prefix(pooler),
             *("--drain-accept-seconds", str(drain.accept_seconds)),
             *("--drain-seconds", str(drain.timeout_seconds)),
             # A cancel request arrives at any of the pods; this is how it finds the one that it is for.
@@ -148,6 +149,12 @@ def _container(pooler: Pooler, image: str) -> Manifest:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
         ],
     }
+
+
+def _metrics_prefix(pooler: Pooler) -> tuple[str, ...]:
+    """WHY not the default: pods of an image that does not know the option go on."""
+    prefix = pooler.spec.monitoring.metrics_prefix
+    return () if prefix == names.METRICS_PREFIX else ("--metrics-prefix", prefix)
 
 
 def _spread(pooler: Pooler, topology_key: str) -> Manifest:

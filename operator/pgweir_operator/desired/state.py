@@ -17,6 +17,8 @@ from pgweir_operator.desired.bundle import bundle_files, bundle_secret, next_rev
 from pgweir_operator.desired.child import Manifest
 from pgweir_operator.desired.deployment import deployment
 from pgweir_operator.desired.headless_service import headless_service
+from pgweir_operator.desired.network_policy import API_VERSION as NETWORK_POLICY_API_VERSION
+from pgweir_operator.desired.network_policy import network_policy
 from pgweir_operator.desired.pod_disruption_budget import pod_disruption_budget
 from pgweir_operator.desired.pod_monitor import API_VERSION as POD_MONITOR_API_VERSION
 from pgweir_operator.desired.pod_monitor import pod_monitor
@@ -51,6 +53,7 @@ def desired_state(
     *,
     image: str,
     revision_floor: int = 0,
+    operator_namespace: str = "",
 ) -> Desired:
     """`image` is the default for Poolers that name none; `revision_floor` the highest revision any pod reported."""
     _check_prerequisites(pooler, observed)
@@ -66,6 +69,9 @@ def desired_state(
         ChildReference(POD_MONITOR_API_VERSION, "PodMonitor", names.pod_monitor_name(pooler.name)): pod_monitor(
             pooler, known=observed.pod_monitors_known
         ),
+        ChildReference(
+            NETWORK_POLICY_API_VERSION, "NetworkPolicy", names.network_policy_name(pooler.name)
+        ): network_policy(pooler, observed, operator_namespace=operator_namespace),
     }
     return Desired(
         manifests=(

@@ -50,7 +50,7 @@ def pooler(name: str) -> Pooler:
 def desired(name: str) -> Desired:
     subject = pooler(name)
     seen = worlds.observed(subject, secrets=OWN_SECRETS, pod_monitors_known=True)
-    return desired_state(subject, seen, worlds.provisioned(), image=IMAGE)
+    return desired_state(subject, seen, worlds.provisioned(), image=IMAGE, operator_namespace="pgweir-system")
 
 
 def files(name: str) -> Iterator[tuple[Path, str]]:
