@@ -41,7 +41,6 @@ from pgweir.protocol.framing import (
     READY_FOR_QUERY,
     ROW_DESCRIPTION,
     SYNC,
-    unpack_header,
 )
 from pgweir.protocol.prepared import ServerStatements, Statement
 from pgweir.protocol.replay import may_replay, statement_trouble
@@ -214,7 +213,10 @@ class Exchange:
     def expect_special(self, owed: Owed) -> bytes:
         """The same for a message about a prepared statement; answers a fake reply that is due at once."""
         if self.saw_error:
-            self._undo(owed)
+            if owed.kind == PARSE:
+                self._forget_name(owed)  # the server never got to prepare it: what it has, it still has
+            else:
+                self._undo(owed)
             return b""
         self.unsynced = True
         if owed.action is Action.FAKE and not self.owed:
@@ -253,7 +255,7 @@ class Exchange:
                 self.tail = data[pos:]
                 data = data[:pos]
                 break
-            kind, length = unpack_header(data, pos)
+            kind, length = framing.unpack_header(data, pos)
             end = pos + length + 1
             route = routes[kind]
             if route == _DATA and length >= 4:
@@ -439,13 +441,17 @@ class Exchange:
         if owed.kind == PARSE:
             if statement is not None and owed.action is not Action.FAKE:
                 self.statements.discard(statement)
-            if names is not None and names.get(owed.name) is statement:
-                del names[owed.name]
+            self._forget_name(owed)
         elif statement is not None:
             if owed.action is Action.SKIP:  # it was to make room, or to be prepared anew: the server still has it
                 self.statements.add_stale(statement)
             elif names is not None:
                 names.setdefault(owed.name, statement)
+
+    def _forget_name(self, owed: Owed) -> None:
+        """The client's Parse came to nothing."""
+        if owed.names is not None and owed.names.get(owed.name) is owed.statement:
+            del owed.names[owed.name]
 
     def _note_tag(self, tag: bytes) -> None:
         if tag == b"DEALLOCATE ALL" or tag == b"DISCARD ALL":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from tests.pgweir.mini_postgres import MiniPostgres
 from tests.pgweir.session.world import Client, World
@@ -83,6 +83,16 @@ def send(client: Client, data: bytes, rng: Random, *, cut: bool) -> None:
 
 @settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
 @given(steps=st.lists(STEP, max_size=12), seed=st.integers(0, 1000), cut=st.booleans(), limit=st.sampled_from(LIMITS))
+@example(  # a Parse that the server skips, after an error: what it had prepared before, it still has
+    steps=[
+        (messages.query("BEGIN"), False),
+        (messages.query("FAIL"), False),
+        (messages.describe("P", "") + messages.parse("c", "SELECT 1") + messages.sync(), False),
+    ],
+    seed=0,
+    cut=False,
+    limit=2,
+)
 def test_a_client_hears_what_postgres_would_have_said(steps, seed, cut, limit):
     converse(steps, Random(seed), cut, limit)
 
