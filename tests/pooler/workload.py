@@ -220,7 +220,7 @@ class Speaker:
 
     def _extended(self) -> Turn:
         """One statement, with one Sync: unnamed, or prepared under a name earlier or now."""
-        data, what = self._group()
+        data, what = self._group(alone=True)
         return Turn(data + sync(), 1, what)
 
     def _pipeline(self) -> Turn:
@@ -247,7 +247,8 @@ class Speaker:
             data += execute("pieces", count)
         return Turn(data + sync(), 1, f"portal by {count}{' again' if again else ''}")
 
-    def _group(self) -> tuple[bytes, str]:
+    def _group(self, *, alone: bool = False) -> tuple[bytes, str]:
+        """Some of Parse, Describe, Bind, Execute, Close, with one statement. `alone`: nothing else is in this turn."""
         if self.chance.random() < 0.4:
             sql, kinds = self.chance.choice(PARAMETERISED)
             name, data = "", _parse("", sql.format(schema=self.schema))
@@ -268,7 +269,8 @@ class Speaker:
                     del self.prepared[name]
                     return close(name, "S"), f"close {name}"
         # In a failed transaction a server describes what it has, and a pooler cannot prepare what it has not.
-        if self.chance.random() < 0.3 and not (name and self.failed):
+        may_fail_first = self.failed or (self.in_transaction and not alone)
+        if self.chance.random() < 0.3 and not (name and may_fail_first):
             data += describe(name, "S")
         if self.chance.random() < 0.06:
             return data, f"{what}, not executed"
