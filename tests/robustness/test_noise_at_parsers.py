@@ -589,10 +589,10 @@ def functions() -> Iterator[str]:
             if getattr(found, "__module__", None) != module.name:
                 continue
             path = f"{module.name.removeprefix('pgweir.')}.{name}"
-            if inspect.isfunction(found):
+            if inspect.isroutine(found):
                 yield path
             elif inspect.isclass(found):
-                yield from (f"{path}.{verb}" for verb, member in vars(found).items() if inspect.isfunction(member))
+                yield from (f"{path}.{verb}" for verb, member in vars(found).items() if inspect.isroutine(member))
 
 
 def test_every_parser_of_the_data_plane_is_in_the_table() -> None:

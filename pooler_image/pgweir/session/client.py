@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ClientState
-from pgweir.protocol import messages, prepared
+from pgweir.protocol import framing, messages, prepared
 from pgweir.protocol.errors import ADMIN_SHUTDOWN, PROTOCOL_VIOLATION, ProtocolError
 from pgweir.protocol.exchange import Action, Exchange, Owed
 from pgweir.protocol.framing import (
@@ -30,7 +30,6 @@ from pgweir.protocol.framing import (
     STATUS_IDLE,
     SYNC,
     TERMINATE,
-    unpack_header,
 )
 from pgweir.protocol.prepared import Statement
 from pgweir.protocol.reasons import CloseReason
@@ -180,7 +179,7 @@ class ClientSession(Holder):
             if len(data) < 5:
                 self.held += data
                 return b""
-            kind, length = unpack_header(data)
+            kind, length = framing.unpack_header(data, 0)
             end = length + 1
             if kind == TERMINATE:
                 self.disconnect(CloseReason.CLIENT_CLOSE)
@@ -239,7 +238,7 @@ class ClientSession(Holder):
                     server.settle_again()
                 return
         elif size >= 5:
-            kind, length = unpack_header(data)
+            kind, length = framing.unpack_header(data, 0)
             if (
                 kind == QUERY
                 and length + 1 == size
@@ -263,7 +262,7 @@ class ClientSession(Holder):
                 self.held += data[pos:]
                 size = pos
                 break
-            kind, length = unpack_header(data, pos)
+            kind, length = framing.unpack_header(data, pos)
             end = pos + length + 1
             if length < 4 or length > self.pooler.max_packet_size:
                 raise ProtocolError(f"bad packet header: '{data[pos : pos + 5].hex()}'")

@@ -183,7 +183,7 @@ class Pooler:
         """Join the two; False when the server's variables have to be set first (`granted` follows)."""
         changes = self.tracker.difference(holder.values, server.values) if holder.values is not None else []
         if not changes:
-            _join(holder, server)
+            server.join(holder)
             return True
         server.client = holder
         holder.linking = server
@@ -199,50 +199,13 @@ class Pooler:
             holder.values = self.tracker.updated(
                 holder.values, [item for item in self.tracker.items(server.values) if item[0] in names]
             )
-            _join(holder, server)
+            server.join(holder)
             holder.granted(server)
 
         server.run_internal(set_statement(changes), done)
         return False
 
     # --- a server is given back, goes ---------------------------------------------------------------------------
-
-    def release(self, server: ServerSession, now: float) -> None:
-        """The holder's transaction (or session) is over. PERF: once a transaction."""
-        holder = server.client
-        if holder is not None:
-            server.client = None
-            holder.server = None
-            holder.state = ClientState.IDLE
-            holder.requested_at = now
-            if server.reading_paused:
-                server.resume_reading()  # or the next client would wait for ever
-            holder.resume_reading()
-            if self.draining:
-                holder.leave()
-        pool = server.pool
-        if (
-            pool.waiting
-            and pool.policy.hands_over
-            and not pool.paused
-            and server.cancel_waiters is None
-            and not server.close_needed
-            and now - server.connected_at < pool.policy.lifetime
-            and pool.waiting[0].values is server.values
-        ):
-            # PERF: a busy pool: straight to the oldest waiter. What `check_in` would do, in one call instead of five.
-            holder = pool.waiting.popleft()
-            pool.stats.wait_time += now - holder.waiting_since
-            pool.stats.server_assignment_count += 1
-            holder.waiting_since = 0.0
-            holder.state = ClientState.ACTIVE
-            server.released_at = server.checked_at = server.requested_at = now
-            server.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
-            server.query_started = server.transaction_started = now
-            _join(holder, server)
-            holder.granted(server)
-            return
-        self.check_in(server, now)
 
     def check_in(self, server: ServerSession, now: float) -> None:
         """A server is free: reset it, give it to the next, keep it, or let it go."""
@@ -439,14 +402,6 @@ class Pooler:
     def log_pooler_error(self, client: ClientSession, message: str) -> None:
         if self.settings.log_pooler_errors:
             log.warning("%s pooler error: %s", client_name(client), message)
-
-
-def _join(holder: Holder, server: ServerSession) -> None:
-    """From now on the two speak to each other."""
-    server.client = holder
-    holder.server = server
-    if holder.write_paused:
-        server.pause_reading()
 
 
 def client_name(client: ClientSession) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pgweir.pool.records import ServerRecord, ServerState
+from pgweir.pool.records import ClientState, ServerRecord, ServerState
 from pgweir.protocol import framing, messages
 from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.auth.server_auth import ServerAuthentication
@@ -141,7 +141,7 @@ class ServerSession(ServerRecord):
         if exchange.status == framing.STATUS_IDLE:
             self.in_transaction = False
             if not client.keeps_server and not client.need:
-                self.pooler.release(self, now)
+                self.release(now)
         else:
             self.in_transaction = True
             if self.pool.policy.mode == "statement":
@@ -204,6 +204,56 @@ class ServerSession(ServerRecord):
             # PostgreSQL says goodbye (57P01, 57P05), or something went wrong that the next client must not meet.
             # The log has its words: which timeout it was, whose command.
             self.pooler.drop_server(self, CloseReason.SERVER_DIRTY, _words(data))
+
+    # --- given to a holder, and given back ---------------------------------------------------------------------------
+
+    def join(self, holder: Holder) -> None:
+        """From now on the two speak to each other."""
+        self.client = holder
+        holder.server = self
+        if holder.write_paused:
+            self.pause_reading()
+
+    def release(self, now: float) -> None:
+        """The holder's transaction (or session) is over. PERF: once a transaction."""
+        holder = self.client
+        if holder is not None:
+            self.client = None
+            holder.server = None
+            holder.state = ClientState.IDLE
+            holder.requested_at = now
+            if self.reading_paused:
+                self.resume_reading()  # or the next client would wait for ever
+            holder.resume_reading()
+            if self.pooler.draining:
+                holder.leave()
+        pool = self.pool
+        policy = pool.policy
+        if (
+            pool.waiting
+            and policy.hands_over
+            and not pool.paused
+            and self.cancel_waiters is None
+            and not self.close_needed
+            and now - self.connected_at < policy.lifetime
+        ):
+            holder = pool.waiting[0]
+            assert holder is not None
+            if holder.values is self.values:
+                # PERF: a busy pool: straight to the oldest waiter. What `check_in` would do, in one call instead of five.
+                pool.waiting.popleft()
+                stats = pool.stats
+                stats.wait_time += now - holder.waiting_since
+                stats.server_assignment_count += 1
+                holder.waiting_since = 0.0
+                holder.state = ClientState.ACTIVE
+                self.released_at = self.checked_at = self.requested_at = now
+                self.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
+                self.query_started = self.transaction_started = now
+                self.join(holder)
+                holder.granted(self)
+                return
+        self.pooler.check_in(self, now)
 
     # --- queries of our own --------------------------------------------------------------------------------------------
 

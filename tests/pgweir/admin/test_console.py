@@ -121,7 +121,7 @@ def test_pause_answers_when_no_server_is_held(service: HandService, console: Con
     assert console.ask("PAUSE") == []
     assert console.ask("SHOW STATE") == []  # it waits behind
     server.query_open = False
-    service.pooler.release(server, service.edge.now)
+    server.release(service.edge.now)
     assert types(console.wire.messages()) == "CZTDDDCZ"
     assert console.error("PAUSE") == ("55000", "already suspended/paused")
     assert console.tag("RESUME") == "RESUME"
@@ -160,7 +160,7 @@ def test_a_pause_that_is_complete_forgets_its_deadline(service: HandService, con
     service.begin(service.client())
     console.ask("PAUSE TIMEOUT 5")
     server.query_open = False
-    service.pooler.release(server, service.edge.now)
+    server.release(service.edge.now)
     assert types(console.wire.messages()) == "CZ"
     service.edge.now += 60
     service.operations.tick()
@@ -262,7 +262,7 @@ def test_wait_close_answers_when_the_marked_servers_are_gone(service: HandServic
     assert console.tag("RECONNECT app") == "RECONNECT"
     assert console.ask("WAIT_CLOSE app") == []
     server.query_open = False
-    service.pooler.release(server, service.edge.now)
+    server.release(service.edge.now)
     assert types(console.wire.messages()) == "CZ"
 
 

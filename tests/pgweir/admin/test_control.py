@@ -174,7 +174,7 @@ def test_a_pause_is_acknowledged_at_once_and_its_holders_are_named(pod: Pod, sto
         (holder,) = answer["holders"]
         assert (holder["serverPid"], holder["applicationName"], holder["inTransactionSeconds"]) == (321, "shop", 12.5)
         server.query_open = False
-        service.pooler.release(server, service.edge.now)
+        server.release(service.edge.now)
         answer = (await pod.ask("GET", "/v1/status"))[1]
         assert (answer["state"], answer["heldServers"], answer["holders"]) == ("paused", 0, [])
         assert (await pod.push(5))[1]["state"] == "active"

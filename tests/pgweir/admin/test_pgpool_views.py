@@ -100,7 +100,7 @@ def test_a_client_goes_through_pgpools_four_states(service: HandService, console
     assert (process()["database"], process()["username"], process()["pool_counter"]) == ("app", "bob", "1")
     assert process()["backend_connection_time"]
     server.query_open = False
-    service.pooler.release(server, service.edge.now)
+    server.release(service.edge.now)
     service.begin(rival)
     client.data_received(b"Q\0\0\0\x05\0")
     assert process()["status"] == "Wait for connection"

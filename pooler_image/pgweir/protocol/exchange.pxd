@@ -1,0 +1,29 @@
+cimport cython
+
+from pgweir.protocol cimport framing
+
+
+cdef class Owed:
+    cdef public int kind
+    cdef public object action, statement, names
+    cdef public bytes name
+
+
+cdef class Exchange:
+    cdef public object owed, statements, changed_parameters, kept_names
+    cdef public Py_ssize_t special, need, transactions, errors
+    cdef public int status
+    cdef public bint doubtful, unsynced, copy_in, saw_error, fatal, unsolicited_error, noted, deallocated_all
+    cdef public bint replay, clearing, wary
+    cdef public bytes tail, spoken, last_words, last_words
+
+    cpdef expect(self, int kind)
+    cpdef bytes expect_special(self, Owed owed)
+    @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, end=Py_ssize_t, start=Py_ssize_t, length=Py_ssize_t, kind=int, route=int, routes=bytes)
+    cpdef bytes scan(self, bytes data)
+    cdef _ready(self, int status)
+    cdef _failed(self)
+    cdef bytes _take_fakes(self)
+cdef int COMMAND_COMPLETE, COPY_BOTH_RESPONSE, COPY_DONE, COPY_IN_RESPONSE, ERROR_RESPONSE, FUNCTION_CALL
+cdef int PARAMETER_STATUS, PARSE, QUERY, SYNC
+cdef int _DATA, _ANSWER, _READY, _ACT, _PASS
