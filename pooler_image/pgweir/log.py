@@ -18,6 +18,8 @@ from pgweir.settings import Settings
 
 NOISE: Final = 5  # below DEBUG: verbose = 2 and more
 
+FIELDS: Final = "fields"  # of a record's `extra`: what a JSON line has beside the text, for whoever counts or joins
+
 # Python's level -> (PgBouncer's word, level of the JSON line)
 _LEVELS: Final = (
     (logging.CRITICAL, "FATAL", "error"),
@@ -49,6 +51,7 @@ class JsonFormatter(logging.Formatter):
         word, outer = levels(record.levelno)
         moment = datetime.fromtimestamp(record.created, UTC)
         milliseconds = f"{moment:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d}"
+        fields: dict[str, object] = getattr(record, FIELDS, {})
         return json_module.dumps(
             {
                 "level": outer,
@@ -61,6 +64,7 @@ class JsonFormatter(logging.Formatter):
                     "pid": str(record.process),
                     "level": word,
                     "msg": _text(record, self),
+                    **fields,
                 },
             }
         )

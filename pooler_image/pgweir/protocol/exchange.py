@@ -120,6 +120,7 @@ class Exchange:
         "errors",
         "fatal",
         "kept_names",
+        "last_words",
         "need",
         "noted",
         "owed",
@@ -150,6 +151,7 @@ class Exchange:
         self.saw_error = False  # the server discards what comes, up to a Sync that was not sent yet
         self.errors = 0  # ErrorResponses seen
         self.fatal = False  # one of them said that the server is going
+        self.last_words = b""  # what it said then: the body of that ErrorResponse
         self.unsolicited_error = False  # one of them answered nothing
         self.noted = False  # one of the next three has come: whoever hands the bytes on should look
         self.deallocated_all = False
@@ -311,6 +313,7 @@ class Exchange:
                 body = data[pos + 5 : end]
                 if _is_fatal(body):
                     self.fatal = True
+                    self.last_words = body
                 elif self.statements:
                     self._judge(body, alone=pos == 0)
                 self._failed()

@@ -6,6 +6,7 @@ The texts are PgBouncer's where it has one, since people and log parsers know th
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class CloseReason(Enum):
@@ -36,6 +37,10 @@ class CloseReason(Enum):
 
     # The server left, could not be had, or is no longer wanted.
     SERVER_GONE = ("server_gone", "server conn crashed?")
+    SERVER_IDLE_SESSION = ("server_timeout:57P05", "server conn crashed? (idle_session_timeout)")
+    SERVER_IDLE_IN_TRANSACTION = ("server_timeout:25P03", "server conn crashed? (idle_in_transaction_session_timeout)")
+    SERVER_IN_TRANSACTION = ("server_timeout:25P04", "server conn crashed? (PostgreSQL's transaction_timeout)")
+    SERVER_TERMINATED = ("server_terminated:57P01", "server conn crashed? (terminated by an administrator)")
     SERVER_PROTOCOL_ERROR = ("server_protocol_error", "protocol violation by the server")
     SERVER_CONNECT_FAILED = ("server_connect_failed", "connect failed")
     SERVER_CONNECT_TIMEOUT = ("server_connect_timeout", "connect timeout")
@@ -56,5 +61,25 @@ class CloseReason(Enum):
         self.label = label
         self.text = text
 
+    @classmethod
+    def of_goodbye(cls, sqlstate: str, otherwise: CloseReason) -> CloseReason:
+        """The reason for which PostgreSQL ended a session, where its last word says that."""
+        return GOODBYES.get(sqlstate, otherwise)
+
+    def fields(self, **more: object) -> dict[str, dict[str, object]]:
+        """`extra` of a log record: its JSON line says the word, and whose connection it was; PgBouncer's text stays as it is."""
+        return {"fields": {"close_reason": self.label, **more}}
+
     def __str__(self) -> str:
         return self.text
+
+
+GOODBYES: Final = {
+    reason.label.partition(":")[2]: reason
+    for reason in (
+        CloseReason.SERVER_IDLE_SESSION,
+        CloseReason.SERVER_IDLE_IN_TRANSACTION,
+        CloseReason.SERVER_IN_TRANSACTION,
+        CloseReason.SERVER_TERMINATED,
+    )
+}

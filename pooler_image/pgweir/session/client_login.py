@@ -377,7 +377,8 @@ class ClientLogin:
         stage = error.stage or "startup"
         self._count_failure(stage)
         if self.pooler.settings.log_pooler_errors:
-            log.warning("%s closing because: %s auth_stage=%s", self.name(), error.reason, stage)
+            extra = reason.fields(auth_stage=stage)
+            log.warning("%s closing because: %s auth_stage=%s", self.name(), error.reason, stage, extra=extra)
         self.wire.write(messages.fatal(error))
         self.wire.close()
         self.pooler.closed_counts[reason] = self.pooler.closed_counts.get(reason, 0) + 1

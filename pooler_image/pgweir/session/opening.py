@@ -132,11 +132,13 @@ class Opening:
         pooler, pool = self._pooler, server.pool
         now = pooler.clock()
         pooler.server_login_errors[sqlstate] = pooler.server_login_errors.get(sqlstate, 0) + 1
-        log.warning("%s server login failed: %s (%s)", server.log_name(), message, sqlstate)
+        reason = _reason(server, message)
+        extra = reason.fields(sqlstate=sqlstate)
+        log.warning("%s server login failed: %s (%s)", server.log_name(), message, sqlstate, extra=extra)
         single_use = pool.policy.single_use  # nobody else's server will be free for the client that waits
         passing = not answered or (sqlstate.startswith(_TRANSIENT_CLASSES) and not single_use)
         pool.login_failed(message, sqlstate, now, for_good=not passing)
-        pooler.shelve(server, _reason(server, message))
+        pooler.shelve(server, reason)
         if passing:
             database = pooler.databases[pool.database]
             if database.host_failed(server.host, now, pool.policy.login_retry, pooler.config):

@@ -29,7 +29,7 @@ from pgweir.protocol.errors import (
     TRANSACTION_TIMEOUT,
 )
 from pgweir.protocol.prepared import StatementRegistry
-from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.reasons import GOODBYES, CloseReason
 from pgweir.protocol.variables import Tracker, set_statement
 from pgweir.session.cancels import Cancels
 from pgweir.session.client import ClientSession
@@ -62,7 +62,7 @@ CLOSE_SQLSTATES: Final = {
     CloseReason.PAUSE_TIMEOUT: ADMIN_SHUTDOWN,
 }
 
-_FAILED_TO_ANSWER: Final = (CloseReason.SERVER_GONE, CloseReason.SERVER_CHECK_FAILED)
+_FAILED_TO_ANSWER: Final = (CloseReason.SERVER_GONE, CloseReason.SERVER_CHECK_FAILED, *GOODBYES.values())
 
 
 # Database, user, and the startup parameters that are relayed: servers that differ in one of these cannot be exchanged.
@@ -281,7 +281,12 @@ class Pooler:
         if self.settings.log_disconnections:
             age = self.clock() - server.connected_at
             log.info(
-                "%s closing because: %s (age=%ds)%s", server.log_name(), reason, age, f" {detail}" if detail else ""
+                "%s closing because: %s (age=%ds)%s",
+                server.log_name(),
+                reason,
+                age,
+                f" {detail}" if detail else "",
+                extra=reason.fields(server_pid=server.pid, client_id=holder.id if holder is not None else None),
             )
         self.shelve(server, reason)
         if reason is CloseReason.SERVER_GONE and pool.server_count == len(pool.logging_in):
@@ -344,10 +349,16 @@ class Pooler:
         client.state = ClientState.CLOSED
         self.cancels.keys.remove(client.cancel_key)
         self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
+        server = client.server or client.linking
         if self.settings.log_disconnections:
             age = self.clock() - client.connected_at
-            log.info("%s closing because: %s (age=%ds)", client_name(client), message or reason, age)
-        server = client.server or client.linking
+            log.info(
+                "%s closing because: %s (age=%ds)",
+                client_name(client),
+                message or reason,
+                age,
+                extra=reason.fields(client_id=client.id, server_pid=server.pid if server is not None else None),
+            )
         client.server = client.linking = None
         if server is not None and server.client is client:
             server.client = None

@@ -202,8 +202,10 @@ class ServerSession(ServerRecord):
         """Something from a server that nobody asked anything."""
         if self.exchange.unsolicited_error or data[:1] == b"N":
             # PostgreSQL says goodbye (57P01, 57P05), or something went wrong that the next client must not meet.
-            # The log has its words: which timeout it was, whose command.
-            self.pooler.drop_server(self, CloseReason.SERVER_DIRTY, _words(data))
+            if self.exchange.last_words:
+                self._gone(CloseReason.SERVER_DIRTY)
+            else:
+                self.pooler.drop_server(self, CloseReason.SERVER_DIRTY, _words(data))
 
     # --- given to a holder, and given back ---------------------------------------------------------------------------
 
@@ -304,7 +306,15 @@ class ServerSession(ServerRecord):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.state is not ServerState.CLOSED:
-            self.pooler.drop_server(self, CloseReason.SERVER_GONE, str(exc) if exc else "")
+            self._gone(CloseReason.SERVER_GONE, str(exc) if exc else "")
+
+    def _gone(self, reason: CloseReason, detail: str = "") -> None:
+        """PostgreSQL's last words, if there were any, say why: which of its timeouts, or whose command."""
+        said = _said(self.exchange.last_words)
+        if said is not None:
+            reason = CloseReason.of_goodbye(said.sqlstate, reason)
+            detail = f"{said.sqlstate}: {said.message}"
+        self.pooler.drop_server(self, reason, detail)
 
 
 def _words(data: bytes) -> str:
@@ -312,11 +322,18 @@ def _words(data: bytes) -> str:
     try:
         for type_, body in MessageReader(MAX_LOGIN_MESSAGE).feed(data):
             if type_ in (B.ERROR_RESPONSE, B.NOTICE_RESPONSE):
-                said = messages.parse_error(body)
-                return f"{said.sqlstate}: {said.message}"
+                said = _said(body)
+                return f"{said.sqlstate}: {said.message}" if said is not None else ""
     except ProtocolError:
         pass
     return ""
+
+
+def _said(body: bytes) -> messages.ErrorFields | None:
+    try:
+        return messages.parse_error(body) if body else None
+    except ProtocolError:
+        return None
 
 
 class ServerLogin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from tests.pgweir.mini_postgres import MiniPostgres
 from tests.pgweir.session.world import Client, RecorderWire, World
 
+from pgweir.log import JsonFormatter
 from pgweir.protocol import messages
 from pgweir.protocol.errors import SQLSTATES
 from pgweir.protocol.reasons import CloseReason
@@ -18,7 +20,7 @@ from pgweir.session.pooler import CLOSE_SQLSTATES
 from pgweir.session.wire import Origin
 
 SELECT = messages.query("SELECT 1")
-GOODBYE = messages.error_response("FATAL", "57P01", "terminating connection")
+NOTICE = messages.notice_response("WARNING", "01000", "there is something that you should know")
 VERIFIER = "SCRAM-SHA-256$4096:b2xkc2FsdA==$" + "A" * 43 + "=:" + "B" * 43 + "="
 
 Story = Callable[[], World]
@@ -208,6 +210,34 @@ def _() -> World:
     return world
 
 
+def ended_by_postgresql(sqlstate: str, *, in_use: bool) -> World:
+    world, _client = in_transaction() if in_use else idle()
+    world.servers[0].say(messages.error_response("FATAL", sqlstate, "terminating connection"))
+    if in_use:
+        world.servers[0].lose()
+    return world
+
+
+@ends_with(CloseReason.SERVER_IDLE_SESSION)
+def _() -> World:
+    return ended_by_postgresql("57P05", in_use=False)
+
+
+@ends_with(CloseReason.SERVER_IDLE_IN_TRANSACTION)
+def _() -> World:
+    return ended_by_postgresql("25P03", in_use=True)
+
+
+@ends_with(CloseReason.SERVER_IN_TRANSACTION)
+def _() -> World:
+    return ended_by_postgresql("25P04", in_use=True)
+
+
+@ends_with(CloseReason.SERVER_TERMINATED)
+def _() -> World:
+    return ended_by_postgresql("57P01", in_use=False)
+
+
 @ends_with(CloseReason.SERVER_PROTOCOL_ERROR)
 def _() -> World:
     world, client = idle()
@@ -259,7 +289,7 @@ def _() -> World:
 @ends_with(CloseReason.SERVER_DIRTY)
 def _() -> World:
     world, _client = idle()
-    world.servers[0].say(GOODBYE)
+    world.servers[0].say(NOTICE)
     return world
 
 
@@ -329,16 +359,36 @@ def _() -> World:
 
 
 @pytest.mark.parametrize("reason", CloseReason, ids=lambda reason: reason.label)
-def test_each_reason_is_brought_about_and_counted(reason: CloseReason) -> None:
+def test_each_reason_is_one_word_in_metric_and_log(reason: CloseReason, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     world = STORIES[reason]()
     world.run()
     assert world.pooler.closed_counts.get(reason), world.pooler.closed_counts
+    lines = [json.loads(JsonFormatter().format(record))["record"] for record in caplog.records]
+    (line, *_) = [line for line in lines if line.get("close_reason") == reason.label]
+    assert reason.text in line["msg"] or "closing because: " in line["msg"] or "login failed: " in line["msg"]
+
+
+def test_both_lines_of_an_end_in_use_name_the_other_side_and_the_same_reason(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    world, client = in_transaction()
+    client_id, server_pid = client.session.id, world.servers[0].postgres.pid
+    world.servers[0].say(messages.error_response("FATAL", "25P03", "terminating connection"))
+    assert b"C25P03\0" in client.hears()
+    world.servers[0].lose()
+    assert client.hears() == b"", "PostgreSQL has said it already"
+    ends = [json.loads(JsonFormatter().format(r))["record"] for r in caplog.records if "closing because" in r.message]
+    assert {line["close_reason"] for line in ends} == {"server_timeout:25P03"}
+    assert {line["msg"][:2] for line in ends} == {"C-", "S-"}
+    (server,) = [line for line in ends if line["msg"].startswith("S-")]
+    assert (server["client_id"], server["server_pid"]) == (client_id, server_pid)
+    assert server["msg"].endswith("25P03: terminating connection")
 
 
 def test_no_two_reasons_share_a_word() -> None:
     labels = [reason.label for reason in CloseReason]
     assert len(set(labels)) == len(labels)
-    assert all(re.fullmatch(r"[a-z_]+", label) for label in labels)
+    assert all(re.fullmatch(r"[a-z_]+(:[0-9A-Z]{5})?", label) for label in labels)
     texts = [reason.text for reason in CloseReason]
     assert len(set(texts)) == len(texts)
 

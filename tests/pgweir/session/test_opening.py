@@ -9,6 +9,7 @@ from tests.pgweir.mini_postgres import MiniPostgres
 
 from pgweir.pool.ledger import Limit
 from pgweir.protocol import messages
+from pgweir.protocol.reasons import GOODBYES
 from pgweir.settings import DatabaseSettings, UserSettings
 
 SELECT = messages.query("SELECT 1")
@@ -107,7 +108,8 @@ def test_a_server_that_says_goodbye_on_the_shelf_is_never_handed_out(make_world,
     client.query("SELECT 1")
     world.servers[0].say(messages.error_response("FATAL", sqlstate, "terminating connection because"))
     assert not world.pool.idle
-    assert f"idle server got dirty (age=0s) {sqlstate}: terminating connection because" in caplog.text
+    said = f"{sqlstate}: terminating connection because"
+    assert f"closing because: {GOODBYES[sqlstate]} (age=0s) {said}" in caplog.text
     assert b"SELECT 1" in client.query("SELECT 1")
     assert len(world.servers) == 2
 
