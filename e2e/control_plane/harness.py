@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.pgweir_operator.fleet.fake_pod import FakePod
-from tests.postgres.server import PostgresServer
+from tests.postgres.server import PostgresServer, free_port
 
 from pgweir_operator.integration.certificates import KeyPair
 from pgweir_operator.kube import Access, ApiError, ConflictError, Kube, connect
@@ -336,10 +335,3 @@ def wait(reached: Callable[[], bool], wanted: str | Callable[[], str], patience:
         if time.monotonic() > until:
             raise AssertionError(f"not within {patience:g} s: {wanted if isinstance(wanted, str) else wanted()}")
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

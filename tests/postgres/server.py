@@ -20,11 +20,11 @@ from pgweir_operator.cli.embedded import (
     account,
     copy_cluster,
     find_installation,
-    free_port,
     give_to_account,
     installations,
     make_directory,
 )
+from pgweir_operator.cli.ports import free_port
 
 __all__ = [
     "AUTH_QUERY",

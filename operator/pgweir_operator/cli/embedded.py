@@ -16,7 +16,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,8 @@ from typing import Any, Literal, Self
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+
+from pgweir_operator.cli.ports import free_port
 
 SUPERUSER = "postgres"
 SUPERUSER_PASSWORD = "password"  # noqa: S105 - a cluster on 127.0.0.1 that lives for minutes
@@ -226,12 +227,6 @@ def initdb(installation: Installation, data_directory: Path) -> None:
 def copy_cluster(source: Path, target: Path) -> None:
     """A second cluster from a stopped one, far quicker than initdb."""
     subprocess.run(["cp", "-a", source, target], check=True, cwd="/", **_as_account())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class EmbeddedPostgres:

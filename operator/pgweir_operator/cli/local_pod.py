@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pgweir.bundle import INI
-from pgweir_operator.cli.embedded import free_port
+from pgweir_operator.cli.ports import free_port
 from pgweir_operator.fleet import Fleet, Identity, Member
 from pgweir_operator.integration.control import ControlCertificates
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 import pytest
 from tests.pooler.fake_postgres import FakePostgres, Session
+from tests.postgres.server import free_port
 
 from pgweir.config import Config, ConfigError
 from pgweir.net.edge import NetworkEdge
@@ -47,12 +47,6 @@ def outcome(host: str, port: int, until: Callable[[Pooler], bool], **settings: o
 def has_failed(pooler: Pooler) -> bool:
     (pool,) = pooler.pools.values()
     return pool.failed_at is not None and pool.server_count == 0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

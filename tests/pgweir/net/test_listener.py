@@ -15,18 +15,13 @@ from typing import Any
 
 import pytest
 from tests.pgweir.session.world import FakeEdge
+from tests.postgres.server import free_port
 
 from pgweir.config import Config
 from pgweir.net import listener
 from pgweir.net.listener import ListenError, Listeners
 from pgweir.session.pooler import Pooler
 from pgweir.settings import Settings
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def listening(look: Callable[[Listeners], Any], **settings: Any) -> Any:
