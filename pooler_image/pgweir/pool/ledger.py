@@ -46,6 +46,7 @@ class Limit(Enum):
     POOL_SIZE = "pool_size"
     MAX_DB_CONNECTIONS = "max_db_connections"
     MAX_USER_CONNECTIONS = "max_user_connections"
+    MAX_SERVER_CONNECTIONS = "max_server_connections"
 
 
 class Pool(Generic[Server, Client]):
@@ -230,8 +231,8 @@ class Pool(Generic[Server, Client]):
 
     # --- opening -------------------------------------------------------------------------------------------------
 
-    def may_open(self, now: float, *, database_servers: int, user_servers: int) -> Open | Limit:
-        """Whether to open one more server now. Counts are those of the whole database and of the whole user."""
+    def may_open(self, now: float, *, database_servers: int, user_servers: int, all_servers: int = 0) -> Open | Limit:
+        """Whether to open one more server now. Counts are those of the whole database, the whole user, the process."""
         policy = self.policy
         demand = len(self.waiting)
         if self.waiting_login and not self.alive(now):
@@ -260,6 +261,8 @@ class Pool(Generic[Server, Client]):
             return Limit.MAX_DB_CONNECTIONS if account is not Open.MIN_SIZE else Limit.NOT_NEEDED
         if policy.max_user_connections and user_servers >= policy.max_user_connections:
             return Limit.MAX_USER_CONNECTIONS if account is not Open.MIN_SIZE else Limit.NOT_NEEDED
+        if policy.max_server_connections and all_servers >= policy.max_server_connections:
+            return Limit.MAX_SERVER_CONNECTIONS if account is not Open.MIN_SIZE else Limit.NOT_NEEDED
         return account
 
     def login_succeeded(self, welcome: dict[str, str]) -> None:

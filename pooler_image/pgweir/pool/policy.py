@@ -19,6 +19,7 @@ class PoolPolicy:
     reserve_timeout: float = 5.0
     max_db_connections: int = 0
     max_user_connections: int = 0
+    max_server_connections: int = 0  # over all pools
     round_robin: bool = False
     lifetime: float = 3600.0  # 0: a server is used once
     idle_timeout: float = 600.0

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _AUTHORIZATION_CLASS: Final = "28"
+# Limits over several pools: a server of another pool may make room.
+_SHARED: Final = (Limit.MAX_DB_CONNECTIONS, Limit.MAX_USER_CONNECTIONS, Limit.MAX_SERVER_CONNECTIONS)
 # Server errors at login that say "not now": those who wait go on waiting. (53300 and its class, 57P01–57P03, 08…)
 _TRANSIENT_CLASSES: Final = ("08", "53", "57")
 
@@ -44,12 +46,11 @@ class Opening:
                 self._pooler.clock(),
                 database_servers=self._database_servers(pool),
                 user_servers=self._user_servers(pool),
+                all_servers=self._all_servers(pool),
             )
-            if decision in (Limit.MAX_DB_CONNECTIONS, Limit.MAX_USER_CONNECTIONS):
-                if not self._evict_for(pool, decision):
-                    return decision
-                continue
             if isinstance(decision, Limit):
+                if decision in _SHARED and self._evict_for(pool, decision):
+                    continue
                 return decision
             if decision is Open.RESERVE:
                 log.warning("taking connection from reserve_pool: %s/%s", pool.database, pool.user)
@@ -70,13 +71,32 @@ class Opening:
             return 0
         return sum(p.server_count for p in self._pooler.pools.values() if p.user == pool.user)
 
+    def _all_servers(self, pool: SessionPool) -> int:
+        if not pool.policy.max_server_connections:
+            return 0
+        return sum(p.server_count for p in self._pooler.pools.values())
+
+    def keep_within(self, limit: int) -> None:
+        """max_server_connections was lowered: the most idle servers go, then busy ones as they are given back."""
+        pools = self._pooler.pools.values()
+        excess = sum(pool.server_count for pool in pools) - limit
+        if excess <= 0:
+            return
+        idle = [server for pool in pools for server in (*pool.used, *pool.idle)]
+        for server in sorted(idle, key=lambda server: server.released_at)[:excess]:
+            self._pooler.drop_server(server, CloseReason.EVICTED)
+            excess -= 1
+        busy = [server for pool in pools for server in pool.active]
+        excess -= sum(server.close_needed for server in busy)
+        for server in [server for server in busy if not server.close_needed][: max(0, excess)]:
+            server.close_needed = True
+
     def _evict_for(self, pool: SessionPool, limit: Limit) -> bool:
         """Close the most idle server of another pool under the same limit."""
-        by_database = limit is Limit.MAX_DB_CONNECTIONS
         idle = [
             server
             for other in self._pooler.pools.values()
-            if other is not pool and (other.database == pool.database if by_database else other.user == pool.user)
+            if other is not pool and _share(limit, pool, other)
             for server in (*other.used, *other.idle)
         ]
         if not idle:
@@ -157,6 +177,16 @@ class Opening:
             log.warning("%s/%s: PostgreSQL refuses %d logins auth_stage=server", pool.database, pool.user, refused)
         for client in [*pool.waiting, *pool.waiting_login]:
             client.disconnect(CloseReason.SERVER_LOGIN_FAILED, pool.failure, pool.failure_sqlstate)
+
+
+def _share(limit: Limit, one: SessionPool, other: SessionPool) -> bool:
+    """Whether servers of both count for this limit."""
+    match limit:
+        case Limit.MAX_DB_CONNECTIONS:
+            return one.database == other.database
+        case Limit.MAX_USER_CONNECTIONS:
+            return one.user == other.user
+    return True
 
 
 def _reason(server: ServerSession, message: str) -> CloseReason:

@@ -22,6 +22,7 @@ def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
         reserve_timeout=settings.reserve_pool_timeout,
         max_db_connections=config.max_db_connections(database),
         max_user_connections=config.max_user_connections(user),
+        max_server_connections=settings.max_server_connections,
         round_robin=settings.server_round_robin,
         lifetime=config.server_lifetime(database),
         idle_timeout=settings.server_idle_timeout,

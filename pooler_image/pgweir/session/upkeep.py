@@ -27,6 +27,8 @@ def tick(pooler: Pooler) -> None:
         login.time_out()
     pooler.overflow.tick(now)
     _make_pools_of_forced_users(pooler)
+    if pooler.settings.max_server_connections:
+        pooler.opening.keep_within(pooler.settings.max_server_connections)
     for pool in list(pooler.pools.values()):
         _tick_pool(pooler, pool, now)
     _forget_pools(pooler, now)

@@ -323,6 +323,13 @@ class Settings:
         meaning="Named prepared statements kept on a server connection in transaction and statement mode;"
         " 0: they are not tracked.",
     )
+    max_server_connections: int = setting(
+        0,
+        kind=Kind.INT,
+        group="Pooling and server connections",
+        meaning="Server connections of this process, over all databases and users, look-ups and replication included;"
+        " 0: no limit. Lowered, idle ones go within a second, others when they are given back.",
+    )
     max_user_client_connections: int = setting(
         0, kind=Kind.INT, group="Pooling and server connections", meaning="Client connections per user; 0: no limit."
     )

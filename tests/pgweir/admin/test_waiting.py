@@ -40,6 +40,12 @@ def ask(world: World, user: str = "alice") -> Client:
             "pool_size=2 + reserve_pool_size=3: all 2 servers are taken",
         ),
         ({"max_db_connections": 2}, "bob", "max_db_connections", "max_db_connections=2 of database shop"),
+        (
+            {"max_server_connections": 2},
+            "bob",
+            "max_server_connections",
+            "max_server_connections=2 of this process",
+        ),
         ({"max_user_connections": 2}, "alice", "max_user_connections", "max_user_connections=2 of user alice"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,6 +167,45 @@ def test_a_limit_over_pools_takes_the_most_idle_server_of_another_and_never_a_bu
     world.sleep(1)
     world.run()
     assert b"SELECT 1" in first.hears()
+
+
+def test_a_process_has_no_more_servers_than_it_may_have_whoever_wants_them(make_world):
+    entries = {name: database(name) for name in ("shop", "till")}
+    world = make_world(databases=entries, max_server_connections=2)
+    first, second = world.client("shop"), world.client("till", user="bob")
+    second.query("BEGIN")
+    third = world.client("till")
+    assert (len(world.alive()), world.servers[0].closed) == (2, True)  # evicted: first's server was idle
+    third.query("BEGIN")
+    first.says(SELECT)
+    assert world.pooler.opening.wake(first.session.pool) is Limit.MAX_SERVER_CONNECTIONS
+    third.query("COMMIT")
+    world.sleep(1)
+    world.run()
+    assert b"SELECT 1" in first.hears()
+    assert len(world.alive()) == 2
+
+
+def test_a_lowered_limit_takes_idle_servers_at_once_and_busy_ones_when_they_are_given_back(make_world):
+    world = make_world(max_server_connections=4)
+    clients = [world.client() for _ in range(4)]
+    for client in clients:
+        client.query("BEGIN")
+    clients[0].query("COMMIT")
+    assert len(world.alive()) == 4
+    world.operations.apply(replace(world.config, settings=replace(world.config.settings, max_server_connections=2)))
+    world.sleep(1)
+    assert len(world.alive()) == 3  # the idle one went, nobody's transaction did
+    clients[1].query("COMMIT")
+    world.sleep(1)
+    assert len(world.alive()) == 2
+    clients[2].query("COMMIT")
+    clients[3].query("COMMIT")
+    for client in clients:
+        client.says(messages.query("BEGIN"))
+    world.sleep(1)
+    world.run()
+    assert len(world.alive()) == 2
 
 
 def test_a_user_s_own_limit_is_told_from_the_global_one(make_world):

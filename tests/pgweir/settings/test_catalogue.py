@@ -68,6 +68,7 @@ OURS = {
     "client_idle_limit",
     "client_overflow",
     "keep_server_of_lost_client",
+    "max_server_connections",
     "reserved_connections",
     "server_tls_sslnegotiation",
     "startup_parameters",

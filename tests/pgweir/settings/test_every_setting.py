@@ -77,6 +77,7 @@ EFFECTS: Final[Mapping[str, str]] = {
     "max_client_conn": LIMITS + "test_one_client_too_many_is_refused_by_name_and_the_others_stay",
     "reserved_connections": AS_PGPOOL + "test_of_32_places_with_one_reserved_the_31st_is_served_and_the_32nd_refused",
     "max_db_client_connections": CONVERSATIONS + "test_client_limits_refuse_the_one_too_many",
+    "max_server_connections": OPENING + "test_a_process_has_no_more_servers_than_it_may_have_whoever_wants_them",
     "max_db_connections": LIMITS + "test_max_db_connections_holds_over_the_pools_of_a_database",
     "max_prepared_statements": "data_plane/test_prepared.py::"
     "test_the_oldest_statements_leave_the_server_but_not_the_client",

@@ -81,6 +81,7 @@ def binding(view: View, pool: SessionPool) -> Binding:
         view.now,
         database_servers=sum(other.server_count for other in of_database),
         user_servers=sum(other.server_count for other in of_user),
+        all_servers=sum(other.server_count for other in everywhere),
     )
     policy = pool.policy
     match decision:
@@ -95,6 +96,9 @@ def binding(view: View, pool: SessionPool) -> Binding:
         case Limit.MAX_USER_CONNECTIONS:
             reason = f"max_user_connections={policy.max_user_connections} of user {pool.user}"
             return Binding("max_user_connections", reason, of_user)
+        case Limit.MAX_SERVER_CONNECTIONS:
+            reason = f"max_server_connections={policy.max_server_connections} of this process"
+            return Binding("max_server_connections", reason, tuple(everywhere))
     if pool.failed_at is not None:
         return _target(view, pool, decision)
     if pool.tested and not pool.logging_in:
