@@ -15,7 +15,7 @@ cdef class Exchange:
     cdef public int status
     cdef public bint doubtful, unsynced, copy_in, saw_error, fatal, unsolicited_error, noted, deallocated_all
     cdef public bint replay, clearing, wary
-    cdef public bytes tail, spoken, last_words, last_words
+    cdef public bytes tail, spoken, last_words
 
     cpdef expect(self, int kind)
     cpdef bytes expect_special(self, Owed owed)
