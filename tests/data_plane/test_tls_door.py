@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -109,6 +110,33 @@ def test_direct_tls_without_the_right_protocol_name_is_refused(
             pass
     assert heard == b""
     pooler.connect(sslmode="require", sslnegotiation="direct").close()
+
+
+def test_a_direct_hello_may_come_in_any_number_of_packets(
+    make_pooler: MakePooler, certificates: Certificates, ours_only: None
+) -> None:
+    pooler = make_pooler(**client_tls(certificates))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["postgresql"])
+    for cut in (1, 5, 100) * 5:
+        with WireClient(pooler.port) as client:
+            heard, said = ssl.MemoryBIO(), ssl.MemoryBIO()
+            inside = context.wrap_bio(heard, said)
+            with pytest.raises(ssl.SSLWantReadError):
+                inside.do_handshake()
+            hello = said.read()
+            client.say(hello[:cut])
+            client.say(hello[cut:])
+            agreed = False
+            while not agreed:
+                data = client.socket.recv(10_000)
+                assert data, "the pooler hung up"
+                heard.write(data)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    inside.do_handshake()
+                    agreed = True
+            assert inside.selected_alpn_protocol() == "postgresql"
 
 
 def test_a_wrong_certificate_at_reload_is_refused_and_the_old_one_goes_on(

@@ -94,13 +94,13 @@ class NetworkEdge:
         return self.contexts.client is not None
 
     def start_client_tls(self, login: ClientLogin, first_bytes: bytes) -> None:
-        self._start(self._client_tls(login, first_bytes))
+        context = self.contexts.client  # that of now: a RELOAD may end TLS before the task runs
+        assert context is not None
+        self._start(self._client_tls(login, context, first_bytes))
 
-    async def _client_tls(self, login: ClientLogin, first_bytes: bytes) -> None:
+    async def _client_tls(self, login: ClientLogin, context: ssl.SSLContext, first_bytes: bytes) -> None:
         wire: Any = login.wire
         protocol: Any = login  # has the methods of a protocol without being one of asyncio's
-        context = self.contexts.client
-        assert context is not None
         timeout = self.pooler.settings.client_login_timeout or None
         upgrade = self._loop.create_task(
             self._loop.start_tls(wire, protocol, context, server_side=True, ssl_handshake_timeout=timeout)

@@ -137,9 +137,8 @@ class ClientLogin:
             case SslRequest(rest) if self._tls_offered() and self.tls is None:
                 if rest:
                     raise client_error("received unencrypted data after SSL request", stage="tls")
-                self.wire.pause_reading()  # nothing may be read before the handshake owns the socket
-                self.wire.write(b"S")
                 self._upgrade(b"")
+                self.wire.write(b"S")
             case SslRequest(rest):
                 if self.tls is not None:
                     raise client_error("SSL request inside TLS", stage="tls")
@@ -165,6 +164,9 @@ class ClientLogin:
             self._receive_startup(rest)
 
     def _upgrade(self, first_bytes: bytes) -> None:
+        # Nothing may be read before the handshake owns the socket: the rest of a ClientHello that came in two packets would be
+        # lost to it, and what comes in clear would pass for decrypted.
+        self.wire.pause_reading()
         self._receive = self._receive_during_handshake
         self.pooler.edge.start_client_tls(self, first_bytes)
 

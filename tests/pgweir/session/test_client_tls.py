@@ -1,0 +1,53 @@
+"""The door to TLS, without a network: what may be read while the handshake does not own the socket yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.pgweir.session.world import Client, RecorderWire, World
+
+from pgweir.protocol import messages
+from pgweir.session.wire import Origin, TlsInfo
+
+HELLO = b"\x16\x03\x01\x06\x00\x01"
+
+
+class Door:
+    """A pooler that offers TLS, a stranger, and the handshakes that were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = World(client_tls_sslmode="require")
+        self.handshakes: list[tuple[Any, bytes]] = []
+        monkeypatch.setattr(self.world.edge, "client_tls_available", lambda: True)
+        monkeypatch.setattr(
+            self.world.edge, "start_client_tls", lambda login, first: self.handshakes.append((login, first))
+        )
+        self.wire = RecorderWire()
+        self.wire.protocol = self.world.pooler.accept(self.wire, Origin("10.0.0.1", 40000))
+        self.client = Client(self.world, self.wire)
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> Door:
+    return Door(monkeypatch)
+
+
+@pytest.mark.parametrize(("says", "hears", "first_bytes"), [(messages.ssl_request(), b"S", b""), (HELLO, b"", HELLO)])
+def test_nothing_is_read_until_the_handshake_owns_the_socket(door: Door, says: bytes, hears: bytes, first_bytes: bytes):
+    door.client.says(says)
+    assert [first for _, first in door.handshakes] == [first_bytes]
+    assert not door.wire.reading
+    assert door.client.hears() == hears
+
+
+def test_what_was_decrypted_before_the_login_heard_of_it_is_the_startup_packet(door: Door):
+    door.client.says(HELLO)
+    ((login, _),) = door.handshakes
+    inside = RecorderWire()
+    inside.protocol = login
+    login.data_received(messages.startup_message({"user": "alice", "database": "shop"}))
+    assert inside.written == b""
+    login.tls_started(inside, TlsInfo(version="TLSv1.3", cipher="any"))
+    door.world.run()
+    assert inside.written.endswith(messages.ready_for_query(b"I"))
