@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from pgweir.admin.service import Consoles
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, load
+from pgweir.net.descriptors import Descriptors, raise_limit
 from pgweir.net.edge import NetworkEdge
 from pgweir.net.listener import Listeners
 from pgweir.net.tls import build_contexts
@@ -84,6 +84,7 @@ class Service:
             self.pooler.cancels.peers.discover(options.peers_host, options.peers_address)
         self.consoles = Consoles()
         self.nodes = Nodes()
+        self.descriptors = Descriptors()
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
         self.listeners = Listeners(self.pooler)
         self._rooms: list[Closer] = []
@@ -96,6 +97,10 @@ class Service:
     @property
     def listening(self) -> bool:
         return self.listeners.listening
+
+    @property
+    def descriptor_shortages(self) -> int:
+        return self.descriptors.shortages
 
     @property
     def state(self) -> State:
@@ -112,7 +117,7 @@ class Service:
         settings = self.pooler.settings
         for warning in self.pooler.config.warnings:
             log.warning("%s", warning)
-        _report_descriptors(settings.max_client_conn, self._possible_servers())
+        raise_limit(settings.max_client_conn, self._possible_servers())
         if self.bundle is not None and self.bundle.paused:
             self.operations.pause()
         await self._open_rooms()  # first, so that whoever finds the pooler listening finds these too
@@ -171,6 +176,7 @@ class Service:
         while True:
             await asyncio.sleep(TICK)
             try:
+                self.descriptors.look(time.monotonic())
                 upkeep.tick(self.pooler)
                 self.edge.refresh_names()
                 if self.pooler.draining:
@@ -280,20 +286,6 @@ class Service:
             operation()
         except OperationError as error:
             log.info("%s", error)
-
-
-def _report_descriptors(max_clients: int, servers: int) -> None:
-    """Raise the soft limit to the hard one, and say whether it is enough (PgBouncer's line)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_clients + servers + 12
-    if soft < needed:
-        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    text = "kernel file descriptor limit: %d (hard: %d); max_client_conn: %d, max expected fd use: %d"
-    log.info(text, soft, hard, max_clients, needed)
-    if soft < needed:
-        log.warning("the file descriptor limit of %d is below the %d that max_client_conn asks for", soft, needed)
 
 
 def _remove_pidfile(name: str) -> None:

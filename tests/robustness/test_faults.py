@@ -317,6 +317,7 @@ def test_without_file_descriptors_clients_that_are_in_go_on_and_nothing_spins(po
             assert client.ask("SELECT 2") == [[b"2"]]
         assert pooler.is_running
         assert share < 0.5, f"{share:.0%} of a core for nothing"
+        assert pooler.log().count("no file descriptor is left (limit 64)") == 1
         for each in crowd:
             each.close()
 

@@ -203,6 +203,8 @@ class PoolerCollector(Collector):
         )
         text = "Server connections or logins that failed, by SQLSTATE."
         yield _counts("server_login_errors", text, "sqlstate", pooler.server_login_errors)
+        text = "Looks, three a second, that found no file descriptor left: new clients were turned away meanwhile."
+        yield CounterMetricFamily("pgweir_descriptor_shortages", text, value=service.descriptor_shortages)
         yield from self._usage()
         yield GaugeMetricFamily("pgweir_paused", "1 when the whole pooler is paused.", value=int(pooler.paused))
         yield GaugeMetricFamily("pgweir_draining", "1 when the pooler is shutting down.", value=int(service.stopping))

@@ -59,6 +59,10 @@ class Service(Protocol):
     def listening(self) -> bool: ...
 
     @property
+    def descriptor_shortages(self) -> int:
+        """Looks, three a second, that found no file descriptor left."""
+
+    @property
     def state(self) -> Literal["active", "pausing", "paused", "draining"]: ...
 
     def reload(self) -> None:

@@ -109,12 +109,15 @@ def test_reasons_and_failures_are_counted_by_name(service: HandService) -> None:
     assert value(service, "pgweir_closed_connections", reason="evicted") == 3
     assert value(service, "pgweir_auth_failures", stage="hba") == 2
     assert value(service, "pgweir_server_login_errors", sqlstate="28P01") == 1
+    service.descriptor_shortages = 5
+    assert value(service, "pgweir_descriptor_shortages") == 5
     assert value(service, "pgweir_paused") == 0
     assert value(service, "pgweir_configuration_info", version="9.9.9", digest=service.pooler.config.digest) == 1
 
 
 _PROCESS = {
     "consoles": Consoles(), "nodes": Nodes(), "config_path": "", "stopping": False, "bundle": None, "version": "9.9.9",
+    "descriptor_shortages": 0,
 }  # fmt: skip
 
 

@@ -142,6 +142,7 @@ class HandService:
         self.options = SimpleNamespace(control_dir=None)
         self.stopping = False
         self.listening = True
+        self.descriptor_shortages = 0
         self.shutdowns: list[str] = []
         self.applied: list[Config] = []
         self.refuses: str | None = None
