@@ -1,5 +1,7 @@
 """Fixtures that every test may ask for. They are written beside what they make."""
 
+import os
+
 import hypothesis
 from tests.pooler.fixtures import make_pooler, ours_only
 from tests.postgres.fixtures import (
@@ -11,8 +13,9 @@ from tests.postgres.fixtures import (
     postgres_tls,
 )
 
-# How long an example takes says how busy the machine is, and nothing else.
-hypothesis.settings.register_profile("no-clock", deadline=None)
+# How long an example takes says how busy the machine is, and nothing else. CI tries the same examples every time: a run
+# there judges a change, and new examples are looked for at the desk (and by `make fuzz`).
+hypothesis.settings.register_profile("no-clock", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("no-clock")
 
 __all__ = [

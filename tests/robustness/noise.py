@@ -17,7 +17,6 @@ EXAMPLES = int(os.environ.get("PGWEIR_FUZZ_EXAMPLES", "50"))
 
 few_or_many = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
     database=None,
 )
