@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # Tests wait more than they compute: three at a time are right for two cores.
 PYTEST_ARGS ?= -n 3 --dist loadfile
 
+# What runs once more with the plain form of the hot rooms, where the first run had the compiled one.
+BOTH_FORMS := tests/pgweir/protocol tests/pgweir/pool tests/pgweir/session tests/pgweir/test_compiled.py
+
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -16,7 +19,15 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-venv: $(VENV)/.installed ## Make the virtual environment with everything the tests need
+# The compiled form of the hot rooms. A build of other sources is never used: this only brings it up to date.
+HOT := $(wildcard pooler_image/pgweir/*/*.pxd)
+$(VENV)/.compiled: $(VENV)/.installed setup.py pooler_image/pgweir/compiled.py $(HOT) $(HOT:.pxd=.py)
+	@$(BIN)/python -m pgweir.compiled >/dev/null || { echo "compiling the hot rooms"; \
+	  $(BIN)/python -m pip install -v --disable-pip-version-check --no-deps -e . >$(VENV)/compiled.log 2>&1 && \
+	  $(BIN)/python -m pgweir.compiled || echo "$(VENV)/compiled.log says why; the tests run with the plain form"; }
+	@touch $@
+
+venv: $(VENV)/.compiled ## Make the virtual environment with everything the tests need
 
 check: venv ## Format, lint, strict types, import rules, generated files, tests
 	$(BIN)/ruff format --check .
@@ -27,6 +38,7 @@ check: venv ## Format, lint, strict types, import rules, generated files, tests
 
 test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel); PYTEST_ARGS=…
 	$(BIN)/python -m pytest tests --ignore tests/drivers $(PYTEST_ARGS)
+	PGWEIR_PLAIN=1 $(BIN)/python -m pytest $(BOTH_FORMS) $(PYTEST_ARGS)
 
 format: venv ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
@@ -36,7 +48,7 @@ demo: venv ## See the main job: a Pooler on an embedded PostgreSQL, under load, 
 	@$(BIN)/pgweir demo $(DEMO_ARGS)
 
 clean: ## Remove what was made here (not the caches outside the tree)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) pooler_image/pgweir/_compiled build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 -include operator/operator.mk

@@ -31,6 +31,8 @@ class BuildRooms(build_ext):
             # Compiled elsewhere: no C file may lie in the tree beside its source.
             with tempfile.TemporaryDirectory() as scratch:
                 translate(Path(scratch), self.extensions)
+                if compiled.folder_name(compiled.digest(PACKAGE)) != FOLDER:
+                    raise RuntimeError("the sources changed meanwhile")
                 super().build_extensions()
         except Exception as error:  # whatever is wrong with the compiler, the plain form runs
             self.announce(f"pgweir: the compiled form was not built ({error}); the plain one will run", level=3)
@@ -41,7 +43,8 @@ class BuildRooms(build_ext):
             if old.name != FOLDER:
                 shutil.rmtree(old)
         for extension in self.extensions:
-            Path(self.get_ext_fullpath(extension.name)).parent.mkdir(parents=True, exist_ok=True)
+            if (Path(self.build_lib) / self.get_ext_filename(extension.name)).exists():
+                Path(self.get_ext_fullpath(extension.name)).parent.mkdir(parents=True, exist_ok=True)
         super().copy_extensions_to_source()
 
 

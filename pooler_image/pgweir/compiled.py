@@ -70,3 +70,8 @@ def prefer(path: MutableSequence[str]) -> None:
     """Have a package's compiled rooms found before its plain ones. `path` is its `__path__`."""
     if FOLDER is not None:
         path.insert(0, str(FOLDER / Path(path[0]).name))
+
+
+if __name__ == "__main__":  # for `make` and people: is it built, and of these sources?
+    print(f"{FORM}: {FOLDER or WHY_PLAIN}")
+    raise SystemExit(0 if FOLDER is not None or wants_plain() else 1)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-from pgweir import __version__
+from pgweir import __version__, compiled
 from pgweir import log as logs
 from pgweir.admin import control, metrics, rest
 from pgweir.admin.console import open_console
@@ -141,7 +141,9 @@ class Service:
         # make no circles (tests/robustness/test_leaks.py): what the passes walk is what thousands of new clients have brought.
         gc.set_threshold(2_000, 5, 1_000)
         ticker = loop.create_task(self._tick())
-        log.info("process up: pgweir %s, pid %d", self.version, os.getpid())
+        log.info("process up: pgweir %s (%s), pid %d", self.version, compiled.FORM, os.getpid())
+        if compiled.WHY_PLAIN:
+            log.info("the plain form of the data plane runs, which takes more CPU: %s", compiled.WHY_PLAIN)
         try:
             await self._stopped.wait()
         finally:

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from pgweir import compiled
 from pgweir.admin import tables
 from pgweir.admin.http import Room, open_room
 from pgweir.admin.service import Service
@@ -216,6 +217,7 @@ class PoolerCollector(Collector):
         bundle = service.bundle
         labels = {
             "version": service.version,
+            "form": compiled.FORM,
             "revision": str(bundle.revision) if bundle is not None else "",
             "digest": bundle.digest if bundle is not None else pooler.config.digest,
         }

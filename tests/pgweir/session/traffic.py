@@ -1,0 +1,74 @@
+"""Steady traffic through a pooler with no network: whole transactions, ready to be counted or timed.
+
+The wires take what is written and say nothing; replies are the bytes that PostgreSQL sends to such a transaction.
+`test_cost` counts the work of a transaction with it, `bench.path` its time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from tests.pgweir.session.world import RecorderWire, World
+
+from pgweir.protocol import messages
+from pgweir.session.client import ClientSession
+
+_COLUMNS: Final = bytes.fromhex("540000002100013f636f6c756d6e3f00000000000000000000170004ffffffff0000")
+_ROW: Final = bytes.fromhex("440000000b0001000000013100"[:24])
+_DONE: Final = b"C\0\0\0\x0dSELECT 1\0" + messages.ready_for_query(b"I")
+_PARSE: Final = messages.parse("", "SELECT 1;")
+_TAIL: Final = b"D\0\0\0\x06P\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04"  # Describe, Execute, Sync
+
+
+def _bind(name: bytes) -> bytes:
+    return b"B" + (12 + len(name)).to_bytes(4, "big") + b"\0" + name + b"\0" + bytes(6)
+
+
+# What the client says in each transaction, and what the server answers (pgbench's three protocols, and a long result).
+TRANSACTIONS: Final = {
+    "simple": (messages.query("SELECT 1;"), _COLUMNS + _ROW + _DONE),
+    "extended": (_PARSE + _bind(b"") + _TAIL, b"1\0\0\0\x042\0\0\0\x04" + _COLUMNS + _ROW + _DONE),
+    "prepared": (_bind(b"stmt") + _TAIL, b"2\0\0\0\x04" + _COLUMNS + _ROW + _DONE),
+    "rows": (messages.query("TABLE numbers;"), _COLUMNS + _ROW * 1000 + _DONE),
+}
+
+
+class SilentWire(RecorderWire):
+    """Takes what is written and forgets it."""
+
+    def write(self, data: bytes, /) -> None:
+        pass
+
+
+class Traffic:
+    """Clients that take turns on one server. With more than one of them there is always somebody in the queue."""
+
+    def __init__(self, kind: str, *, clients: int = 4) -> None:
+        world = World(default_pool_size=1)
+        sessions: list[ClientSession] = [world.client().session for _ in range(clients)]
+        (self._server,) = world.pooler.servers()
+        self._server.wire = SilentWire()
+        for session in sessions:
+            session.wire = SilentWire()
+            if kind == "prepared":
+                session.data_received(messages.parse("stmt", "SELECT 1;") + b"S\0\0\0\x04")
+                # The first is answered by the server, the others by the pooler.
+                self._server.data_received((b"1\0\0\0\x04" if session is sessions[0] else b"") + _DONE[-6:])
+        self.said, self.answered = TRANSACTIONS[kind]
+        self._queue = deque(sessions)
+        self._waits = clients > 1
+        if self._waits:
+            for session in sessions:
+                session.data_received(self.said)
+
+    def run(self, transactions: int) -> None:
+        """That many transactions. One client: it gets its server from the shelf. More: the server goes from hand to hand."""
+        for _ in range(transactions):
+            session = self._queue[0]
+            self._queue.rotate(-1)
+            if not self._waits:
+                session.data_received(self.said)
+            self._server.data_received(self.answered)
+            if self._waits:
+                session.data_received(self.said)
