@@ -221,8 +221,10 @@ class MiniPostgres:
             answer = self._error("22P02")
         elif kind == b"c":
             answer = messages.command_complete(f"COPY {self.copied}")
-        else:
-            answer = self._error("57014" if kind == b"f" else "08P01")
+        elif kind == b"f":
+            answer = self._error("57014")
+        else:  # PostgreSQL stops in the middle of reading the message, and ends the connection: "synchronization was lost"
+            raise ValueError(f"unexpected message type {kind!r} during COPY from stdin")
         self.copying = None
         if how == "simple":
             return answer + messages.ready_for_query(self.status)
