@@ -1,0 +1,78 @@
+"""How many system calls a transaction costs the pooler, counted by strace. Time is noisy, this is not.
+
+One client that takes turns with one server: wait, read, write; wait, read, write. Fewer is not to be had with epoll.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.pooler.process import SECRETS, PoolerProcess, eventually
+from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, sync
+
+pytestmark = pytest.mark.usefixtures("ours_only")
+
+TRANSACTIONS = 200
+# Two waits, two reads, two writes; what is beyond that is the upkeep tick's, three times a second.
+BUDGET = 6.4
+
+CLIENT_SAYS = {
+    "simple": query("SELECT 1"),
+    "extended": parse("", "SELECT 1") + bind("") + describe("", "P") + execute() + sync(),
+    "prepared": bind("stmt") + describe("", "P") + execute() + sync(),
+}
+
+
+@pytest.fixture
+def count_calls(tmp_path: Path) -> Callable[[PoolerProcess, Callable[[], None]], dict[str, int]]:
+    """System calls of the pooler's process while something runs, by name."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+
+    def count(pooler: PoolerProcess, run: Callable[[], None]) -> dict[str, int]:
+        report, words = tmp_path / "calls", tmp_path / "words"
+        with words.open("w") as stderr:
+            tracer = subprocess.Popen([strace, "-f", "-c", "-o", report, "-p", str(pooler.pid)], stderr=stderr)
+        try:
+            eventually(lambda: "attached" in words.read_text() or tracer.poll() is not None, "strace")
+            if tracer.poll() is not None:
+                pytest.skip(f"strace may not look at another process here: {words.read_text().strip()}")
+            run()
+        finally:
+            if tracer.poll() is None:
+                tracer.send_signal(signal.SIGINT)
+            tracer.wait(timeout=10)
+        lines = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", report.read_text(), re.MULTILINE)
+        return {name: int(calls) for calls, name in lines if name != "total"}
+
+    return count
+
+
+@pytest.mark.parametrize("kind", CLIENT_SAYS)
+def test_a_transaction_is_two_waits_two_reads_and_two_writes(
+    kind: str,
+    make_pooler: Callable[..., PoolerProcess],
+    count_calls: Callable[[PoolerProcess, Callable[[], None]], dict[str, int]],
+) -> None:
+    pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
+    with WireClient(pooler.port).log_in("alice", "app", SECRETS["alice"]) as client:
+        client.say(parse("stmt", "SELECT 1"), sync())
+        client.until("Z")
+
+        def run() -> None:
+            for _ in range(TRANSACTIONS):
+                client.say(CLIENT_SAYS[kind])
+                client.until("Z")
+
+        run()
+        found = count_calls(pooler, run)
+    total = sum(found.values())
+    assert total >= 4 * TRANSACTIONS, found  # else strace has not seen them
+    assert total / TRANSACTIONS <= BUDGET, found
