@@ -66,6 +66,11 @@ def test_a_pooler_of_cloudnativepg_is_accepted_with_another_api_version(create: 
     create(list(yaml.safe_load_all(file.read_text()))[number])
 
 
+def test_a_budget_is_a_number_of_connections(create: Create) -> None:
+    assert create(manifest(connectionBudget=60))["spec"]["connectionBudget"] == 60
+    assert "spec.connectionBudget" in complaints(create, manifest(connectionBudget=0))
+
+
 def test_metrics_over_tls_are_refused_with_a_sentence(create: Create) -> None:
     said = complaints(create, manifest(monitoring={"tls": {"enabled": True}}))
     assert "spec.monitoring.tls" in said
@@ -167,13 +172,7 @@ def test_a_name_that_makes_bad_children_is_refused(create: Create, name: str) ->
     assert "metadata.name" in complaints(create, manifest(name))
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        "switchover",
-        "connectionBudget",
-    ],
-)
+@pytest.mark.parametrize("field", ["switchover"])
 def test_a_field_that_nobody_carries_out_yet_is_refused_and_not_forgotten(create: Create, field: str) -> None:
     assert f'unknown field "spec.{field}"' in complaints(create, manifest(**{field: {}}))
 

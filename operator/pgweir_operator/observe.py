@@ -237,6 +237,7 @@ def _deployment(child: Object | None) -> DeploymentFacts | None:
         updated_replicas=int(status.get("updatedReplicas") or 0),
         ready_replicas=int(status.get("readyReplicas") or 0),
         available_replicas=int(status.get("availableReplicas") or 0),
+        wanted_replicas=int((child.get("spec") or {}).get("replicas") or 0),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from pgweir.bundle import MANIFEST, bundle_digest
 from pgweir_operator import children, control_secrets, farewell
 from pgweir_operator.api import names
+from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import Blocker, PrerequisiteError, Reason
 from pgweir_operator.api.observed import (
     IntegrationResult,
@@ -34,6 +35,7 @@ from pgweir_operator.integration.control import ControlCertificates, renewed
 from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
 from pgweir_operator.kube.events import Events
 from pgweir_operator.observe import World, observe, watched_secrets
+from pgweir_operator.scaling import making_room
 from pgweir_operator.siblings import automatic_siblings, shared_password
 from pgweir_operator.status import pausing_since
 from pgweir_operator.status import status as status_of
@@ -52,6 +54,8 @@ SOON = 2.0
 # A pause is looked at this often, and a single pass waits this long for it.
 PAUSE_RECHECK = 0.1
 PAUSE_PATIENCE = 1.0
+# Pods that close servers so that others may start are asked this often.
+MAKING_ROOM_RECHECK = 0.5
 # The Event's reason where a pause closed clients.
 HOLDERS_TERMINATED = "HoldersTerminated"
 
@@ -82,6 +86,7 @@ class Memory:
     integration_inputs: object = None
     integration_due: float = 0.0
     pausing_since: float | None = None
+    capacity: TargetCapacity | None = None
     written: children.Written = field(default_factory=dict)
     fleet: Fleet | None = None
     fleet_identity: Identity | None = None
@@ -111,6 +116,8 @@ class _Pass:
     wanted: WantedConfiguration | None = None
     answers: dict[str, PodAnswer] = field(default_factory=dict)
     pause_timed_out: bool = False
+    making_room: list[str] = field(default_factory=list)
+    """Pods that are to close servers before more pods start."""
     terminated: dict[str, int] = field(default_factory=dict)
     """Clients that were closed because a pause waited for them too long, by pod."""
 
@@ -237,6 +244,7 @@ class Reconciler:
             memory.integration_inputs = inputs
             memory.integration_due = now + (memory.integration.retry_after or INTEGRATION_RECHECK)
         done.integration = memory.integration.result
+        memory.capacity = done.integration.capacity or memory.capacity
         done.sooner(memory.integration_due - now)
         if memory.integration.left_something:
             await farewell.hold(self._kube, manifest)
@@ -250,7 +258,7 @@ class Reconciler:
         provisioned = done.integration.provisioned if done.integration is not None else None
         reports = done.reports()
 
-        def at_least(floor: int) -> Desired:
+        def at_least(floor: int, replicas: int | None = None) -> Desired:
             return desired_state(
                 pooler,
                 observed,
@@ -258,12 +266,19 @@ class Reconciler:
                 image=self._options.image,
                 revision_floor=floor,
                 operator_namespace=self._options.namespace,
+                replicas=replicas,
             )
 
-        desired = at_least(max((report.revision for report in reports), default=0))
+        floor = max((report.revision for report in reports), default=0)
+        desired = at_least(floor)
         digest = bundle_digest(desired.bundle_files)
         if any(report.revision == desired.revision and report.digest != digest for report in reports):
-            desired = at_least(desired.revision + 1)
+            floor = desired.revision + 1
+            desired = at_least(floor)
+        done.making_room = making_room(pooler, observed, desired, done.answers)
+        if done.making_room:
+            assert observed.deployment is not None
+            desired = at_least(floor, observed.deployment.wanted_replicas)
         return desired
 
     def _with_pause_deadline(self, pooler: Pooler, memory: Memory, done: _Pass) -> Pooler:
@@ -308,6 +323,8 @@ class Reconciler:
             done.answers |= await fleet.push(behind, push)
         if paused and done.pause_timed_out and pooler.spec.pause.on_timeout is OnPauseTimeout.TERMINATE:
             await self._terminate_holders(fleet, members, wanted, done)
+        if done.making_room:
+            done.sooner(MAKING_ROOM_RECHECK)
         if all(_has_proved(done.answers.get(member.name), wanted) for member in members):
             memory.pausing_since = None
             return
@@ -370,6 +387,8 @@ class Reconciler:
             now=self._now(),
             pause_timed_out=done.pause_timed_out,
             pausing_since=memory.pausing_since,
+            capacity=memory.capacity,
+            making_room=done.making_room,
         )
         await self._write_status(manifest, status)
 

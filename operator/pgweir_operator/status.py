@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pgweir_operator.api import names
-from pgweir_operator.api.conditions import Blocker, Condition, ConditionType, Phase, Reason
+from pgweir_operator.api import budget, names
+from pgweir_operator.api.budget import TargetCapacity
+from pgweir_operator.api.conditions import Blocker, Condition, ConditionStatus, ConditionType, Phase, Reason
 from pgweir_operator.api.observed import (
     Holder,
     IntegrationResult,
@@ -44,6 +45,8 @@ class _View:
     blocker: Blocker | None
     integration: IntegrationResult | None
     pause_timed_out: bool
+    capacity: TargetCapacity | None
+    making_room: Sequence[str]
 
     @property
     def serving(self) -> tuple[PodFacts, ...]:
@@ -68,16 +71,21 @@ def status(
     now: datetime,
     pause_timed_out: bool = False,
     pausing_since: float | None = None,
+    capacity: TargetCapacity | None = None,
+    making_room: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The whole status. `wanted` is None where no configuration could be rendered (`blocker` says why)."""
-    view = _View(pooler, observed, answers, wanted, blocker, integration, pause_timed_out)
+    """The whole status. `wanted` is None where no configuration could be rendered (`blocker` says why).
+
+    `making_room`: the pods that have to close servers before more pods start.
+    """
+    view = _View(pooler, observed, answers, wanted, blocker, integration, pause_timed_out, capacity, making_room)
     paused = _paused(view)
     applied = _configuration_applied(view)
     target = _target_available(view)
     integrated = _integrated(view)
     available = _available(view)
     ready = _ready(view, applied, target, integrated)
-    conditions = (ready, available, applied, paused, integrated, target)
+    conditions = (ready, available, applied, paused, integrated, target, _within_budget(view))
     phase = _phase(view, ready, available, paused)
     result: dict[str, Any] = {
         "phase": phase.value,
@@ -292,6 +300,44 @@ def _target_available(view: _View) -> Condition:
         return Condition(ConditionType.TARGET_AVAILABLE, "True", Reason.REACHABLE, message)
     message = f"Not every pod has tried to reach {cluster.host}:{cluster.port} yet."
     return Condition(ConditionType.TARGET_AVAILABLE, "Unknown", Reason.UNKNOWN, message)
+
+
+def _within_budget(view: _View) -> Condition:
+    """Whether PostgreSQL has room for all that the pods may open, with the numbers and a way out."""
+
+    def said(status: ConditionStatus, reason: Reason, message: str) -> Condition:
+        return Condition(ConditionType.WITHIN_CONNECTION_BUDGET, status, reason, message)
+
+    pooler, capacity = view.pooler, view.capacity
+    instances, given = pooler.spec.instances, pooler.spec.connection_budget
+    if given is not None:
+        needed: float = given
+        pods = budget.pods_at_once(pooler)
+        sum_of = f"connectionBudget is {given}, {given // pods} for each of up to {pods} pods"
+        if view.making_room:
+            sum_of += f" (more pods wait for {_listed(view.making_room)})"
+    else:
+        pod = budget.per_pod(pooler)
+        needed = instances * pod.most + budget.HEADROOM
+        most = "any number of" if pod.most == budget.NO_LIMIT else f"{pod.most:g}"
+        total = "no limit" if needed == budget.NO_LIMIT else f"{needed:g}"
+        sum_of = (
+            f"{instances} pods may open {most} servers each ({pod.because}), and {budget.HEADROOM} are for everybody "
+            f"else: {total}"
+        )
+    if capacity is None:
+        why = "it is read when the operator logs in for the lookup, which it has not done"
+        return said("Unknown", Reason.CAPACITY_UNKNOWN, f"{sum_of}. PostgreSQL's max_connections is not known: {why}.")
+    room = f"PostgreSQL has max_connections {capacity.max_connections} less {capacity.reserved} reserved"
+    if needed <= capacity.usable:
+        return said("True", Reason.WITHIN_BUDGET, f"{sum_of}. {room}.")
+    if given is not None:
+        advice = f"Set connectionBudget to {capacity.usable} or less"
+    else:
+        advice = f"Lower pool sizes, or set connectionBudget to {max(1, capacity.usable - budget.HEADROOM)} or less"
+    if needed != budget.NO_LIMIT:
+        advice += f"; or raise max_connections to {needed + capacity.reserved:g}"
+    return said("False", Reason.OVER_BUDGET, f"{sum_of}. {room}. {advice}.")
 
 
 # --- phase, rows, times ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pgweir.settings import Kind, SettingError, SettingInfo, parse_value
-from pgweir_operator.api import names, rules
+from pgweir_operator.api import budget, names, rules
 from pgweir_operator.api.conditions import Blocker, Reason
 from pgweir_operator.api.one_line import has_line_breaker
 from pgweir_operator.api.parameters import (
@@ -71,6 +71,7 @@ def validate(pooler: Pooler) -> list[Problem]:
         *_entries("databases", pooler.spec.pgbouncer.databases, DATABASE_PARAMETERS),
         *_entries("users", pooler.spec.pgbouncer.users, USER_PARAMETERS),
         *_console(pooler),
+        *_budget(pooler),
         *_lookup_database(pooler),
     ]
 
@@ -188,6 +189,16 @@ def _console(pooler: Pooler) -> Iterator[Problem]:
     for index, entry in enumerate(pooler.spec.pgbouncer.databases):
         if entry.name == "pgbouncer":
             yield Problem(f"spec.pgbouncer.databases[{index}].name", entry.name, rules.CONSOLE_NAME)
+
+
+def _budget(pooler: Pooler) -> Iterator[Problem]:
+    given, pods = pooler.spec.connection_budget, budget.pods_at_once(pooler)
+    if given is not None and given < pods:
+        yield Problem(
+            "spec.connectionBudget",
+            given,
+            f"a rollout has up to {pods} pods, and each needs a server; write {pods} or more, or lower instances",
+        )
 
 
 def _lookup_database(pooler: Pooler) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from tests.pgweir_operator import worlds
 from tests.pgweir_operator.fleet.fake_pod import FakePod
 from tests.postgres.server import free_port
 
+from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import FINALIZER
 from pgweir_operator.integration import provisioning
@@ -118,7 +119,8 @@ class Scene:
 
     async def start_pod(self):
         data = self.data("pooler-control")
-        fake = FakePod(f"pooler-{len(self.pods)}", data["ca.crt"], data["tls.crt"], data["tls.key"])
+        address = f"127.0.0.{len(self.pods) + 1}"
+        fake = FakePod(f"pooler-{len(self.pods)}", data["ca.crt"], data["tls.crt"], data["tls.key"], address)
         fake.port = self.options["control_port"]
         await fake.start()
         self.pods.append(fake)
@@ -139,6 +141,9 @@ class Scene:
 
     def revision(self):
         return json.loads(self.data("pooler")["bundle.json"])["revision"]
+
+    def replicas(self):
+        return self.api.objects["Deployment", "pooler"]["spec"]["replicas"]
 
     def status(self):
         return self.api.objects["Pooler", "pooler"]["status"]
@@ -161,6 +166,7 @@ def target(monkeypatch):
         error = None
         withdrawn = 0
         asked = 0
+        capacity = None
 
         async def provision(self, endpoint, admin, spec):
             self.asked += 1
@@ -169,7 +175,7 @@ def target(monkeypatch):
             return ()
 
         async def check_login(self, endpoint, login, *, query, database):
-            return None
+            return self.capacity
 
         async def withdraw(self, endpoint, admin, spec):
             if self.error:
@@ -477,6 +483,70 @@ def test_a_pause_that_was_given_up_stays_so_until_the_spec_changes(target):
         scene.spec(paused=True)
         await scene.look()
         assert scene.condition("Paused")[0] == "True"
+
+    story(test)
+
+
+def test_under_a_budget_every_shrink_is_acknowledged_before_any_growth(target):
+    async def test(scene):
+        scene.spec(connectionBudget=60, instances=1)
+        pod = await ready(scene)
+        assert b"max_server_connections = 30" in scene.data("pooler")["pgbouncer.ini"]
+        pod.servers = 28
+        scene.spec(connectionBudget=60, instances=3)
+        outcome = await scene.look()
+        assert b"max_server_connections = 15" in pod.files["pgbouncer.ini"]
+        assert scene.replicas() == 1, "it has its share, and has not come down to it"
+        assert outcome.again <= 0.5
+        await scene.look()
+        assert scene.replicas() == 1
+        assert "pooler-0 (28 servers, 15 are its)" in scene.condition("WithinConnectionBudget")[2]
+        pod.servers = 15
+        await scene.look()
+        assert scene.replicas() == 3
+        await scene.start_pod()
+        await scene.start_pod()
+        await scene.look()
+        assert b"max_server_connections = 15" in scene.data("pooler")["pgbouncer.ini"]
+        # Fewer again: what those that go have had is given out when they are gone.
+        scene.spec(connectionBudget=60, instances=1)
+        await scene.look()
+        assert scene.replicas() == 1
+        assert b"max_server_connections = 20" in scene.data("pooler")["pgbouncer.ini"]
+        del scene.api.objects["Pod", "pooler-1"], scene.api.objects["Pod", "pooler-2"]
+        await scene.look()
+        assert b"max_server_connections = 30" in pod.files["pgbouncer.ini"]
+
+    story(test)
+
+
+def test_a_pod_that_does_not_answer_holds_more_pods_back(target):
+    async def test(scene):
+        scene.spec(connectionBudget=60, instances=1)
+        pod = await ready(scene)
+        await pod.stop()
+        scene.spec(connectionBudget=60, instances=3)
+        await scene.look()
+        await scene.look()
+        assert scene.replicas() == 1
+        assert "pooler-0 (its share is not acknowledged)" in scene.condition("WithinConnectionBudget")[2]
+
+    story(test)
+
+
+def test_what_postgresql_has_room_for_is_read_at_the_lookups_login_and_kept(target):
+    async def test(scene):
+        target.capacity = TargetCapacity(100, 3)
+        scene.spec(instances=1, pgbouncer={"parameters": {"default_pool_size": "128"}})
+        await scene.look()
+        status, reason, message = scene.condition("WithinConnectionBudget")
+        assert (status, reason) == ("False", "OverBudget")
+        assert "138" in message
+        assert "max_connections 100" in message
+        target.error = PrerequisiteError(Reason.TARGET_UNAVAILABLE, "away")
+        scene.now += 301
+        await scene.look()
+        assert scene.condition("WithinConnectionBudget")[0] == "False"
 
     story(test)
 

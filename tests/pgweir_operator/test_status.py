@@ -10,6 +10,7 @@ import pytest
 from tests.pgweir_operator import worlds
 from tests.pgweir_operator.worlds import NOW, pod, rolled_out
 
+from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import Blocker, Reason
 from pgweir_operator.api.observed import (
     DeploymentFacts,
@@ -46,6 +47,8 @@ class World:
     blocker: Blocker | None = None
     cluster_found: bool = True
     pause_timed_out: bool = False
+    capacity: TargetCapacity | None = None
+    making_room: tuple[str, ...] = ()
     before: dict[str, Any] = field(default_factory=dict)
 
     def say(self, name: str, **changes: Any) -> World:
@@ -69,6 +72,8 @@ class World:
             blocker=self.blocker,
             now=NOW,
             pause_timed_out=self.pause_timed_out,
+            capacity=self.capacity,
+            making_room=self.making_room,
         )
         PoolerStatus.model_validate(result)
         return result
@@ -101,6 +106,7 @@ def test_everything_proved() -> None:
         "Paused": "False",
         "Integrated": "True",
         "TargetAvailable": "True",
+        "WithinConnectionBudget": "Unknown",
     }
     assert (result["phase"], result["instances"], result["readyInstances"], result["pausedInstances"]) == (
         "active", 3, 3, 0,
@@ -354,3 +360,63 @@ def test_a_row_per_pod_says_what_the_pod_said() -> None:
 )
 def test_what_a_person_must_mend_is_failed_and_what_may_still_come_is_inactive(reason: Reason, phase: str) -> None:
     assert World(blocker=Blocker(reason, "x"), wanted=None).status()["phase"] == phase
+
+
+# --- the connection budget -------------------------------------------------------------------------------------------
+
+
+ROOM = TargetCapacity(100, 3)
+
+
+def within_budget(capacity: TargetCapacity | None = ROOM, **spec: Any) -> tuple[str, str, str]:
+    world = World(spec=spec, capacity=capacity)
+    row = next(row for row in world.status()["conditions"] if row["type"] == "WithinConnectionBudget")
+    return row["status"], row["reason"], row["message"]
+
+
+def test_pools_that_postgresql_has_no_room_for_are_told_with_the_numbers_and_a_way_out() -> None:
+    status, reason, message = within_budget(instances=4, pgbouncer={"parameters": {"default_pool_size": "32"}})
+    assert (status, reason) == ("False", "OverBudget")
+    assert message == (
+        "4 pods may open 32 servers each (1 database, 1 user, as far as they are named), and 10 are for everybody else: "
+        "138. PostgreSQL has max_connections 100 less 3 reserved. Lower pool sizes, or set connectionBudget to 87 or "
+        "less; or raise max_connections to 141."
+    )
+
+
+def test_pools_that_fit_are_told_with_the_numbers_too() -> None:
+    status, reason, message = within_budget(instances=2)
+    assert (status, reason) == ("True", "WithinBudget")
+    assert "2 pods may open 20 servers each" in message
+    assert "50. PostgreSQL has max_connections 100" in message
+
+
+def test_a_pool_without_limit_is_never_within_a_budget() -> None:
+    status, _, message = within_budget(instances=1, pgbouncer={"parameters": {"default_pool_size": "0"}})
+    assert status == "False"
+    assert "any number of servers" in message
+    assert "raise max_connections" not in message
+
+
+def test_a_budget_is_held_against_what_postgresql_has_room_for() -> None:
+    assert within_budget(instances=2, connectionBudget=97)[0] == "True"
+    status, _, message = within_budget(instances=2, connectionBudget=98)
+    assert (status, message) == (
+        "False",
+        "connectionBudget is 98, 32 for each of up to 3 pods. PostgreSQL has max_connections 100 less 3 reserved. "
+        "Set connectionBudget to 97 or less; or raise max_connections to 101.",
+    )
+
+
+def test_what_postgresql_has_room_for_may_not_be_known() -> None:
+    assert within_budget(None, instances=2)[:2] == ("Unknown", "CapacityUnknown")
+
+
+def test_who_has_to_make_room_before_more_pods_start_is_named() -> None:
+    world = World(
+        spec={"instances": 3, "connectionBudget": 60},
+        capacity=TargetCapacity(100, 3),
+        making_room=("a (20 servers, 15 are its)",),
+    )
+    rows = {row["type"]: row["message"] for row in world.status()["conditions"]}
+    assert "more pods wait for a (20 servers, 15 are its)" in rows["WithinConnectionBudget"]

@@ -114,6 +114,7 @@ def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
         "client_tls_protocols",
         "keep_server_of_lost_client",
         "max_db_client_connections",
+        "max_server_connections",
         "max_user_client_connections",
         "pool_idle_timeout",
         "query_wait_notify",

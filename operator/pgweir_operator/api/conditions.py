@@ -19,6 +19,7 @@ class ConditionType(StrEnum):
     PAUSED = "Paused"
     INTEGRATED = "Integrated"
     TARGET_AVAILABLE = "TargetAvailable"
+    WITHIN_CONNECTION_BUDGET = "WithinConnectionBudget"
 
 
 class Phase(StrEnum):
@@ -80,6 +81,11 @@ class Reason(StrEnum):
     REACHABLE = "Reachable"
     UNREACHABLE = "Unreachable"
     UNKNOWN = "Unknown"
+
+    # WithinConnectionBudget.
+    WITHIN_BUDGET = "WithinBudget"
+    OVER_BUDGET = "OverBudget"
+    CAPACITY_UNKNOWN = "CapacityUnknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import ConditionStatus, Reason
 
 
@@ -86,6 +87,8 @@ class DeploymentFacts:
     updated_replicas: int
     ready_replicas: int
     available_replicas: int
+    wanted_replicas: int = 0
+    """What its spec says now: we may be holding more back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class IntegrationResult:
     reason: Reason
     message: str
     provisioned: Provisioned | None = None
+    capacity: TargetCapacity | None = None
+    """What PostgreSQL said of itself at that login."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _COMPATIBLE: Final = frozenset(
 _OURS: Final = frozenset(
     """
     client_idle_limit client_overflow client_tls_protocols keep_server_of_lost_client max_db_client_connections
-    max_user_client_connections pool_idle_timeout query_wait_notify reserved_connections scram_iterations
+    max_server_connections max_user_client_connections pool_idle_timeout query_wait_notify reserved_connections scram_iterations
     startup_parameters stats_users transaction_timeout uncached_databases
     """.split()  # noqa: SIM905 - a list of 58 lines reads worse
 )

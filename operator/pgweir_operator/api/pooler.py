@@ -305,6 +305,13 @@ class PoolerSpec(ApiModel):
         pattern=names.DNS_SUBDOMAIN_PATTERN,
         description="An existing ServiceAccount; default: one is made, named as the Pooler. Cannot be changed.",
     )
+    connection_budget: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Server connections that all pods together may have, look-ups included; each pod gets an equal share, "
+        "with room for the pods that a rollout adds. Default: no limit beside those in pgbouncer.",
+    )
     monitoring: Monitoring = Field(default_factory=Monitoring, description="Metrics for a Prometheus operator.")
     network_policy: NetworkPolicy = Field(
         default_factory=NetworkPolicy, description="A NetworkPolicy that lets through what a pooler needs, and no more."

@@ -13,7 +13,7 @@ from typing import Final
 
 from pgweir.bundle import INI, MANIFEST, bundle_digest, bundle_manifest
 from pgweir.settings import CATALOGUE_VERSION
-from pgweir_operator.api import names
+from pgweir_operator.api import budget, names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import Observed, Provisioned, SecretFacts
 from pgweir_operator.api.pooler import Pooler
@@ -34,7 +34,8 @@ def bundle_files(
         **_client_files(pooler, observed),
         configuration.HBA_FILE: render.pg_hba_conf(pooler.spec.pgbouncer.pg_hba).encode(),
     }
-    settings = configuration.settings(pooler, credentials, files.keys())
+    there = sum(pod.phase not in {"Succeeded", "Failed"} for pod in observed.pods)
+    settings = configuration.settings(pooler, credentials, files.keys(), budget.share(pooler, there))
     _check_tls(settings, files)
     files[INI] = render.pgbouncer_ini(
         name=pooler.name,

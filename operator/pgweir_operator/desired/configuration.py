@@ -59,8 +59,11 @@ _FILE_SETTINGS: Final[Mapping[str, str]] = {
 }
 
 
-def settings(pooler: Pooler, credentials: Provisioned | None, files: Collection[str]) -> dict[str, str]:
-    """Every line of the [pgbouncer] section; `files` are the names of the other files of the bundle."""
+def settings(
+    pooler: Pooler, credentials: Provisioned | None, files: Collection[str], share: int | None = None
+) -> dict[str, str]:
+    """Every line of the [pgbouncer] section; `files` are the names of the other files of the bundle, `share` is the
+    pod's part of the connection budget."""
     given = {
         name: value.strip()
         for name, value in pooler.spec.pgbouncer.parameters.items()
@@ -71,12 +74,21 @@ def settings(pooler: Pooler, credentials: Provisioned | None, files: Collection[
         "client_tls_sslmode": "prefer" if CLIENT_CERTIFICATE_FILE in files else "disable",
         "server_tls_sslmode": "verify-ca" if SERVER_CA_FILE in files else "prefer",
         **given,
+        **_share(given, share),
         "ignore_startup_parameters": _ignored_startup_parameters(pooler),
         "pool_mode": pooler.spec.pgbouncer.pool_mode.value,
         **_lookup(pooler, credentials),
         **{setting: file for setting, file in _FILE_SETTINGS.items() if file in files},
         **ENFORCED,
     }
+
+
+def _share(given: Mapping[str, str], share: int | None) -> dict[str, str]:
+    """The limit that holds for all servers of a pod. The user's own stays where it is the lower one."""
+    if share is None:
+        return {}
+    own = int(given.get("max_server_connections", "0"))
+    return {"max_server_connections": str(min(share, own) if own else share)}
 
 
 def databases(pooler: Pooler) -> dict[str, dict[str, str]]:

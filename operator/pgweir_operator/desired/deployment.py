@@ -30,13 +30,14 @@ def default_image(environment: Mapping[str, str], version: str) -> str:
     return environment.get(IMAGE_VARIABLE) or f"pgweir-pooler:{version}"
 
 
-def deployment(pooler: Pooler, *, image: str, restart_digest: str) -> Manifest:
+def deployment(pooler: Pooler, *, image: str, restart_digest: str, replicas: int | None = None) -> Manifest:
+    """`replicas`: fewer than the spec says, while pods make room for more."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(pooler, names.deployment_name(pooler.name)),
         "spec": {
-            "replicas": pooler.spec.instances,
+            "replicas": pooler.spec.instances if replicas is None else replicas,
             "selector": {"matchLabels": names.selector(pooler.name)},
             "strategy": _strategy(pooler.spec.deployment_strategy),
             "template": _pod_template(pooler, image, restart_digest),

@@ -43,6 +43,8 @@ class Desired:
     bundle_files: Mapping[str, bytes] = field(repr=False)
     restart_digest: str
     revision: int
+    share: int | None = None
+    """Server connections that each pod may have, where there is a budget."""
     unwanted: tuple[ChildReference, ...] = ()
 
 
@@ -54,6 +56,7 @@ def desired_state(
     image: str,
     revision_floor: int = 0,
     operator_namespace: str = "",
+    replicas: int | None = None,
 ) -> Desired:
     """`image` is the default for Poolers that name none; `revision_floor` the highest revision any pod reported."""
     _check_prerequisites(pooler, observed)
@@ -79,11 +82,12 @@ def desired_state(
             bundle_secret(pooler, files),
             service(pooler),
             headless_service(pooler),
-            deployment(pooler, image=image, restart_digest=restart_digest),
+            deployment(pooler, image=image, restart_digest=restart_digest, replicas=replicas),
         ),
         bundle_files=files,
         restart_digest=restart_digest,
         revision=revision,
+        share=int(settings["max_server_connections"]) if pooler.spec.connection_budget is not None else None,
         unwanted=tuple(
             reference
             for reference, manifest in optional.items()

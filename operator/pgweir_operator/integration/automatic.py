@@ -113,7 +113,7 @@ async def integrate(
         login = _login(role, observed, stored, now)
         await provisioning.provision(where, admin, ProvisionSpec(role, password=login.password))
         left_something = True
-        await provisioning.check_login(where, login, query=names.AUTH_QUERY, database=names.AUTH_DATABASE)
+        capacity = await provisioning.check_login(where, login, query=names.AUTH_QUERY, database=names.AUTH_DATABASE)
     except PrerequisiteError as error:
         message = error.message
         if error.reason is Reason.LOOKUP_FAILED and observed.cluster.client_ca is not None:
@@ -131,7 +131,8 @@ async def integrate(
     way = "certificate" if login.certificate else "password"
     message = f"{role} logged in at {where} by {way} and ran the lookup."
     return Integration(
-        IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned), left_something=left_something
+        IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned, capacity),
+        left_something=left_something,
     )
 
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg import sql as composed
 
+from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.integration import scram, sql
 from pgweir_operator.integration.login import Credentials, Endpoint, explained, session
@@ -53,12 +54,23 @@ async def provision(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec)
     return done
 
 
-async def check_login(endpoint: Endpoint, login: Credentials, *, query: str, database: str) -> None:
-    """Log in as the auth role and look itself up, as a pod will; raises where that does not work."""
+_CAPACITY = """
+SELECT pg_catalog.current_setting('max_connections')::int AS most,
+  pg_catalog.current_setting('superuser_reserved_connections')::int
+  + coalesce(pg_catalog.current_setting('reserved_connections', true)::int, 0) AS reserved
+"""
+
+
+async def check_login(endpoint: Endpoint, login: Credentials, *, query: str, database: str) -> TargetCapacity | None:
+    """Log in as the auth role and look itself up, as a pod will; raises where that does not work.
+
+    Answers what PostgreSQL has room for.
+    """
     try:
         async with session(endpoint, login, database) as connection:
             cursor = await connection.execute(query.replace("%", "%%").replace("$1", "%(name)s"), {"name": login.user})
             row = await cursor.fetchone()
+            room = await (await connection.execute(_CAPACITY)).fetchone()
     except psycopg.Error as error:
         trouble = explained(error, endpoint, login.user)
         if trouble.reason is Reason.TARGET_UNAVAILABLE:
@@ -75,6 +87,7 @@ async def check_login(endpoint: Endpoint, login: Credentials, *, query: str, dat
             f"The lookup at {endpoint} does not find {login.user} itself: check the query {query!r}.",
             retry_after=30.0,
         )
+    return TargetCapacity(room["most"], room["reserved"]) if room else None
 
 
 async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ class FakePod:
     """Seconds before each answer."""
     holders: list[dict[str, Any]] = field(default_factory=list)
     """Clients that keep a server while the pod is pausing."""
+    servers: int = 2
+    """Server connections, while nothing is paused."""
     draining: bool = False
     """It got SIGTERM and waits for its clients."""
     lookup: dict[str, Any] = field(default_factory=lambda: {"ok": True, "lastError": None})
@@ -108,7 +110,7 @@ class FakePod:
             "holders": self.holders[:20] if held else [],
             "clients": 3,
             "waitingClients": 0,
-            "servers": 0 if self.paused and not held else 2,
+            "servers": 0 if self.paused and not held else self.servers,
             "target": self.target,
             "lookup": self.lookup,
             "restartNeeded": [],

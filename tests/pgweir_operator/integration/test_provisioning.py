@@ -48,7 +48,7 @@ def withdraw(endpoint, admin, spec=SPEC):
 
 
 def check_login(endpoint, login=LOGIN, query=AUTH_QUERY):
-    asyncio.run(provisioning.check_login(endpoint, login, query=query, database="postgres"))
+    return asyncio.run(provisioning.check_login(endpoint, login, query=query, database="postgres"))
 
 
 def leftovers(server):
@@ -67,7 +67,9 @@ def lookup(server, name):
 
 def test_it_is_made_proved_and_taken_back(server, endpoint, admin):
     assert provision(endpoint, admin)
-    check_login(endpoint)
+    room = check_login(endpoint)
+    assert [(str(room.max_connections),)] == server.execute("SHOW max_connections")
+    assert room.reserved >= 3
     assert lookup(server, "alice")[0][1].startswith("SCRAM-SHA-256$")
     assert withdraw(endpoint, admin) == ()
     assert leftovers(server) == []
