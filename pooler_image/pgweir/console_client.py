@@ -1,4 +1,5 @@
-"""`pgweir-console`: the console from a shell, where no psql is. Standard library and our own protocol room, nothing else.
+"""`pgweir-console`, or `bctl` as pgbalancer's users type it: the console from a shell, where no psql is. Standard library and
+our own protocol room, nothing else.
 
 One blocking connection; commands from -c, from standard input or from a prompt. It never reads a configuration file.
 """
@@ -34,7 +35,7 @@ MAX_MESSAGE: Final = 64 * 2**20
 EPILOG: Final = f"""\
 The socket is looked for in the folder of -h or PGHOST, else in {" and ".join(FOLDERS)}; the port is -p or PGPORT, else that
 of the only socket there. Over the socket, the Unix user that the pooler runs as needs no password. Elsewhere: -U or PGUSER,
-and PGPASSWORD or a prompt. Without -c, commands come from standard input, one a line.
+and PGPASSWORD or a prompt. Without any command, commands come from standard input, one a line.
 
 exit status: 0 every command succeeded, 1 one failed (those behind it did not run), 2 wrong command line,
 3 no connection or no login."""
@@ -281,8 +282,9 @@ def run(argv: list[str]) -> int:
             password = getpass.getpass(f"Password for {arguments.user}: ")
         console = Console(host, port, arguments.user, password)
         with contextlib.closing(console):
-            if arguments.command:
-                return run_all(console, arguments.command, json_output=arguments.json)
+            commands = [*(arguments.command or ()), *([" ".join(arguments.words)] if arguments.words else ())]
+            if commands:
+                return run_all(console, commands, json_output=arguments.json)
             if sys.stdin.isatty():
                 return prompt(console, json_output=arguments.json)
             lines = (line.strip() for line in sys.stdin)
@@ -302,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="a command, as in: pgweir-console show pools")
     parser.add_argument("--help", action="help", help="show this and exit")
     parser.add_argument("-h", "--host", metavar="HOST", help="folder of the socket, or a host (PGHOST)")
     parser.add_argument("-p", "--port", type=int, default=_environment_port(), metavar="PORT", help="port (PGPORT)")

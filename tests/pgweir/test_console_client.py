@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,6 +89,22 @@ def test_json_has_numbers_and_nulls(folder: Path, capsys: pytest.CaptureFixture[
     assert console_client.run(["-h", str(folder), "-j", "-c", "SHOW DATABASES"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert (rows["app"]["port"], rows["app"]["force_user"]) == (5433, None)
+
+
+def test_bctl_show_pools_works_as_typed(
+    service: HandService, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B17. `bctl` is another name of this program."""
+    service.client()
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert project["bctl"] == project["pgweir-console"] == "pgweir.console_client:main"
+    monkeypatch.setenv("PGHOST", str(folder))
+    assert console_client.run(["show", "pools"]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("database  | user")
+    assert [row.split(" | ")[0].strip() for row in rows] == ["app", "pgbouncer"]
+    assert console_client.run(["show", "pools", "--json"]) == 0
+    assert [row["cl_waiting"] for row in json.loads(capsys.readouterr().out)] == [0, 0]
 
 
 def test_an_error_ends_with_status_1_and_what_follows_is_not_run(

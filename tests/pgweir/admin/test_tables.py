@@ -142,3 +142,18 @@ def test_view_turns_the_monotonic_clock_into_the_calendar(service: HandService) 
     view = View.of(service, wall=1_700_000_000.0)
     assert view.time(view.now - 60)[:4] == "2023"
     assert tables.pointer(255) == "0xff"
+
+
+def test_of_twenty_that_began_and_stopped_the_oldest_comes_first_with_its_name(service: HandService) -> None:
+    """T02. They log in in another order than they begin, and who is in no transaction stands behind."""
+    service.client(application_name="idle")
+    clients = [service.client(application_name=f"leak-{number}") for number in range(20)]
+    for client in reversed(clients):
+        service.server()
+        service.begin(client)
+        service.edge.now += 10
+    found = [(row["application_name"], row["addr"], row["transaction_seconds"]) for row in rows(service, "CLIENTS")]
+    assert found == [
+        *((f"leak-{number}", "10.9.9.9", (number + 1) * 10) for number in reversed(range(20))),
+        ("idle", "10.9.9.9", None),
+    ]

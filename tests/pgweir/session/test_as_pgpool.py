@@ -213,6 +213,38 @@ def test_a_transaction_is_rolled_back_before_the_reset_and_only_if_there_is_one(
     assert server.postgres.queries == ["BEGIN", "ROLLBACK", "DISCARD ALL"]
 
 
+def test_an_unused_server_is_closed_after_its_time_and_one_in_use_for_longer_is_not(make_world: MakeWorld) -> None:
+    """connection_life_time = 2: gone between 2 and 3 seconds; 5 seconds of use are no 2 seconds of rest."""
+    world = make_world(pool_mode="session", server_idle_timeout=2.0)
+    unused, user = world.client(), world.client()
+    for client in (unused, user):
+        client.query("SELECT 1")
+    unused.says(messages.terminate())
+    world.run()
+    world.sleep(1.9)
+    assert len(world.alive()) == 2
+    world.sleep(1.1)
+    assert [server.closed for server in world.servers] == [True, False]
+    world.sleep(2.0)
+    user.says(messages.terminate())
+    world.run()
+    assert len(world.alive()) == 1
+    world.sleep(3.0)
+    assert world.alive() == []
+
+
+def test_a_session_that_is_younger_than_the_life_of_a_place_and_one_that_is_older_are_both_served(
+    make_world: MakeWorld,
+) -> None:
+    """child_life_time = 1 is the life of what is unused: a session in use goes on."""
+    world = make_world(pool_mode="session", server_idle_timeout=1.0)
+    active = world.client()
+    active.query("BEGIN")
+    world.sleep(10.0)
+    assert b"SELECT 1" in active.query("SELECT 1")
+    assert len(world.servers) == 1
+
+
 @pytest.mark.parametrize("reset", ["FAIL; DISCARD ALL", "RESET ALL; FAIL", "BEGIN"])
 def test_a_reset_that_fails_anywhere_costs_the_server(make_world: MakeWorld, reset: str) -> None:
     world = make_world(pool_mode="session", server_reset_query=reset)
@@ -328,7 +360,9 @@ def test_a_server_full_by_others_keeps_the_waiters_and_tells_the_numbers_in_the_
     world.servers[0].lose()
     client.says(messages.query("SELECT 1"))
     world.pooler.opening.failed(world.edge.connecting.pop(0), "sorry, too many clients already", "53300", answered=True)
-    world.sleep(6.0)
+    world.sleep(4.5)
+    assert not client.wire.closed
+    world.sleep(1.0)  # the deadline, and half a second to either side
     error = refusal(client)
     assert error["C"] == "53300"
     assert "sorry, too many clients already" in error["M"]

@@ -34,16 +34,20 @@ def pointer(record_id: int) -> str:
 
 
 def clients(view: View) -> Table:
-    """PgBouncer's columns, and behind them how long the client has been in its transaction: leaks sort to the top by it."""
-    found = sorted(view.pooler.clients, key=lambda client: client.id)
+    """PgBouncer's columns, and behind them how long the client has been in its transaction. The oldest comes first: a leak."""
+    found = sorted(view.pooler.clients, key=lambda client: (_transaction_started(client) or view.now, client.id))
     rows = [(*_client_row(view, client), _transaction_seconds(view, client)) for client in found]
     return Table(CLIENTS_COLUMNS, rows + [(*row, None) for row in _console_rows(view)])
 
 
 def _transaction_seconds(view: View, client: ClientSession) -> int | None:
-    server = client.server
-    started = server.transaction_started if server is not None else 0.0
+    started = _transaction_started(client)
     return int(view.now - started) if started else None
+
+
+def _transaction_started(client: ClientSession) -> float:
+    """0.0 outside of one."""
+    return client.server.transaction_started if client.server is not None else 0.0
 
 
 def _client_row(view: View, client: ClientSession, *, socket_words: bool = False) -> Row:
