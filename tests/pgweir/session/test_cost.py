@@ -32,7 +32,7 @@ CALM: Final = {
     "compiled": {"simple": (16, 5), "extended": (19, 8), "prepared": (18, 8), "rows": (16, 5)},
 }
 # Bytes that a transaction takes in passing, at its peak. The reads themselves are handed on, never copied.
-PEAK: Final = {"simple": 256, "extended": 512, "prepared": 448, "rows": 256}
+PEAK: Final = {"simple": 192, "extended": 448, "prepared": 368, "rows": 192}
 
 
 def calls(traffic: Traffic) -> tuple[float, float]:
