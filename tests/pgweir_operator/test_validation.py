@@ -109,10 +109,13 @@ def test_lines_of_pg_hba_that_nobody_would_read_are_refused():
 
 def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
     ours = {
+        "auth_query_cache_time",
         "client_idle_limit",
         "client_overflow",
+        "client_tls_ecdhcurve",
         "client_tls_protocols",
         "keep_server_of_lost_client",
+        "login_notify_message",
         "max_db_client_connections",
         "max_server_connections",
         "max_user_client_connections",
@@ -120,6 +123,7 @@ def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
         "query_wait_notify",
         "reserved_connections",
         "scram_iterations",
+        "server_tls_sslnegotiation",
         "startup_parameters",
         "stats_users",
         "transaction_timeout",
@@ -129,7 +133,18 @@ def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["listen_addr", "listen_port", "pool_mode", "auth_file", "logfile", "peer_id", "nonsense", "Log_Stats"]
+    "name",
+    [
+        "listen_addr",
+        "listen_port",
+        "pool_mode",
+        "auth_file",
+        "auth_ldap_options",
+        "logfile",
+        "peer_id",
+        "nonsense",
+        "Log_Stats",
+    ],
 )
 def test_a_reserved_or_unknown_parameter_is_refused_by_name(name: str) -> None:
     assert with_parameters(**{name: "1"}) == [

@@ -84,8 +84,9 @@ def test_each_parameter_with_a_form_has_a_rule_with_its_path() -> None:
     free_text = {name for name, info in PARAMETERS.items() if f"['{name}']" not in paths}
     assert len(paths) == len(set(paths)) > 50
     assert free_text == {
-        "auth_user", "client_tls_ciphers", "ignore_startup_parameters", "server_check_query", "server_reset_query",
-        "server_tls_ciphers", "stats_users", "track_extra_parameters", "uncached_databases",
+        "auth_user", "client_tls_ciphers", "client_tls_ecdhcurve", "ignore_startup_parameters", "login_notify_message",
+        "server_check_query", "server_reset_query", "server_tls_ciphers", "stats_users", "track_extra_parameters",
+        "uncached_databases",
     }  # fmt: skip
 
 
