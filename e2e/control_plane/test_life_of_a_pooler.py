@@ -57,6 +57,7 @@ def test_its_children_appear_owned_by_it_and_its_status_says_what_the_pods_prove
         "Paused": "False",
         "Integrated": "True",
         "TargetAvailable": "True",
+        "WithinConnectionBudget": "True",
     }
     assert {event["reason"] for event in ready.events()} >= {"AllPodsReady", "LookupSucceeded"}
 
