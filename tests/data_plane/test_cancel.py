@@ -47,8 +47,9 @@ def test_a_wrong_key_cancels_nothing(make_pooler: MakePooler) -> None:
         client.expect("TDCZ")
 
 
-def test_late_cancels_never_hit_the_next_client(make_pooler: MakePooler) -> None:
-    """One server, one client that cancels as its queries end, and another that must never notice."""
+def test_late_cancels_never_hit_the_next_client(make_pooler: MakePooler, ours_only: None) -> None:
+    """One server, one client that cancels as its queries end, and another that must never notice. (PgBouncer 1.18 was gone
+    in the middle of it, one time in five.)"""
     pooler = make_pooler(default_pool_size=1)
     stop = threading.Event()
     errors: list[BaseException] = []
@@ -63,14 +64,16 @@ def test_late_cancels_never_hit_the_next_client(make_pooler: MakePooler) -> None
 
     thread = threading.Thread(target=innocent)
     thread.start()
-    with pooler.wire() as client:
-        for _ in range(100):
-            client.say(query("SELECT pg_sleep(0.005)"))
-            with WireClient(pooler.port) as canceller:
-                canceller.say(cancel_request(client.pid, client.key))
-                client.until("Z")
-    stop.set()
-    thread.join(20)
+    try:
+        with pooler.wire() as client:
+            for _ in range(100):
+                client.say(query("SELECT pg_sleep(0.005)"))
+                with WireClient(pooler.port) as canceller:
+                    canceller.say(cancel_request(client.pid, client.key))
+                    client.until("Z")
+    finally:
+        stop.set()
+        thread.join(20)
     assert errors == []
 
 

@@ -93,8 +93,9 @@ def test_after_a_new_salt_one_client_connects_again_and_the_others_wait_for_it(
 
 
 def test_a_client_that_waits_for_a_dead_host_is_served_by_the_one_that_reload_names(
-    make_pooler: MakePooler, postgres: PostgresServer
+    make_pooler: MakePooler, postgres: PostgresServer, ours_only: None
 ) -> None:
+    # PgBouncer stays with the login that is under way at the old host until server_connect_timeout.
     def dead(session: Session) -> None:
         session.read_startup()
         session.until_closed()
@@ -158,7 +159,7 @@ def test_when_others_fill_postgresql_clients_wait_for_room(
     make_pooler: MakePooler, small_postgres: PostgresServer, ours_only: None
 ) -> None:
     hoarders = fill(small_postgres)
-    pooler = make_pooler(server_port=small_postgres.port, query_wait_timeout=3)
+    pooler = make_pooler(server_port=small_postgres.port, query_wait_timeout=20)
     waiting = [threading.Thread(target=lambda: served.append(ask_once(pooler)), daemon=True) for _ in range(4)]
     served: list[object] = []
     for thread in waiting:
@@ -168,7 +169,7 @@ def test_when_others_fill_postgresql_clients_wait_for_room(
     for hoarder in hoarders:
         hoarder.close()
     for thread in waiting:
-        thread.join(10)
+        thread.join(25)
     assert served == [1] * 4
 
 
@@ -176,7 +177,7 @@ def test_when_there_is_no_room_until_the_deadline_clients_get_postgresqls_words(
     make_pooler: MakePooler, small_postgres: PostgresServer, ours_only: None
 ) -> None:
     hoarders = fill(small_postgres)
-    pooler = make_pooler(server_port=small_postgres.port, query_wait_timeout=1)
+    pooler = make_pooler(server_port=small_postgres.port, query_wait_timeout=2, server_login_retry=0.1)
     error = ask_once(pooler)
     assert isinstance(error, psycopg.OperationalError)
     assert "query_wait_timeout: " in str(error)
@@ -207,13 +208,14 @@ def _login_errors(pooler: PoolerProcess) -> list[tuple[dict[str, str], float]]:
 def test_servers_that_postgresql_ends_for_their_idleness_are_never_handed_out(
     make_pooler: MakePooler, make_postgres: Callable[..., PostgresServer]
 ) -> None:
-    server = make_postgres(settings={"idle_session_timeout": "300ms"})
+    server = make_postgres(settings={"idle_session_timeout": "500ms"})
     server.start()
     pooler = make_pooler(server_port=server.port)
     with pooler.connect(autocommit=True) as connection:
-        for _ in range(3):
-            assert connection.execute("SELECT 1").fetchone() == (1,)
+        for _ in range(2):
+            # Only then is it asked: a query that meets the very moment of the end is lost, and nobody can help that.
             eventually(lambda: pooler.pool()["sv_idle"] == 0, "PostgreSQL closes it")
+            assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 # -- machines that vanish without a word ---------------------------------------------------------------------------------
@@ -284,5 +286,6 @@ def test_direct_tls_with_who_may_be_no_postgresql_is_refused(
 ) -> None:
     front.context.set_alpn_protocols(["http/1.1"])
     pooler = make_pooler(server_port=front.port, query_wait_timeout=1, **direct(certificates))
-    with pytest.raises(psycopg.OperationalError, match="did not agree"):
+    with pytest.raises(psycopg.OperationalError):
         pooler.connect()
+    pooler.wait_for_log("did not agree")

@@ -191,7 +191,7 @@ def test_the_greeting_has_what_drivers_look_for(make_pooler: MakePooler) -> None
     with make_pooler().wire(application_name="greeted", client_encoding="UTF8") as client:
         assert wanted <= client.parameters.keys()
         assert client.parameters["application_name"] == "greeted"
-        assert client.pid > 0
+        assert client.pid  # PgBouncer's are any 32 bits, and negative half of the time
 
 
 def test_a_password_in_the_wrong_place_ends_the_connection_and_nothing_else(make_pooler: MakePooler) -> None:

@@ -109,7 +109,10 @@ def test_bytes_slipped_in_behind_the_ssl_request_are_refused(
         assert b"Z" not in left[-6:]
 
 
-def test_a_handshake_that_is_noise_harms_nobody(make_pooler: MakePooler, certificates: Certificates) -> None:
+def test_a_handshake_that_is_noise_harms_nobody(
+    make_pooler: MakePooler, certificates: Certificates, ours_only: None
+) -> None:
+    # PgBouncer 1.18 keeps the broken connection, in silence, until client_login_timeout.
     pooler = make_pooler(**client_tls(certificates.server, "require"))
     with WireClient(pooler.port) as client:
         client.say(ssl_request())

@@ -130,13 +130,16 @@ async def measure(pooler: Probed, count: int, seconds: float = 2.0) -> Numbers:
     while pooler.sockets()["clients"] > BUSY:
         await asyncio.sleep(0.05)
     numbers.leaving_seconds = round(time.monotonic() - started, 2)
-    await asyncio.sleep(0.2)
-    after = pooler.look()["types"]
-    numbers.left = {
-        kind: after[kind] - objects_before.get(kind, 0)
-        for kind in after
-        if after[kind] > objects_before.get(kind, 0) + 2
-    }
+    for _ in range(100):  # the kernel knows that they are gone before the pooler has got round to it
+        after = pooler.look()["types"]
+        numbers.left = {
+            kind: after[kind] - objects_before.get(kind, 0)
+            for kind in after
+            if after[kind] > objects_before.get(kind, 0) + 2
+        }
+        if not numbers.left:
+            break
+        await asyncio.sleep(0.1)
     for worker in workers:
         worker.close()
     return numbers
