@@ -98,7 +98,7 @@ def _meaning(info: SettingInfo) -> str:
         case Support.REFUSED:
             note = f" **Refused:** {info.support_note}."
     if info.refused_choices:
-        note += f" **Refused:** {', '.join(f'`{choice}`' for choice in info.refused_choices)}, not available yet."
+        note += f" **Refused:** {', '.join(f'`{choice}`' for choice in info.refused_choices)}."
     return _escaped(info.meaning) + aliases + _escaped(note)
 
 
