@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from tests.pgweir.admin.world import HandService
 
-from pgweir.admin import rest
+from pgweir.admin import rest, tables
 from pgweir.admin.http import listening_socket, parse_address
 from pgweir.admin.tables import View
 
@@ -79,6 +79,10 @@ def test_pools_have_the_values_of_the_console_and_what_may_be(service: HandServi
         "hit_ratio": 0.0,
         "maxwait_us": 1_500_000,
     }
+    (shown,) = [row for row in tables.pools(View.of(service, 0.0)).dictionaries() if row["user"] == "bob"]
+    assert (shown["sv_active"], shown["sv_idle"], shown["sv_login"]) == (1, 0, 0)
+    assert (shown["cl_active"], shown["cl_waiting"]) == (app["clients"]["active"], app["clients"]["waiting"])
+    assert shown["maxwait"] * 1_000_000 + shown["maxwait_us"] == app["maxwait_us"]
     assert (two["database"], two["user"], two["hit_ratio"]) == ("two", "forced", None)
     assert two["target"] == ["10.0.0.1:5432", "10.0.0.2:5432"]
 
