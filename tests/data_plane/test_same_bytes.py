@@ -24,6 +24,7 @@ SECONDS = float(os.environ.get("PGWEIR_WORKLOAD_SECONDS", "0"))
 SEED = int(os.environ.get("PGWEIR_WORKLOAD_SEED", "0")) or (random.SystemRandom().randrange(2**31) if SECONDS else 1)
 TURNS = 1000
 CLIENTS = 4
+FIRST_OF_USERS = 16384  # OIDs below are PostgreSQL's own
 IN_TRANSACTION = 2  # clients at once: fewer than servers, so that nobody waits for another one's COMMIT
 
 pytestmark = [
@@ -94,6 +95,8 @@ def _alike(data: bytes, in_transaction: bool) -> list[bytes]:
     - The server knows a statement by the pooler's name; and a server that did not have it yet says about its Parse, at
       another place in its source, what it would have said about the Bind. In a failed transaction it refuses that
       Parse, where it might have found another fault in what the client said.
+    - The numbers of tables: what a statement takes of them depends on what its backend remembers (TRUNCATE of a table
+      that is new in the transaction). Seen once in fifty thousand turns, and from there on everywhere.
     - Settings that change together are reported in the order in which this server once met them.
     """
     found: list[bytes] = []
@@ -104,6 +107,8 @@ def _alike(data: bytes, in_transaction: bool) -> list[bytes]:
             continue
         found += sorted(reports)
         reports = []
+        if each[:1] == b"T":
+            each = _without_table_numbers(each)
         if each[:1] == b"E":
             each = re.sub(rb'"(?:PGBOUNCER_|stmt)\d+"', b'"statement"', each)
             each = re.sub(rb"\0[FLR][^\0]*", b"", each)
@@ -111,6 +116,17 @@ def _alike(data: bytes, in_transaction: bool) -> list[bytes]:
                 each = b"E refused in a failed transaction"
         found.append(each)
     return found
+
+
+def _without_table_numbers(description: bytes) -> bytes:
+    """A RowDescription, with 0 for every table that somebody made."""
+    found, at = bytearray(description), 7
+    while at < len(found):
+        at = found.index(b"\0", at) + 1
+        if struct.unpack_from("!I", found, at)[0] >= FIRST_OF_USERS:
+            found[at : at + 4] = bytes(4)
+        at += 18
+    return bytes(found)
 
 
 def _messages(data: bytes) -> list[bytes]:

@@ -154,7 +154,7 @@ class Speaker:
         if kind == 15:
             return f"DO $do$ BEGIN RAISE {pick(('NOTICE', 'WARNING', 'INFO', 'EXCEPTION'))} 'said %', 'ü'; END $do$"
         if kind == 16:
-            return f"EXPLAIN (COSTS OFF) SELECT count(*) FROM {self.schema}.kept WHERE id > 3"
+            return "EXPLAIN (COSTS OFF) SELECT count(*) FROM generate_series(1, 3) i WHERE i > 1"
         if kind == 17:
             return f"INSERT INTO {self.schema}.kept VALUES ({self.chance.randint(1, 40)}, 'simple') RETURNING id"
         if kind == 18:
