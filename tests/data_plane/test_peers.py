@@ -189,8 +189,9 @@ def test_where_clients_must_use_tls_a_cancel_is_handed_on_through_tls(
             canceller.socket.recv(100)
 
 
-def test_a_peer_without_tls_is_told_nothing_in_clear_where_tls_is_required(
-    make_pooler: MakePooler, certificates: Certificates
+@pytest.mark.parametrize("answer", [b"N", b"Sinjected"], ids=["no TLS", "more than one byte"])
+def test_a_peer_is_told_nothing_in_clear_where_tls_is_required(
+    make_pooler: MakePooler, certificates: Certificates, answer: bytes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         stranger.settimeout(15)
@@ -201,24 +202,7 @@ def test_a_peer_without_tls_is_told_nothing_in_clear_where_tls_is_required(
             with connection:
                 connection.settimeout(15)
                 assert connection.recv(100) == ssl_request()
-                connection.sendall(b"N")
-                assert connection.recv(100) == b""
-            canceller.expect_closed()
-
-
-def test_a_peer_that_says_more_than_one_byte_before_tls_is_not_trusted(
-    make_pooler: MakePooler, certificates: Certificates
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
-        stranger.settimeout(15)
-        pooler = make_peer(make_pooler, stranger.getsockname()[1], certificates)
-        with WireClient(pooler.port) as canceller:
-            canceller.say(cancel_packet(bytes((1, 2, 0, 4)) + b"key\x03"))
-            connection, _ = stranger.accept()
-            with connection:
-                connection.settimeout(15)
-                assert connection.recv(100) == ssl_request()
-                connection.sendall(b"Sinjected")
+                connection.sendall(answer)
                 assert connection.recv(100) == b""
             canceller.expect_closed()
 
