@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.pgweir.mini_postgres import MiniPostgres
-from tests.pgweir.session.world import Client, RecorderWire, ServerWire, World
+from tests.pgweir.session.noisy_world import NoisyWorld
+from tests.pgweir.session.world import Client, RecorderWire, World
 from tests.robustness.noise import PLACES, cuts, damaged, few_or_many
 
 from pgweir.pool.records import ServerState
@@ -60,35 +60,6 @@ ANSWERS = [
     messages.command_complete("DISCARD ALL"),
     messages.notice_response("NOTICE", "00000", "hello"),
 ]
-
-
-class Startled(MiniPostgres):
-    """Ends the connection over what it cannot read, as PostgreSQL does."""
-
-    gone = False
-
-    def feed(self, data: bytes) -> bytes:
-        if self.gone:
-            return b""
-        try:
-            return super().feed(data)
-        except (ValueError, IndexError, AttributeError):
-            self.gone = True
-            return messages.error_response("FATAL", "08P01", "invalid frontend message")
-
-
-class NoisyWorld(World):
-    def accept(self, postgres: MiniPostgres | None = None) -> ServerWire:
-        return super().accept(postgres or Startled(100 + len(self.servers), greeted=False))
-
-    def run(self) -> None:
-        while True:
-            super().run()
-            gone = [wire for wire in self.alive() if getattr(wire.postgres, "gone", False) and not wire.replies]
-            if not gone:
-                return
-            for wire in gone:
-                wire.lose()
 
 
 def stream(samples: list[bytes]) -> st.SearchStrategy[bytes]:

@@ -32,16 +32,23 @@ def plain_copy() -> dict[str, ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(compiled.PLAIN_VARIABLE, "1")
         try:
-            importlib.import_module("tests.pgweir.session.world")
+            importlib.import_module("tests.pgweir.session.noisy_world")
             return {name: sys.modules.pop(name) for name in ours()}
         finally:
             sys.modules.update(kept)
 
 
+class Form(dict[str, ModuleType]):
+    """The modules of one form, by name."""
+
+    def __repr__(self) -> str:  # (theirs would fill pages when an example fails)
+        return f"<{self['pgweir.compiled'].FORM}>"
+
+
 @pytest.fixture(scope="module")
-def forms() -> tuple[dict[str, ModuleType], dict[str, ModuleType]]:
-    importlib.import_module("tests.pgweir.session.world")
-    found = plain_copy(), dict(sys.modules)
+def forms() -> tuple[Form, Form]:
+    importlib.import_module("tests.pgweir.session.noisy_world")
+    found = Form(plain_copy()), Form(sys.modules)
     assert [form["pgweir.compiled"].FORM for form in found] == ["plain", "compiled"]
     for module in compiled.MODULES:
         suffixes = [str(form[f"pgweir.{module.replace('/', '.')}"].__file__).rpartition(".")[2] for form in found]
@@ -100,7 +107,7 @@ def state(exchange: Any) -> dict[str, Any]:
 
 @settings(max_examples=400, deadline=None)
 @given(steps=st.lists(st.one_of(kinds, specials, reads), max_size=12))
-def test_an_exchange_goes_the_same_way(forms: tuple[dict[str, ModuleType], ...], steps: list[Any]) -> None:
+def test_an_exchange_goes_the_same_way(forms: tuple[Form, ...], steps: list[Any]) -> None:
     told = []
     for form in forms:
         room = form["pgweir.protocol.exchange"]
@@ -157,11 +164,11 @@ sayings = st.one_of(
     piece=st.sampled_from([None, 1, 7]),
 )
 def test_two_clients_on_one_server_hear_the_same(
-    forms: tuple[dict[str, ModuleType], ...], said: list[tuple[int, bytes, list[int]]], piece: int | None
+    forms: tuple[Form, ...], said: list[tuple[int, bytes, list[int]]], piece: int | None
 ) -> None:
     told = []
     for form in forms:
-        world = form["tests.pgweir.session.world"].World(default_pool_size=1, max_prepared_statements=2)
+        world = form["tests.pgweir.session.noisy_world"].NoisyWorld(default_pool_size=1, max_prepared_statements=2)
         clients = [world.client(), world.client()]
         log: list[Any] = []
         for number, data, places in said:
