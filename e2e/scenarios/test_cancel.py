@@ -16,7 +16,7 @@ PATIENCE = 10 * GOAL
 # this program, which reads its key from the greeting and sees the error (SQLSTATE 57014) come. Prints the seconds between
 # request and error, for every pair of pods.
 PROGRAM = """
-import json, socket, struct, subprocess, sys, threading, time
+import contextlib, json, socket, struct, subprocess, sys, threading, time
 
 class Session:
     def __init__(self, pod):
@@ -36,6 +36,10 @@ class Session:
         self.pump(server, client, True)
 
     def pump(self, source, sink, watch):
+        with contextlib.suppress(OSError):  # whichever end goes first ends it
+            self.carry(source, sink, watch)
+
+    def carry(self, source, sink, watch):
         seen = b""
         while data := source.recv(65536):
             if watch and self.key is None:

@@ -90,6 +90,8 @@ def test_applications_get_tls_and_a_certificate_for_the_services_names(poolers: 
 
 def test_the_way_to_postgresql_is_tls_with_the_poolers_certificate(poolers: Shop) -> None:
     poolers.psql("select 1")
+    # The application's user is known from its Secret; anybody else has to be looked up.
+    poolers.execute("sh", "-c", "psql 'user=somebody password=else' -c 'select 1' 2>&1 || true")
     seen = poolers.administrator(
         "select distinct usename, ssl, client_dn from pg_stat_ssl join pg_stat_activity using (pid) "
         f"where usename in ('app', '{ROLE}') order by 1"
