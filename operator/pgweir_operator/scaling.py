@@ -26,7 +26,7 @@ def making_room(pooler: Pooler, observed: Observed, desired: Desired, answers: M
     digest = bundle_digest(desired.bundle_files)
     found = []
     for pod in observed.pods:
-        if not pod.ip or pod.phase in {"Succeeded", "Failed"}:
+        if not pod.ip or pod.ended:
             continue
         answer = answers.get(pod.name)
         knows = isinstance(answer, PodReport) and (answer.revision, answer.digest) == (desired.revision, digest)

@@ -226,7 +226,7 @@ def _paused(view: _View) -> Condition:
 
     pause = view.pooler.spec.pause
     # A pod without an address runs nothing yet; it will start paused, since the pause is part of its configuration.
-    running = [pod for pod in view.observed.pods if pod.ip and pod.phase not in {"Succeeded", "Failed"}]
+    running = [pod for pod in view.observed.pods if pod.ip and not pod.ended]
     if not view.pooler.wants_pause:
         return _not_paused(view, running)
     if view.wanted is not None and not view.wanted.paused:

@@ -72,9 +72,14 @@ class PodFacts:
     """Why it is not ready, in the kubelet's or scheduler's words (ImagePullBackOff…, Insufficient cpu…)."""
 
     @property
+    def ended(self) -> bool:
+        """Nothing runs in it any more, and nothing will."""
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
     def expected_to_serve(self) -> bool:
         """Counts for the status: a pod on its way out proves nothing and owes nothing."""
-        return not self.terminating and self.phase not in {"Succeeded", "Failed"}
+        return not self.terminating and not self.ended
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def bundle_files(
         **_client_files(pooler, observed),
         configuration.HBA_FILE: render.pg_hba_conf(pooler.spec.pgbouncer.pg_hba).encode(),
     }
-    there = sum(pod.phase not in {"Succeeded", "Failed"} for pod in observed.pods)
+    there = sum(not pod.ended for pod in observed.pods)
     settings = configuration.settings(pooler, credentials, files.keys(), budget.share(pooler, there))
     _check_tls(settings, files)
     files[INI] = render.pgbouncer_ini(
