@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -86,8 +86,8 @@ class Session(WireClient):
         """One row of one column."""
         self.say(row_description("value"), data_row(value), command_complete("SELECT 1"), ready())
 
-    def serve(self) -> None:
-        """Answer every simple query with one row until the client leaves."""
+    def requests(self) -> Iterator[Message]:
+        """What the client says, until it leaves."""
         while True:
             try:
                 heard = self.hear()
@@ -95,6 +95,11 @@ class Session(WireClient):
                 return
             if heard.type == "X":
                 return
+            yield heard
+
+    def serve(self) -> None:
+        """Answer every simple query with one row until the client leaves."""
+        for heard in self.requests():
             if heard.type == "Q":
                 self.reply(heard)
 

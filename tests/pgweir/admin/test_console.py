@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
 from tests.pgweir.admin.world import ConsoleTalk, HandService
@@ -16,16 +15,6 @@ MUTATING = (
     "PAUSE", "PAUSE app", "RESUME", "KILL", "KILL app", "KILL_CLIENT 1", "RECONNECT", "WAIT_CLOSE", "DISABLE app",
     "ENABLE app", "RELOAD", "SET verbose=1", "SHUTDOWN", "SHUTDOWN WAIT_FOR_CLIENTS", "SUSPEND",
 )  # fmt: skip
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> HandService:
-    return HandService(tmp_path)
-
-
-@pytest.fixture
-def console(service: HandService) -> ConsoleTalk:
-    return service.console()
 
 
 def types(messages: list[object]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -46,11 +45,6 @@ EXPECTED = {
     "last_collection_error": ("gauge", ()),
     "up": ("gauge", ()),
 }
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> HandService:
-    return HandService(tmp_path)
 
 
 def families(service: HandService, prefix: str = "cnp_pgbouncer") -> dict[str, Metric]:

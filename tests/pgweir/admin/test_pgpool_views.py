@@ -13,16 +13,6 @@ from pgweir.admin.nodes import Nodes
 from pgweir.protocol.messages import parse_row_description
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> HandService:
-    return HandService(tmp_path)
-
-
-@pytest.fixture
-def console(service: HandService) -> ConsoleTalk:
-    return service.console()
-
-
 def rows(console: ConsoleTalk, text: str) -> list[dict[str, Any]]:
     found = console.ask(text)
     assert [each.type for each in found[-2:]] == ["C", "Z"], found

@@ -16,11 +16,6 @@ from pgweir.admin.http import listening_socket, parse_address
 from pgweir.admin.tables import View
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> HandService:
-    return HandService(tmp_path)
-
-
 def get(service: HandService, path: str) -> tuple[int, Any]:
     async def ask() -> tuple[int, Any]:
         room = await rest.start(service, "127.0.0.1:0")

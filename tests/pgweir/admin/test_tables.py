@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +9,6 @@ from tests.pgweir.admin.world import HandService
 
 from pgweir.admin import tables
 from pgweir.admin.tables import TABLES, View
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> HandService:
-    return HandService(tmp_path)
 
 
 def rows(service: HandService, name: str) -> list[dict[str, Any]]:
