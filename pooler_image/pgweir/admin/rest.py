@@ -1,7 +1,7 @@
-"""Plain HTTP for the kubelet and for people: /livez, /readyz, and /api/v1/pools. Read-only; no secrets here.
+"""Plain HTTP for the kubelet and for people: /livez, /readyz, and /api/v1. Read-only; no secrets here.
 
-Health is for everybody. The pools are for those who ask from this very host (`kubectl exec`, a port-forward), and for those who
-show the token that lies beside the control endpoint's certificates.
+Health is for everybody. What stands under /api/v1 (`resources`) is for those who ask from this very host (`kubectl exec`, a
+port-forward), and for those who show the token that lies beside the control endpoint's certificates. Errors are JSON, too.
 
 Ready means that a new connection would be accepted here. A full pool, a database that is down or a pause never unreadies:
 that would take away the very place where clients wait.
@@ -9,62 +9,71 @@ that would take away the very place where clients wait.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
 
-from pgweir.admin import tables
+from pgweir.admin import resources, tables
 from pgweir.admin.http import Room, open_room
+from pgweir.admin.resources import RESOURCES, ROOT, Resource, unready_reason
 from pgweir.admin.service import Service
 
 TOKEN_FILE: Final = "token"  # noqa: S105 (its name, in the folder of --control-dir)
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def start(service: Service, address: str) -> Room:
-    application = web.Application()
+    application = web.Application(middlewares=[_errors_as_json, _for_whom_it_is(service)])
     application.router.add_get("/livez", _alive)
     application.router.add_get("/readyz", _readiness(service))
-    application.router.add_get("/api/v1/pools", _pools(service))
+    application.router.add_get(ROOT, _index(service))
+    for resource in RESOURCES.values():
+        application.router.add_get(resource.path, _resource(service, resource))
+    application.router.add_get(f"{ROOT}/show/{{table}}", _table(service))
     room = await open_room(application, address)
     await room.serve()
     return room
 
 
-def unready_reason(service: Service) -> str | None:
-    """Why no new connection should come here; None when one may."""
-    if service.stopping or service.state == "draining":
-        return "draining"
-    if not service.listening:
-        return "not listening"
-    return None
+# --- who may look, and what those hear who may not ---------------------------------------------------------------------------
 
 
-async def _alive(request: web.Request) -> web.Response:
-    return web.json_response({"alive": True})
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        what = {
+            404: f"there is nothing at {request.path}; {ROOT} lists what there is",
+            405: "only GET is answered here",
+        }
+        headers = {name: value for name, value in error.headers.items() if name in ("Allow", "WWW-Authenticate")}
+        text = what.get(error.status) or error.text or error.reason
+        return web.json_response({"error": text}, status=error.status, headers=headers)
+    except Exception:
+        log.exception("REST: %s failed", request.path)
+        return web.json_response({"error": "this should not happen; the pooler's log has more"}, status=500)
 
 
-def _readiness(service: Service) -> Handler:
-    async def handler(request: web.Request) -> web.Response:
-        reason = unready_reason(service)
-        return web.json_response({"ready": reason is None, "reason": reason}, status=200 if reason is None else 503)
-
-    return handler
-
-
-def _pools(service: Service) -> Handler:
-    async def handler(request: web.Request) -> web.Response:
-        if not may_look(service, request.remote, request.headers.get("Authorization", "")):
+def _for_whom_it_is(service: Service) -> Any:
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        inside = request.path == ROOT or request.path.startswith(f"{ROOT}/")
+        if inside and not may_look(service, request.remote, request.headers.get("Authorization", "")):
             error = "ask from the pooler's own host, or with Authorization: Bearer and the token"
             return web.json_response({"error": error}, status=401, headers={"WWW-Authenticate": "Bearer"})
-        return web.json_response(pools(tables.View.of(service, time.time())))
+        return await handler(request)
 
-    return handler
+    return middleware
 
 
 def may_look(service: Service, remote: str | None, authorization: str) -> bool:
@@ -87,33 +96,54 @@ def _is_loopback(remote: str) -> bool:
     return (mapped or address).is_loopback  # a socket for both families sees IPv4 as ::ffff:127.0.0.1
 
 
-def pools(view: tables.View) -> list[dict[str, Any]]:
-    """One object for each database and user: what its pools may have, what they have, and how often they were reused."""
-    rows = {(row["database"], row["user"]): row for row in tables.pools(view).dictionaries()}
-    return [_pool(view, each, rows[each.database, each.user]) for each in tables.usage(view)]
+# --- answers -----------------------------------------------------------------------------------------------------------------
 
 
-def _pool(view: tables.View, each: tables.Usage, row: dict[str, tables.Value]) -> dict[str, Any]:
-    config = view.config
-    entry = config.database(each.database)
-    hosts = entry.hosts if entry is not None else ()
-    return {
-        "database": each.database,
-        "user": each.user,
-        "mode": row["pool_mode"],
-        "target": [f"{host}:{entry.port}" for host in hosts or (config.settings.unix_socket_dir,)] if entry else [],
-        "size": config.pool_size(each.database, each.user),
-        "limits": {
-            "min_pool_size": config.min_pool_size(each.database),
-            "reserve_pool_size": config.reserve_pool_size(each.database, each.user),
-            "max_db_connections": config.max_db_connections(each.database),
-            "max_user_connections": config.max_user_connections(each.user),
-        },
-        "servers": {name: row[f"sv_{name}"] for name in ("active", "idle", "used", "tested", "login")},
-        "clients": {"active": row["cl_active"], "waiting": row["cl_waiting"]},
-        "cached": each.cached,
-        "hits": each.hits,
-        "misses": each.misses,
-        "hit_ratio": each.hit_ratio,
-        "maxwait_us": int(row["maxwait"] or 0) * 1_000_000 + int(row["maxwait_us"] or 0),
-    }
+async def _alive(request: web.Request) -> web.Response:
+    return web.json_response({"alive": True})
+
+
+def _readiness(service: Service) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        reason = unready_reason(service)
+        return web.json_response({"ready": reason is None, "reason": reason}, status=200 if reason is None else 503)
+
+    return handler
+
+
+def _index(service: Service) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(resources.index(service))
+
+    return handler
+
+
+def _resource(service: Service, resource: Resource) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        if resource.looks_at_nodes:
+            await _look_at_nodes(service)
+        return web.json_response(resource.answer(service, tables.View.of(service, time.time())))
+
+    return handler
+
+
+def _table(service: Service) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        name = request.match_info["table"].upper()
+        builder = tables.TABLES.get(name)
+        if builder is None:
+            raise web.HTTPNotFound
+        if name == "POOL_NODES":
+            await _look_at_nodes(service)
+        return web.json_response(resources.shown(builder(tables.View.of(service, time.time()))))
+
+    return handler
+
+
+async def _look_at_nodes(service: Service) -> None:
+    looked = asyncio.Event()
+    give_up = service.nodes.look(tables.nodes(tables.View.of(service, time.time())), looked.set)
+    try:
+        await looked.wait()
+    finally:
+        give_up()

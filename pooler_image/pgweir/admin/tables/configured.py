@@ -20,6 +20,7 @@ DATABASES_COLUMNS: Final = (
     *texts("pool_mode load_balance_hosts"),
     *ints("max_connections current_connections max_client_connections current_client_connections paused disabled"),
 )
+CONFIG_COLUMNS: Final = texts("key value default changeable")
 
 
 def databases(view: View) -> Table:
@@ -144,7 +145,7 @@ def config(view: View) -> Table:
         if info.secret and value:
             value = "****"
         rows.append((info.name, value, info.default_text, "yes" if info.reload is ReloadClass.RELOAD else "no"))
-    return Table(texts("key value default changeable"), rows)
+    return Table(CONFIG_COLUMNS, rows)
 
 
 def state(view: View) -> Table:
