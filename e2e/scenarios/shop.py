@@ -102,6 +102,7 @@ class Load:
 class Shop:
     kubernetes: Kubernetes
     namespace: str
+    cluster: str = CLUSTER
     _loads: int = field(default=0, init=False)
     _background: list[subprocess.Popen[str]] = field(default_factory=list, init=False)
 
@@ -109,14 +110,14 @@ class Shop:
 
     def open(self, *, instances: int = 1) -> None:
         """The target and the client's pod."""
-        self.kubernetes.apply(target.manifests(self.namespace, CLUSTER, instances=instances))
+        self.kubernetes.apply(target.manifests(self.namespace, self.cluster, instances=instances))
         self.kubernetes.client_pod(
             CLIENT,
             namespace=self.namespace,
             environment={"PGHOST": POOLER, "PGPORT": "5432", "PGDATABASE": "app", "PGUSER": "app"}
             | {"PGPASSWORD": self.secret("app", "password"), "PGCONNECT_TIMEOUT": "20"},
         )
-        self.kubernetes.rolled_out("statefulset", CLUSTER, namespace=self.namespace)
+        self.kubernetes.rolled_out("statefulset", self.cluster, namespace=self.namespace)
         self.execute("sh", "-c", f"cat > {CA_FILE}", stdin=self.secret("ca", "ca.crt"))
 
     def close(self) -> None:
@@ -125,12 +126,12 @@ class Shop:
             process.communicate()
 
     def secret(self, which: str, key: str) -> str:
-        data = self.kubernetes.get("secret", f"{CLUSTER}-{which}", namespace=self.namespace)["data"]
+        data = self.kubernetes.get("secret", f"{self.cluster}-{which}", namespace=self.namespace)["data"]
         return base64.b64decode(data[key]).decode()
 
     def change_secret(self, which: str, **values: str) -> None:
         patch = json.dumps({"stringData": values})
-        name = f"{CLUSTER}-{which}"
+        name = f"{self.cluster}-{which}"
         self.kubernetes.kubectl("patch", "secret", name, "--type=merge", f"--patch={patch}", namespace=self.namespace)
 
     # --- Poolers -----------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Shop:
     def pooler(self, name: str = POOLER, *, pool_mode: str = "transaction", **spec: Any) -> None:
         """Apply a Pooler as a user does, and do not wait."""
         bouncer = {"poolMode": pool_mode} | spec.pop("pgbouncer", {})
-        spec = {"cluster": {"name": CLUSTER}, "instances": 3, "drain": SHORT_DRAIN, "pgbouncer": bouncer} | spec
+        spec = {"cluster": {"name": self.cluster}, "instances": 3, "drain": SHORT_DRAIN, "pgbouncer": bouncer} | spec
         metadata = {"name": name, "namespace": self.namespace}
         self.kubernetes.apply([{"apiVersion": "pgweir.io/v1", "kind": "Pooler", "metadata": metadata, "spec": spec}])
 
@@ -253,10 +254,15 @@ class Shop:
     def start_psql(self, sql: str, conninfo: str = "") -> subprocess.Popen[str]:
         return self.start("psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo)
 
-    def administrator(self, sql: str) -> str:
+    @property
+    def primary(self) -> str:
+        """The pod of PostgreSQL that may be written to."""
+        return f"{self.cluster}-0"
+
+    def administrator(self, sql: str, *, database: str = "postgres") -> str:
         """From inside PostgreSQL's own pod, past every pooler."""
-        command = ["psql", "-XAt", "-h", "/run/postgresql", "-U", "postgres", "-c", sql]
-        return self.kubernetes.execute(f"{CLUSTER}-0", *command, namespace=self.namespace).strip()
+        command = ["psql", "-XAt", "-h", "/run/postgresql", "-U", "postgres", "-d", database, "-c", sql]
+        return self.kubernetes.execute(self.primary, *command, namespace=self.namespace).strip()
 
     def server_connections(self) -> int:
         """Those that poolers hold, asked of PostgreSQL itself."""
@@ -288,14 +294,15 @@ class Shop:
         """Every transaction that pgbench counts is there exactly once (after `initialise` and one run)."""
         assert bench.failed == 0, bench.said
         assert bench.processed > 0, bench.said
-        sums = self.administrator_in_app(
+        self.books_have(bench.processed)
+
+    def books_have(self, transactions: int) -> None:
+        """So many of pgbench's transactions since `initialise`, each whole."""
+        sums = self.administrator(
             "select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches), "
             "(select sum(tbalance) from pgbench_tellers), (select sum(delta) from pgbench_history), "
-            "(select count(*) from pgbench_history)"
+            "(select count(*) from pgbench_history)",
+            database="app",
         ).split("|")
         assert len(set(sums[:4])) == 1, sums
-        assert int(sums[4]) == bench.processed, (sums, bench.said)
-
-    def administrator_in_app(self, sql: str) -> str:
-        command = ["psql", "-XAt", "-h", "/run/postgresql", "-U", "postgres", "-d", "app", "-c", sql]
-        return self.kubernetes.execute(f"{CLUSTER}-0", *command, namespace=self.namespace).strip()
+        assert int(sums[4]) == transactions, (sums, transactions)
