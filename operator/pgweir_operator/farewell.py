@@ -51,6 +51,7 @@ async def take_back(
     namespaces: Sequence[str],
     dial: tuple[str, int] | None,
     now: float,
+    find_shell: automatic.FindShell | None = None,
 ) -> float | None:
     """Withdraw and let go. None when done; else the seconds after which to try again."""
     if not has_finalizer(manifest):
@@ -65,7 +66,7 @@ async def take_back(
         logger.info("%s: the role and its lookup stay for %s", pooler.name, ", ".join(others))
         return await _release(kube, manifest)
     try:
-        remains = await _withdraw(pooler, observed, dial=dial)
+        remains = await _withdraw(pooler, observed, dial=dial, find_shell=find_shell)
     except PrerequisiteError as error:
         reason = await _hopeless(kube, manifest, error, now=now)
         if reason is None:
@@ -84,11 +85,13 @@ async def take_back(
     return await _release(kube, manifest)
 
 
-async def _withdraw(pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None) -> tuple[str, ...]:
+async def _withdraw(
+    pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None, find_shell: automatic.FindShell | None
+) -> tuple[str, ...]:
     if not observed.cluster.found:
         raise PrerequisiteError(Reason.TARGET_NOT_FOUND, f"Service {observed.cluster.host!r} does not exist.")
     where = automatic.endpoint(pooler, observed, dial=dial)
-    admin = automatic.administrator(pooler, observed)
+    admin = await automatic.administrator(pooler, observed, find_shell)
     return await provisioning.withdraw(where, admin, ProvisionSpec(automatic.role_of(observed)))
 
 

@@ -66,6 +66,13 @@ def run(
             help="HOST:PORT to provision at, where the names of Services do not resolve (development).",
         ),
     ] = None,
+    exec_in_primary: Annotated[
+        bool,
+        typer.Option(
+            envvar="PGWEIR_EXEC_IN_PRIMARY",
+            help="Provision by psql in the primary's pod where there is no superuser's Secret (needs pods/exec).",
+        ),
+    ] = False,
     recheck: Annotated[float, typer.Option(help="Seconds after which each Pooler is looked at anew.")] = RECHECK,
     log_level: Annotated[str, typer.Option(envvar="PGWEIR_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
 ) -> None:
@@ -77,6 +84,7 @@ def run(
         control_port=control_port,
         dial_target=_address(dial_target, "--dial-target") if dial_target else None,
         recheck=recheck,
+        exec_in_primary=exec_in_primary,
         namespace=own_namespace() or "",
     )
     access = Access(kubeconfig=kubeconfig, context=context)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pgweir.bundle import MANIFEST, bundle_digest
-from pgweir_operator import children, control_secrets, farewell
+from pgweir_operator import children, control_secrets, farewell, primary
 from pgweir_operator.api import names
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import Blocker, PrerequisiteError, Reason
@@ -74,6 +74,8 @@ class Options:
     """Where to connect for provisioning instead of the Service's name (development, outside a cluster)."""
     recheck: float = RECHECK
     namespace: str = ""
+    exec_in_primary: bool = False
+    """Whether psql may be run in the primary's pod where there is no superuser's Secret."""
     """Where the operator itself runs; empty: outside of the cluster."""
 
 
@@ -161,6 +163,7 @@ class Reconciler:
             )
             if pooler.deleting:
                 return Outcome(again=again or self._options.recheck, secrets=watched)
+                find_shell=self._find_shell(pooler),
         done = await self._pass(manifest, pooler, world, memory)
         await self._report(manifest, pooler, world.observed, memory, done)
         return Outcome(again=done.again, secrets=watched)
@@ -239,7 +242,12 @@ class Reconciler:
         if memory.integration is None or inputs != memory.integration_inputs or now >= memory.integration_due:
             stored = automatic.stored(world.observed, password)
             memory.integration = await automatic.integrate(
-                pooler, world.observed, stored, now=now, dial=self._options.dial_target
+                pooler,
+                world.observed,
+                stored,
+                now=now,
+                dial=self._options.dial_target,
+                find_shell=self._find_shell(pooler),
             )
             memory.integration_inputs = inputs
             memory.integration_due = now + (memory.integration.retry_after or INTEGRATION_RECHECK)
@@ -252,6 +260,10 @@ class Reconciler:
     # --- desire ------------------------------------------------------------------------------------------------------
 
     def _desired(self, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass) -> Desired:
+    def _find_shell(self, pooler: Pooler) -> automatic.FindShell | None:
+        """psql in the primary's pod, where the installation allows it."""
+        return partial(primary.shell, self._kube, pooler) if self._options.exec_in_primary else None
+
         """What should be, at a revision above everything that any pod has seen of another content."""
         pooler = self._with_pause_deadline(pooler, memory, done)
         observed = automatic.with_own_certificate(pooler, observed, now=self._clock())

@@ -52,6 +52,16 @@ def test_secrets_are_never_listed_and_pods_never_touched() -> None:
             assert set(rule["verbs"]) == {"get", "list", "watch"}
 
 
+def test_exec_is_granted_on_request_alone_and_nothing_more_with_it() -> None:
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["provisioning"] == {"exec": False}
+    assert chart_file("files/exec-rules.yaml") == [
+        {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]}
+    ]
+    template = (CHART / "templates" / "rbac.yaml").read_text()
+    assert template.count("exec-rules.yaml") == 1
+    assert 'if .Values.provisioning.exec }}\n  {{- .Files.Get "files/exec-rules.yaml"' in template
+
+
 def test_the_operator_would_pass_pod_security_restricted() -> None:
     (namespace,) = installed("Namespace")
     assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -6,6 +6,7 @@ nothing from running pods. Reads Secrets' contents as observed; called by reconc
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from pgweir_operator.api import names
@@ -24,7 +25,8 @@ from pgweir_operator.integration.certificates import (
     server_certificate,
 )
 from pgweir_operator.integration.login import Credentials, Endpoint
-from pgweir_operator.integration.provisioning import ProvisionSpec
+from pgweir_operator.integration.provisioning import Administrator, ProvisionSpec
+from pgweir_operator.integration.psql import Shell
 
 # Names of the bundle's files that hold what was issued: what is written is what is reused until it is due.
 _SERVER_PAIR = ("server.crt", "server.key")
@@ -70,29 +72,53 @@ def endpoint(pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None
     return Endpoint(host, port, ca=secret.data.get("ca.crt") if secret is not None else None)
 
 
-def administrator(pooler: Pooler, observed: Observed) -> Credentials:
-    """Raises where there is no superuser to be, with what a person can do about it."""
+FindShell = Callable[[], Awaitable[Shell]]
+"""How psql is found beside PostgreSQL, where the installation allows it."""
+
+
+async def administrator(pooler: Pooler, observed: Observed, find_shell: FindShell | None) -> Administrator:
+    """A superuser by Secret, else psql in the primary's pod. Raises where there is neither."""
     secret = observed.cluster.superuser
+    if secret is not None:
+        return Credentials(_text(secret, "username"), password=_text(secret, "password"))
     target = pooler.spec.target
-    if secret is None:
-        if target is not None and target.admin_secret is None:
-            raise PrerequisiteError(
-                Reason.NO_ADMIN_ACCESS,
-                "spec.target.adminSecret names no superuser, so nothing can be provisioned. Name one, or run this and"
-                f" set pgbouncer.authQuery with a Secret:\n{sql.manual(role_of(observed), ['postgres'])}",
-            )
-        name = target.admin_secret.name if target and target.admin_secret else f"{pooler.cluster_name}-superuser"
-        raise PrerequisiteError(
-            Reason.NO_ADMIN_ACCESS,
-            f"Secret {name!r} with a superuser's username and password does not exist. Create it (CloudNativePG:"
-            " enableSuperuserAccess: true), or run this and set pgbouncer.authQuery with a Secret:\n"
-            f"{sql.manual(role_of(observed), ['postgres'])}",
-        )
-    return Credentials(_text(secret, "username"), password=_text(secret, "password"))
+    if target is None and find_shell is not None:
+        return await find_shell()
+    if target is not None and target.admin_secret is None:
+        missing = "spec.target.adminSecret names no superuser, so nothing can be provisioned."
+    else:
+        missing = f"Secret {_superuser_secret(pooler)!r} with a superuser's username and password does not exist."
+    raise PrerequisiteError(Reason.NO_ADMIN_ACCESS, missing)
+
+
+def _superuser_secret(pooler: Pooler) -> str:
+    target = pooler.spec.target
+    if target is None:
+        return f"{pooler.cluster_name}-superuser"
+    return target.admin_secret.name if target.admin_secret is not None else ""
+
+
+def _ways_out(pooler: Pooler, observed: Observed, find_shell: FindShell | None) -> str:
+    """What a person can do where there is no administrative access; the last of it always works."""
+    ways = []
+    if pooler.spec.target is not None:
+        ways.append("Name a Secret with a superuser's username and password in spec.target.adminSecret")
+    else:
+        ways.append(f"Create Secret {_superuser_secret(pooler)!r} (CloudNativePG: enableSuperuserAccess: true)")
+        if find_shell is None:
+            ways.append("let the operator run psql in the primary's pod (the chart's value provisioning.exec: true)")
+    manual = sql.manual(role_of(observed), ["postgres"])
+    return f"{', or '.join(ways)}, or run this and set pgbouncer.authQuery with a Secret:\n{manual}"
 
 
 async def integrate(
-    pooler: Pooler, observed: Observed, stored: Stored, *, now: float, dial: tuple[str, int] | None = None
+    pooler: Pooler,
+    observed: Observed,
+    stored: Stored,
+    *,
+    now: float,
+    dial: tuple[str, int] | None = None,
+    find_shell: FindShell | None = None,
 ) -> Integration:
     """Never raises a PrerequisiteError: each becomes the result's reason."""
     role = role_of(observed)
@@ -109,7 +135,7 @@ async def integrate(
                 f" {pooler.namespace!r}.",
             )
         where = endpoint(pooler, observed, dial=dial)
-        admin = administrator(pooler, observed)
+        admin = await administrator(pooler, observed, find_shell)
         login = _login(role, observed, stored, now)
         await provisioning.provision(where, admin, ProvisionSpec(role, password=login.password))
         left_something = True
@@ -118,6 +144,8 @@ async def integrate(
         message = error.message
         if error.reason is Reason.LOOKUP_FAILED and observed.cluster.client_ca is not None:
             message += f" Does pg_hba.conf have `hostssl all {role} all cert` before its other lines?"
+        if error.reason is Reason.NO_ADMIN_ACCESS:
+            message += f" {_ways_out(pooler, observed, find_shell)}"
         result = IntegrationResult("False", error.reason, message, kept)
         return Integration(result, retry_after=error.retry_after, left_something=left_something)
     provisioned = Provisioned(
@@ -160,6 +188,7 @@ def _showing(observed: Observed, pooler: Pooler, pair: KeyPair) -> Observed:
         type="kubernetes.io/tls",
         resource_version="",
         data={"tls.crt": pair.certificate, "tls.key": pair.key},
+        issued=True,
     )
     return replace(observed, cluster=replace(observed.cluster, server=shown))
 

@@ -99,15 +99,20 @@ def _file(path: Path, content: bytes) -> str:
     return str(path)
 
 
-def explained(error: psycopg.Error, endpoint: Endpoint, user: str) -> PrerequisiteError:
+def explained(
+    error: psycopg.Error,
+    endpoint: object,
+    user: str,
+    *,
+    advice: str = "Check the Secret with the superuser's username and password",
+) -> PrerequisiteError:
     """The administrator's trouble as a condition. libpq's texts name host and user and never a password."""
     words = _words(error)
     if error.sqlstate is None:
         if is_refused_login(words):
             return PrerequisiteError(
                 Reason.ADMIN_LOGIN_FAILED,
-                f"PostgreSQL at {endpoint} does not let {user} in: {words}. Check the Secret with the superuser's"
-                " username and password.",
+                f"PostgreSQL at {endpoint} does not let {user} in: {words}. {advice}.",
                 retry_after=30.0,
             )
         return PrerequisiteError(

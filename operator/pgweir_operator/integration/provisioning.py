@@ -6,18 +6,20 @@ reconcile.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
-from psycopg import AsyncConnection
-from psycopg import sql as composed
 
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
-from pgweir_operator.integration import scram, sql
-from pgweir_operator.integration.login import Credentials, Endpoint, explained, session
+from pgweir_operator.integration import psql, scram, sql
+from pgweir_operator.integration.login import Connection, Credentials, Endpoint, explained, session
+from pgweir_operator.integration.psql import Shell
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +36,67 @@ class ProvisionSpec:
         return f"<ProvisionSpec {self.role} in {self.database}>"
 
 
-async def provision(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) -> tuple[str, ...]:
+Administrator = Credentials | Shell
+"""Whoever provisions: a superuser who logs in over the network, or psql beside PostgreSQL."""
+
+
+class Session(Protocol):
+    """A superuser's connection to one database, whichever way it came about. Raises psycopg.Error."""
+
+    user: str
+
+    async def rows(self, query: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]: ...
+    async def run(self, statement: str) -> None: ...
+    def transaction(self) -> AbstractAsyncContextManager[object]: ...
+
+
+class _Direct:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.user = connection.info.user
+
+    async def rows(self, query: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
+        return await (await self._connection.execute(query.encode(), parameters)).fetchall()
+
+    async def run(self, statement: str) -> None:
+        # As bytes, without parameters: a percent sign or $1 inside a function body is nobody's placeholder.
+        await self._connection.execute(statement.encode())
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        return self._connection.transaction()
+
+
+@contextlib.asynccontextmanager
+async def _opened(endpoint: Endpoint, admin: Administrator, database: str) -> AsyncIterator[Session]:
+    if isinstance(admin, Shell):
+        async with psql.session(admin, database) as in_pod:
+            yield in_pod
+    else:
+        async with session(endpoint, admin, database) as connection:
+            yield _Direct(connection)
+
+
+def _explained(error: psycopg.Error, endpoint: Endpoint, admin: Administrator) -> PrerequisiteError:
+    if isinstance(admin, Shell):
+        advice = "Its pg_hba.conf needs a line like `local all postgres peer`"
+        return explained(error, admin, admin.user, advice=advice)
+    return explained(error, endpoint, admin.user)
+
+
+async def provision(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> tuple[str, ...]:
     """Bring role, grants and function to what we want. Answers what had to be done, without any secret."""
     try:
-        async with session(endpoint, admin, spec.database) as connection:
+        async with _opened(endpoint, admin, spec.database) as connection:
             if not _statements(await _facts(connection, spec), spec):
                 return ()
             async with connection.transaction():
                 # Two Poolers of one cluster provision the same objects: the second looks again after the first.
-                await connection.execute(sql.LOCK)
+                await connection.run(sql.LOCK)
                 statements = _statements(await _facts(connection, spec), spec)
                 for statement in statements:
-                    await _run(connection, statement)
+                    await connection.run(statement)
     except psycopg.Error as error:
-        raise explained(error, endpoint, admin.user) from None
+        raise _explained(error, endpoint, admin) from None
     done = tuple(statement.split(" PASSWORD ")[0] for statement in statements)
     for statement in done:
         logger.info("provisioned at %s: %s", endpoint, " ".join(statement.split())[:120])
@@ -90,7 +139,7 @@ async def check_login(endpoint: Endpoint, login: Credentials, *, query: str, dat
     return TargetCapacity(room["most"], room["reserved"]) if room else None
 
 
-async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) -> tuple[str, ...]:
+async def withdraw(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> tuple[str, ...]:
     """Take back what says it is ours: function, schema, and the role with its grants in every database.
 
     The caller has made sure that no other Pooler needs it. Answers what remains, each with its reason: what somebody
@@ -98,9 +147,9 @@ async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) 
     """
     remains: list[str] = []
     try:
-        async with session(endpoint, admin, spec.database) as connection:
+        async with _opened(endpoint, admin, spec.database) as connection:
             # Held until the connection ends: the last two Poolers of a cluster may go at the same moment.
-            await connection.execute(sql.SESSION_LOCK)
+            await connection.run(sql.SESSION_LOCK)
             facts = await _facts(connection, spec)
             if facts.is_standby:
                 raise PrerequisiteError(
@@ -108,13 +157,13 @@ async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) 
                 )
             for statement in sql.withdrawal(facts, role=spec.role, database=spec.database):
                 try:
-                    await _run(connection, statement)
+                    await connection.run(statement)
                 except psycopg.errors.DependentObjectsStillExist as error:
-                    remains.append(f"{statement}: {error.diag.message_detail or error.diag.message_primary}")
+                    remains.append(f"{statement}: {_dependents(error)}")
             if facts.role_exists and facts.role_ours:
                 remains += await _drop_role(endpoint, admin, connection, spec.role)
     except psycopg.Error as error:
-        raise explained(error, endpoint, admin.user) from None
+        raise _explained(error, endpoint, admin) from None
     logger.info("withdrawn at %s: role %s and its lookup; remains: %s", endpoint, spec.role, remains or "nothing")
     return tuple(remains)
 
@@ -122,50 +171,52 @@ async def withdraw(endpoint: Endpoint, admin: Credentials, spec: ProvisionSpec) 
 _OWNED = """
 SELECT pg_catalog.count(*) AS owned FROM pg_catalog.pg_shdepend
 WHERE refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND deptype = 'o'
-  AND refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
+  AND refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %(role)s)
 """
 
 _DATABASES_WITH_GRANTS = """
 SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d
   ON d.oid = s.dbid OR (s.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.oid = s.objid)
 WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.datallowconn
-  AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %s)
+  AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = %(role)s)
 ORDER BY 1
 """
 
 
-async def _drop_role(endpoint: Endpoint, admin: Credentials, connection: AsyncConnection[Any], role: str) -> list[str]:
+async def _drop_role(endpoint: Endpoint, admin: Administrator, connection: Session, role: str) -> list[str]:
     """Revoke what the role was granted in every database, then drop it. A role that owns something stays."""
-    name = composed.Identifier(role)
+    name = sql.identifier(role)
     if owned := await _owned(connection, role):
         return [f"role {role}: it owns {owned} object(s) that pgweir did not make"]
-    cursor = await connection.execute(_DATABASES_WITH_GRANTS, (role,))
-    for row in await cursor.fetchall():
-        async with session(endpoint, admin, row["datname"]) as there, there.transaction():
+    for row in await connection.rows(_DATABASES_WITH_GRANTS, {"role": role}):
+        async with _opened(endpoint, admin, row["datname"]) as there, there.transaction():
             # DROP OWNED is PostgreSQL's way to revoke everything granted here. The role owns nothing: looked at again,
             # in the same transaction.
             if owned := await _owned(there, role):
                 return [f"role {role}: it owns {owned} object(s) that pgweir did not make"]
-            await there.execute(composed.SQL("DROP OWNED BY {}").format(name))
+            await there.run(f"DROP OWNED BY {name}")
     try:
-        await connection.execute(composed.SQL("DROP ROLE {}").format(name))
+        await connection.run(f"DROP ROLE {name}")
     except psycopg.errors.DependentObjectsStillExist as error:
-        return [f"role {role}: {error.diag.message_detail or error.diag.message_primary}"]
+        return [f"role {role}: {_dependents(error)}"]
     return []
 
 
-async def _owned(connection: AsyncConnection[Any], role: str) -> int:
-    row = await (await connection.execute(_OWNED, (role,))).fetchone()
-    return int(row["owned"]) if row else 0
+async def _owned(connection: Session, role: str) -> int:
+    [row] = await connection.rows(_OWNED, {"role": role})
+    return int(row["owned"])
 
 
-async def _facts(connection: AsyncConnection[Any], spec: ProvisionSpec) -> sql.Facts:
-    row = await (await connection.execute(sql.FACTS, sql.parameters(spec.role))).fetchone()
-    assert row is not None, "FACTS answers one row, whatever is there"
+def _dependents(error: psycopg.Error) -> str:
+    return error.diag.message_detail or error.diag.message_primary or str(error)
+
+
+async def _facts(connection: Session, spec: ProvisionSpec) -> sql.Facts:
+    [row] = await connection.rows(sql.FACTS, sql.parameters(spec.role))
     if not row.pop("is_superuser"):
         raise PrerequisiteError(
             Reason.NO_ADMIN_ACCESS,
-            f"{connection.info.user} is no superuser, and the lookup reads pg_authid: name one in the Secret.",
+            f"{connection.user} is no superuser, and the lookup reads pg_authid: name one in the Secret.",
             retry_after=60.0,
         )
     secret = row.pop("role_secret")
@@ -180,11 +231,6 @@ async def _facts(connection: AsyncConnection[Any], spec: ProvisionSpec) -> sql.F
 def _statements(facts: sql.Facts, spec: ProvisionSpec) -> tuple[str, ...]:
     verifier = None if spec.password is None else scram.verifier(spec.password)
     return sql.provisioning(facts, role=spec.role, database=spec.database, verifier=verifier)
-
-
-async def _run(connection: AsyncConnection[Any], statement: str) -> None:
-    # As bytes, without parameters: a percent sign or $1 inside a function body is nobody's placeholder.
-    await connection.execute(statement.encode())
 
 
 def _first_words(error: psycopg.Error) -> str:

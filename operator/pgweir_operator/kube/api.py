@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -177,6 +178,13 @@ class Kube:
             raise ApiError(0, f"the watch of {kind} {name} broke: {error}") from None
         finally:
             response.close()
+
+    async def websocket(self, path: str) -> tuple[str, dict[str, str], ssl.SSLContext]:
+        """What a WebSocket to a path of the API server needs: its URL, the headers that say who we are, and TLS."""
+        assert self._client is not None, "a Kube is entered before it is used"
+        headers: dict[str, str] = {}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        return self._configuration.host + path, headers, self._client.rest_client.ssl_context
 
     async def _request(
         self,

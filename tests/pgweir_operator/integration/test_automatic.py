@@ -22,6 +22,7 @@ from pgweir_operator.integration.certificates import (
     is_issued_by,
     names_of,
 )
+from pgweir_operator.integration.psql import Shell
 
 NOW = time.time()
 CA = authority("shop's CA", now=NOW)
@@ -58,9 +59,9 @@ def postgres_says_yes(monkeypatch):
     return asked
 
 
-def integrate(seen, stored=None, pooler=POOLER):
+def integrate(seen, stored=None, pooler=POOLER, find_shell=None):
     stored = stored if stored is not None else Stored()
-    return asyncio.run(automatic.integrate(pooler, seen, stored, now=NOW))
+    return asyncio.run(automatic.integrate(pooler, seen, stored, now=NOW, find_shell=find_shell))
 
 
 def test_with_the_authoritys_key_the_role_gets_a_certificate_and_no_password(postgres_says_yes):
@@ -122,6 +123,43 @@ def test_without_administrative_access_the_message_is_the_sql(postgres_says_yes)
     message = integrate(observed(superuser=None)).result.message
     for words in ("CREATE ROLE", "CREATE FUNCTION", "REVOKE ALL", "GRANT EXECUTE", "authQuery"):
         assert words in message
+
+
+def test_without_a_superusers_secret_psql_in_the_primarys_pod_is_used_where_it_may(postgres_says_yes):
+    shell = Shell("shop-1", start=None)
+
+    async def found():
+        return shell
+
+    result = integrate(observed(superuser=None), find_shell=found).result
+    assert (result.status, result.reason) == ("True", Reason.LOOKUP_SUCCEEDED)
+    assert postgres_says_yes[0][2] is shell
+    integrate(observed(), find_shell=found)
+    assert postgres_says_yes[2][2].user == "postgres", "a Secret comes first"
+    assert isinstance(postgres_says_yes[2][2], automatic.Credentials)
+
+
+def test_an_exec_that_cannot_be_says_why_and_has_the_sql(postgres_says_yes):
+    async def forbidden():
+        raise PrerequisiteError(Reason.NO_ADMIN_ACCESS, "The operator may not exec in pod shop-1: no.")
+
+    result = integrate(observed(superuser=None), find_shell=forbidden).result
+    assert (result.status, result.reason) == ("False", Reason.NO_ADMIN_ACCESS)
+    assert result.message.startswith("The operator may not exec in pod shop-1: no. Create Secret 'shop-superuser'")
+    assert "provisioning.exec" not in result.message, "that switch is on already"
+    assert "CREATE FUNCTION" in result.message
+    assert "provisioning.exec: true" in integrate(observed(superuser=None)).result.message
+
+
+def test_a_plain_target_has_no_pod_to_go_into(postgres_says_yes):
+    pooler = worlds.pooler(target={"host": "db.example"})
+
+    async def never():
+        raise AssertionError("there is no cluster")
+
+    message = integrate(worlds.observed(pooler), pooler=pooler, find_shell=never).result.message
+    assert "spec.target.adminSecret" in message
+    assert "provisioning.exec" not in message
 
 
 def test_a_login_that_does_not_work_asks_for_the_line_in_pg_hba(postgres_says_yes, monkeypatch):
