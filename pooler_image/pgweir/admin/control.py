@@ -1,5 +1,6 @@
-"""The operator's door: HTTPS with mutual TLS, three requests. GET /v1/status says what runs, PUT /v1/configuration brings a
-bundle, POST /v1/holders/terminate ends a pause's wait for whoever still holds a server.
+"""The operator's door: HTTPS with mutual TLS. GET /v1/status says what runs, PUT /v1/configuration brings a bundle,
+POST /v1/holders/terminate ends a pause's wait for whoever still holds a server. PUT and DELETE /v1/hold and PUT /v1/route are the
+orders of a switchover (`session.switchover`): they wait for no bundle, and no disk.
 
 Only a certificate of the pod's own authority with the operator's name gets in. A bundle that does not load changes nothing;
 one that loads is applied, kept for the next boot, and paused or resumed as it says. Answers hold no secrets.
@@ -19,11 +20,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from pgweir.admin import orders
 from pgweir.admin.http import Room, open_room
 from pgweir.admin.service import Service
 from pgweir.bundle import MANIFEST, Bundle, BundleError, bundle_manifest, read_bundle
 from pgweir.bundle_store import MAX_BUNDLE, BundleStore
 from pgweir.config import ConfigError
+from pgweir.session import switchover
 from pgweir.session.client import ClientSession
 from pgweir.settings import CATALOGUE_VERSION, Settings, changed_settings
 
@@ -44,7 +47,7 @@ async def start(service: Service, address: str) -> Control:
 
 
 class Control:
-    """The three requests, and the certificates they come under."""
+    """The requests, and the certificates they come under."""
 
     def __init__(self, service: Service, store: BundleStore, directory: Path) -> None:
         self._service = service
@@ -67,6 +70,9 @@ class Control:
         application.router.add_get("/v1/status", self._get_status)
         application.router.add_put("/v1/configuration", self._put_configuration)
         application.router.add_post("/v1/holders/terminate", self._terminate_holders)
+        application.router.add_put("/v1/hold", self._put_hold)
+        application.router.add_delete("/v1/hold", self._delete_hold)
+        application.router.add_put("/v1/route", self._put_route)
         self._certificates = self._read_certificates()
         context = self._context()
         self._room = await open_room(application, address)
@@ -182,12 +188,40 @@ class Control:
             closed = self._service.operations.terminate_holders()
             return web.json_response({**self.status(), "terminatedHolders": closed})
 
+    # --- a switchover: at once, whatever else is under way ---
+
+    async def _put_hold(self, request: web.Request) -> web.Response:
+        try:
+            order = orders.hold_of(await request.json())
+        except (ValueError, RecursionError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        switchover.hold(self._service.pooler, order.id, order.ceiling, order.release_when)
+        return web.json_response(self.status())
+
+    async def _put_route(self, request: web.Request) -> web.Response:
+        try:
+            order = orders.route_of(await request.json())
+        except (ValueError, RecursionError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        switchover.route(self._service.pooler, order.id, order.host, order.address, order.seconds)
+        return web.json_response(self.status())
+
+    async def _delete_hold(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.json() if request.can_read_body else dict(request.query)
+            id_ = orders.id_of(body)
+        except (ValueError, RecursionError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        switchover.release(self._service.pooler, id_)
+        return web.json_response(self.status())
+
     # --- status ------------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         service = self._service
         pooler, bundle = service.pooler, service.bundle
-        held = service.operations.held_servers() if pooler.paused else 0
+        is_stopped = pooler.paused or pooler.holds.current is not None
+        held = service.operations.held_servers() if is_stopped else 0
         return {
             "pod": socket.gethostname(),
             "version": service.version,
@@ -204,6 +238,7 @@ class Control:
             "servers": sum(pool.server_count for pool in pooler.pools.values()),
             "target": self._target(),
             "lookup": {"ok": pooler.lookups.last_ok, "lastError": pooler.lookups.last_error},
+            **orders.report(pooler.holds, pooler.clock()),
             "restartNeeded": list(changed_settings(self._at_start, pooler.settings).restart),
         }
 

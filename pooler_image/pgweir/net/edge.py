@@ -58,6 +58,9 @@ class NetworkEdge:
     clock = staticmethod(time.monotonic)
     random = staticmethod(os.urandom)
 
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._loop.call_later(seconds, action)
+
     def set_protocol(self, wire: Wire, protocol: object) -> None:
         wire.set_protocol(protocol)  # type: ignore[attr-defined]  # every wire here is an asyncio transport
 

@@ -19,6 +19,7 @@ from pgweir.session.wire import printable
 
 log = logging.getLogger(__name__)
 
+HASTY_CONNECT: Final = 1.0  # seconds for each address while the target comes back at any moment
 # The resolver is sure that there is no such name; anything else is a failure to ask.
 _FOR_GOOD: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
@@ -42,23 +43,32 @@ class Resolver:
         addresses = await self.addresses(host)
         # A machine that has vanished says nothing: each address gets its share of the time.
         share = self.pooler.settings.server_connect_timeout / len(addresses) or None
+        in_haste = self.pooler.holds.in_haste(self.pooler.clock())
+        if in_haste:
+            share = min(share or HASTY_CONNECT, HASTY_CONNECT)
         for address in addresses[:-1]:
             try:
                 async with asyncio.timeout(share):
                     return (await self._loop.create_connection(protocol, address, port))[0]
             except OSError as error:  # TimeoutError is one
                 log.info("%s (%s) port %d cannot be reached, trying the next address: %s", host, address, port, error)
-        return (await self._loop.create_connection(protocol, addresses[-1], port))[0]
+        async with asyncio.timeout(share if in_haste else None):
+            return (await self._loop.create_connection(protocol, addresses[-1], port))[0]
 
     async def addresses(self, host: str) -> list[str]:
         """In the order in which to try them. Raises gaierror."""
         assert self.pooler is not None
+        names, now = self.pooler.names, self.pooler.clock()
+        pinned = names.pinned(host, now)
         if is_address(host):
-            return [host]
-        names = self.pooler.names
-        if not names.is_fresh(host, self.pooler.clock()):
-            await asyncio.shield(self._look_up(host))  # others may wait for it, too
-        found = names.in_turn(host)
+            if not pinned:
+                return [host]
+            names.found(host, [host], now, self.pooler.settings.dns_max_ttl)
+        elif not names.is_fresh(host, now):
+            look_up = self._look_up(host)
+            if not pinned:  # else there is an address to begin with
+                await asyncio.shield(look_up)  # others may wait for it, too
+        found = names.in_turn(host, now)
         if not found:
             raise socket.gaierror(socket.EAI_NONAME, names.failure(host))
         return found

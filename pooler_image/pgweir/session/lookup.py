@@ -53,7 +53,8 @@ class Lookups:
     def is_paused(self, database: Database) -> bool:
         """A look-up for logins to this database has to wait for a RESUME."""
         target = self._pooler.databases.get(self._pooler.config.auth_dbname(database.name))
-        return self._pooler.paused or (target is not None and target.paused)
+        stopped = self._pooler.paused or self._pooler.holds.current is not None
+        return stopped or (target is not None and target.paused)
 
     def forget(self, database: str | None = None, user: str = "") -> None:
         """What is kept of this user may be outdated; without a name: all of it (a configuration is new)."""

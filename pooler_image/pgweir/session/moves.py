@@ -1,7 +1,7 @@
-"""When servers are somewhere else than they were: by a new configuration, or by another answer of the resolver.
+"""When servers are somewhere else than they were: by a new configuration, another answer of the resolver, the operator's word.
 
 Connections to where they were are closed as soon as they are free, logins under way are given up, and those who wait are
-served by the new place at once. `operations` (RELOAD) and the edge (names) call it.
+served by the new place at once. `operations` (RELOAD), the edge (names) and `switchover` call it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,22 @@ def database_moved(pooler: Pooler, name: str) -> None:
 
 
 def addresses_changed(pooler: Pooler, host: str, addresses: Collection[str]) -> None:
-    """The resolver gives other addresses for this name than before."""
+    """The resolver gives other addresses for this name than before. The one that the operator has named stays good."""
+    pinned = pooler.names.pinned(host, pooler.clock())
+    addresses = [*addresses, pinned] if pinned else addresses
     for pool in list(pooler.pools.values()):
         database = pooler.databases.get(pool.database)
         if database is None or host not in database.settings.hosts:
             continue
         leave(pooler, pool, [s for s in pool.servers() if s.host == host and s.address and s.address not in addresses])
+
+
+def routed(pooler: Pooler, host: str, address: str) -> None:
+    """The operator says where this name leads: logins that are still on their way somewhere else are given up, too."""
+    for pool in list(pooler.pools.values()):
+        database = pooler.databases.get(pool.database)
+        if database is not None and host in database.settings.hosts:
+            leave(pooler, pool, [s for s in pool.servers() if s.host == host and s.address != address])
 
 
 def leave(pooler: Pooler, pool: SessionPool, servers: list[ServerSession]) -> None:

@@ -15,6 +15,7 @@ from pgweir.protocol.errors import INVALID_PASSWORD
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import SessionPool
+from pgweir.session.holds import HASTE
 from pgweir.session.server import ServerSession
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class Opening:
             if decision is Open.RESERVE:
                 log.warning("taking connection from reserve_pool: %s/%s", pool.database, pool.user)
             self.open(pool, for_client=decision is not Open.MIN_SIZE)
+
+    def go_on(self, pool: SessionPool) -> None:
+        """A pause or a hold is over."""
+        pool.resume(self._pooler.clock())
+        self.greet_waiting_logins(pool)
+        self.wake(pool)
 
     def open(self, pool: SessionPool, *, for_client: bool = True) -> None:
         server = ServerSession(self._pooler, pool, self._pooler.clock())
@@ -154,18 +161,30 @@ class Opening:
         pooler.server_login_errors[sqlstate] = pooler.server_login_errors.get(sqlstate, 0) + 1
         reason = _reason(server, message)
         extra = reason.fields(sqlstate=sqlstate)
-        log.warning("%s server login failed: %s (%s)", server.log_name(), message, sqlstate, extra=extra)
+        # Several times a second, while PostgreSQL comes back: what was said already is said at `verbose` alone.
+        known = pooler.holds.in_haste(now) and pool.failed_at is not None and pool.failure == message
+        level = logging.DEBUG if known else logging.WARNING
+        log.log(level, "%s server login failed: %s (%s)", server.log_name(), message, sqlstate, extra=extra)
         single_use = pool.policy.single_use  # nobody else's server will be free for the client that waits
         passing = not answered or (sqlstate.startswith(_TRANSIENT_CLASSES) and not single_use)
         pool.login_failed(message, sqlstate, now, for_good=not passing)
         pooler.shelve(server, reason)
+        if server.address:
+            pooler.names.connection_failed(server.host, server.address)
         if passing:
             database = pooler.databases[pool.database]
             if database.host_failed(server.host, now, pool.policy.login_retry, pooler.config):
                 pool.retry_at = now  # at another host
                 self.wake(pool)
+            elif pooler.holds.in_haste(now):
+                pool.retry_at = min(pool.retry_at, now + HASTE)
+                pooler.edge.later(HASTE, lambda: self._try_again(pool))
         elif sqlstate != INVALID_PASSWORD or not pooler.credentials.refused(server):
             self.refuse_waiting(pool)
+
+    def _try_again(self, pool: SessionPool) -> None:
+        if self._pooler.pools.get((pool.database, pool.user, pool.relayed)) is pool:
+            self.wake(pool)
 
     def refuse_waiting(self, pool: SessionPool) -> None:
         """PostgreSQL said no for good; whoever waits is told so, unless there are servers to wait for."""

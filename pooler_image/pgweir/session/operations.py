@@ -99,13 +99,9 @@ class Operations:
             if not database.paused:
                 raise OperationError(f"database {name} is not paused")
             database.paused = False
-        now = pooler.clock()
         for pool in self._pools(name):
-            if pooler.paused or pooler.databases[pool.database].paused:
-                continue
-            pool.resume(now)
-            pooler.opening.greet_waiting_logins(pool)
-            pooler.opening.wake(pool)
+            if not pooler.is_stopped(pool.database):
+                pooler.opening.go_on(pool)
         self._tell_waiters()
 
     def held_servers(self, name: str | None = None) -> int:

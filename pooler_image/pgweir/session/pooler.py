@@ -37,6 +37,7 @@ from pgweir.session.client_login import ClientLogin
 from pgweir.session.credentials import ServerCredentials
 from pgweir.session.database import Database
 from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.holds import Holds
 from pgweir.session.logins import Logins
 from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
@@ -92,6 +93,7 @@ class Pooler:
         self.overflow = Overflow(self)
         self.names = Names()
         self.paused = False
+        self.holds = Holds()  # beside `paused`: neither ends the other
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
         self.accepting = True  # False: new logins are refused (shutting down)
         self.closed_counts: dict[CloseReason, int] = {}
@@ -142,9 +144,13 @@ class Pooler:
             policy = policy_for(self.config, database.name, user, extra)
             pool = Pool[ServerSession, Holder](database.name, user, policy, extra)
             self.pools[key] = pool
-            if database.paused or self.paused:
+            if self.is_stopped(database.name):
                 pool.pause(self.clock())
         return pool
+
+    def is_stopped(self, database: str) -> bool:
+        """No server is assigned there: everything or this database is paused, or a hold stands."""
+        return self.paused or self.holds.current is not None or self.databases[database].paused
 
     def server_startup_parameters(self, pool: SessionPool) -> dict[str, str]:
         settings = self.databases[pool.database].settings

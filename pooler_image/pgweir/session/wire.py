@@ -69,6 +69,9 @@ class Edge(Protocol):
 
     def random(self, size: int, /) -> bytes: ...
 
+    def later(self, seconds: float, action: Callable[[], None], /) -> None:
+        """Do that then: for the few things that cannot wait for the next tick."""
+
     def set_protocol(self, wire: Wire, protocol: object, /) -> None:
         """From now on the wire's bytes and events go to this object."""
 

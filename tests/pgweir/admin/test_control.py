@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import ssl
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,9 @@ from tests.pgweir.admin.world import HandService
 from tests.postgres.certificates import Authority, Pair
 
 from pgweir.admin import control
-from pgweir.bundle import bundle_digest, bundle_manifest
+from pgweir.bundle import Bundle, bundle_digest, bundle_manifest
 from pgweir.bundle_store import BundleStore
+from pgweir.config import Config
 from pgweir.protocol.reasons import CloseReason
 
 INI = "[databases]\n* = host=db\n[pgbouncer]\ndefault_pool_size = {size}\n"
@@ -259,6 +261,104 @@ def test_what_a_push_says_wins_over_a_pause_from_the_console(pod: Pod, story: St
         await pod.push(4)
         pod.service.operations.pause()
         assert (await pod.push(5, size=6))[1]["state"] == "active"
+
+    story(what)
+
+
+# --- a switchover ----------------------------------------------------------------------------------------------------
+
+
+def test_a_hold_is_acknowledged_at_once_and_stands_beside_the_configuration(pod: Pod, story: Story) -> None:
+    service = pod.service
+
+    async def what(pod: Pod) -> None:
+        await pod.push(4)
+        server = service.server(pid=321)
+        service.begin(service.client())
+        order = {"id": "c1:2026-11-22T07:00:00.5Z", "ceilingSeconds": 60, "releaseWhen": "told"}
+        status, answer = await pod.ask("PUT", "/v1/hold", order)
+        assert status == 200
+        expected = {**order, "ceilingSeconds": 60.0, "seconds": 0.0, "drained": False}
+        assert (answer["hold"], answer["lastHold"], answer["route"]) == (expected, None, None)
+        assert (answer["state"], answer["paused"]) == ("active", False), "an older operator knows no other words"
+        assert (answer["heldServers"], answer["holders"][0]["serverPid"]) == (1, 321)
+        service.pooler.drop_server(server, CloseReason.SERVER_GONE)
+        service.edge.now += 3.5
+        assert (await pod.ask("PUT", "/v1/hold", order))[1]["hold"] == {**expected, "seconds": 3.5, "drained": True}
+        assert (await pod.push(5, paused=True))[1]["hold"] is not None
+        assert (await pod.push(6))[1]["hold"] is not None
+        status, answer = await pod.ask("DELETE", "/v1/hold", {"id": order["id"]})
+        assert (status, answer["hold"]) == (200, None)
+        last = {"id": order["id"], "seconds": 3.5, "endedBy": "told", "clientsHeld": 0}
+        assert answer["lastHold"] == last
+        assert (await pod.ask("DELETE", "/v1/hold?id=unknown"))[0] == 200
+
+    story(what)
+
+
+def test_a_route_is_reported_while_it_stands_and_ends_the_hold(pod: Pod, story: Story) -> None:
+    service = pod.service
+
+    async def what(pod: Pod) -> None:
+        await pod.ask("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 60, "releaseWhen": "restarted"})
+        route = {"id": "one", "host": "c1-rw", "address": "10.0.0.7", "seconds": 60}
+        status, answer = await pod.ask("PUT", "/v1/route", route)
+        assert (status, answer["hold"], answer["lastHold"]["endedBy"]) == (200, None, "route")
+        assert answer["route"] == {"host": "c1-rw", "address": "10.0.0.7", "seconds": 60.0}
+        service.edge.now += 61
+        assert (await pod.ask("GET", "/v1/status"))[1]["route"] is None
+
+    story(what)
+
+
+def test_an_order_waits_for_no_bundle_and_no_disk(pod: Pod, story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, may_go_on = threading.Event(), threading.Event()
+    store = pod.service.store
+    assert store is not None
+    stage = store.stage
+
+    def slow_disk(bundle: Bundle) -> Config:
+        writing.set()
+        assert may_go_on.wait(10)
+        return stage(bundle)
+
+    async def what(pod: Pod) -> None:
+        monkeypatch.setattr(store, "stage", slow_disk)
+        push = asyncio.create_task(pod.push(4))
+        assert await asyncio.to_thread(writing.wait, 10)
+        answer = (await pod.ask("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 60}))[1]
+        assert answer["hold"]["id"] == "one"
+        may_go_on.set()
+        assert (await push)[1]["hold"]["id"] == "one"
+
+    story(what)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("PUT", "/v1/hold", [], "object"),
+        ("PUT", "/v1/hold", {"id": "", "ceilingSeconds": 1}, "id"),
+        ("PUT", "/v1/hold", {"id": "a b", "ceilingSeconds": 1}, "id"),
+        ("PUT", "/v1/hold", {"id": "x" * 65, "ceilingSeconds": 1}, "id"),
+        ("PUT", "/v1/hold", {"id": "one"}, "ceilingSeconds"),
+        ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 0}, "ceilingSeconds"),
+        ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": True}, "ceilingSeconds"),
+        ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 1, "releaseWhen": "never"}, "releaseWhen"),
+        ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 1, "releaseWhen": []}, "releaseWhen"),
+        ("PUT", "/v1/route", {"id": "one", "address": "10.0.0.7", "seconds": 1}, "host"),
+        ("PUT", "/v1/route", {"id": "one", "host": "c1-rw", "address": "c1-rw", "seconds": 1}, "address"),
+        ("PUT", "/v1/route", {"id": "one", "host": "c1-rw", "address": "10.0.0.7"}, "seconds"),
+        ("DELETE", "/v1/hold", {}, "id"),
+        ("DELETE", "/v1/hold", None, "id"),
+    ],
+)
+def test_an_order_that_cannot_be_says_which_field(story: Story, method: str, path: str, body: Any, field: str) -> None:
+    async def what(pod: Pod) -> None:
+        status, answer = await pod.ask(method, path, body)
+        assert status == 400
+        assert field in answer["error"]
+        assert (await pod.ask("GET", "/v1/status"))[1]["hold"] is None
 
     story(what)
 

@@ -77,6 +77,7 @@ class HandEdge:
         self.now = 1000.0
         self.connects: list[ServerSession] = []
         self.peer_cancels: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self._random = itertools.count(1)
 
     def clock(self) -> float:
@@ -84,6 +85,9 @@ class HandEdge:
 
     def random(self, size: int) -> bytes:
         return next(self._random).to_bytes(4, "big") + bytes(size - 4)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self.timers.append((self.now + seconds, action))
 
     def set_protocol(self, wire: Any, protocol: object) -> None: ...
 

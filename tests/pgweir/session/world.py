@@ -107,6 +107,7 @@ class FakeEdge:
         self.cancels: list[tuple[ServerSession, Callable[[], None]]] = []
         self.peer_cancels: list[PeerCancel] = []
         self.resolving: list[tuple[str, Callable[[tuple[str, ...]], None]]] = []
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self.work: list[Callable[[], None]] = []
         self.holds_work = False  # True: heavy work is kept in `work` until a test does it
         self.ldap_questions: list[tuple[LdapOptions, str, str, Callable[[LdapOutcome], None]]] = []
@@ -117,6 +118,17 @@ class FakeEdge:
 
     def random(self, size: int, /) -> bytes:
         return next(self._numbers).to_bytes(4, "big") + bytes(size - 4)
+
+    def later(self, seconds: float, action: Callable[[], None], /) -> None:
+        self.timers.append((self.now + seconds, action))
+
+    def move(self, now: float) -> None:
+        """Time passes; what was to be done meanwhile is done in its order."""
+        while due := min((timer for timer in self.timers if timer[0] <= now), key=lambda timer: timer[0], default=None):
+            self.timers.remove(due)
+            self.now = max(self.now, due[0])
+            due[1]()
+        self.now = now
 
     def set_protocol(self, wire: Any, protocol: object, /) -> None:
         wire.protocol = protocol
@@ -272,7 +284,7 @@ class World:
         """Time passes, tick by tick."""
         end = self.edge.now + seconds
         while self.edge.now < end:
-            self.edge.now = min(end, self.edge.now + 1 / 3)
+            self.edge.move(min(end, self.edge.now + 1 / 3))
             upkeep.tick(self.pooler)
 
     @property

@@ -1,0 +1,271 @@
+"""Holds and routes: nobody is served meanwhile, nobody hears an error, and each hold has an end of its own."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from pgweir.protocol import messages
+from pgweir.session import moves, switchover
+from pgweir.session.holds import EndedBy, ReleaseWhen
+
+SELECT = messages.query("SELECT 1")
+READY = messages.ready_for_query(b"I")
+
+
+def hold(world: Any, id_: str = "one", ceiling: float = 60.0, when: ReleaseWhen = ReleaseWhen.TOLD) -> None:
+    switchover.hold(world.pooler, id_, ceiling, when)
+
+
+def held(world: Any) -> bool:
+    return world.pooler.holds.current is not None
+
+
+def test_nobody_is_served_in_a_hold_and_everybody_after_it(make_world):
+    world = make_world(query_wait_notify=0)
+    clients = [world.client() for _ in range(3)]
+    hold(world)
+    assert not world.alive(), "idle servers leave at once"
+    for client in clients:
+        client.says(SELECT)
+    world.sleep(5)
+    assert not world.edge.connecting
+    assert [client.hears() for client in clients] == [b""] * 3
+    switchover.release(world.pooler, "one")
+    world.run()
+    assert all(b"SELECT 1" in client.hears() for client in clients)
+    last = world.pooler.holds.last
+    assert (last.id, last.ended_by, last.clients_held) == ("one", EndedBy.TOLD, 3)
+    assert last.seconds == pytest.approx(5.0)
+
+
+def test_a_client_inside_a_transaction_goes_on_until_its_end(make_world):
+    world = make_world()
+    client = world.client()
+    client.query("BEGIN")
+    hold(world)
+    assert not world.pooler.holds.current.drained
+    assert b"SELECT 1" in client.query("SELECT 1")
+    assert not world.servers[0].closed
+    assert b"COMMIT" in client.query("COMMIT")
+    assert world.servers[0].closed
+    assert world.pooler.holds.current.drained
+    assert client.query("SELECT 1") == b""
+
+
+def test_who_logs_in_meanwhile_is_greeted_and_waits(make_world):
+    world = make_world()
+    world.client()
+    hold(world)
+    world.sleep(40)
+    late = world.starts_login()
+    assert late.hears().endswith(READY)
+    late.says(SELECT)
+    stranger = world.starts_login(user="bob")  # nobody knows what PostgreSQL would greet him with
+    world.run()
+    assert late.hears() + stranger.hears() == b""
+    world.sleep(19)
+    switchover.release(world.pooler, "one")
+    world.run()
+    assert b"SELECT 1" in late.hears()
+    assert stranger.hears().endswith(READY)
+
+
+def test_the_time_in_a_hold_counts_towards_no_timeout(make_world):
+    world = make_world(query_wait_timeout=10.0, client_login_timeout=5.0)
+    client = world.client()
+    hold(world, ceiling=600.0)
+    client.says(SELECT)
+    login = world.starts_login(user="bob")
+    world.sleep(500)
+    assert not client.wire.closed
+    assert not login.wire.closed
+    switchover.release(world.pooler, "one")
+    world.edge.connecting.clear()
+    world.sleep(4)
+    assert not client.wire.closed
+    assert not login.wire.closed
+    world.sleep(7)
+    assert client.wire.closed, "afterwards it counts again"
+    assert login.wire.closed
+
+
+def test_at_its_ceiling_a_hold_ends_by_itself_with_a_warning(make_world, caplog):
+    world = make_world()
+    client = world.client()
+    hold(world, ceiling=20.0)
+    client.says(SELECT)
+    world.sleep(19.9)
+    assert held(world)
+    world.sleep(0.2)
+    world.run()
+    assert b"SELECT 1" in client.hears()
+    assert world.pooler.holds.last.ended_by is EndedBy.CEILING
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert record.getMessage() == "hold one ended after 20.000 s (ceiling): 1 clients were held"
+
+
+def test_the_same_order_again_changes_nothing_and_another_one_replaces_it(make_world):
+    world = make_world()
+    hold(world, "one", ceiling=20.0)
+    world.sleep(15)
+    hold(world, "one", ceiling=20.0)
+    assert world.pooler.holds.current.age(world.edge.now) == pytest.approx(15.0)
+    hold(world, "two", ceiling=20.0)
+    world.sleep(10)
+    assert world.pooler.holds.current.id == "two", "the first one's ceiling is over, not the second one's"
+    switchover.release(world.pooler, "one")
+    assert held(world), "the first one is over already"
+    world.sleep(11)
+    assert not held(world)
+    assert world.pooler.holds.counts == {EndedBy.REPLACED: 1, EndedBy.CEILING: 1}
+    assert world.pooler.holds.seconds == pytest.approx(35.0)
+
+
+@pytest.mark.parametrize("ended_by", ["ceiling", "told", "never began"])
+def test_an_order_that_comes_after_its_end_changes_nothing(make_world, ended_by):
+    world = make_world()
+    if ended_by != "never began":
+        hold(world, ceiling=10.0)
+    if ended_by == "ceiling":
+        world.sleep(11)
+    else:
+        switchover.release(world.pooler, "one")
+    hold(world)
+    assert not held(world)
+
+
+def test_a_pause_and_a_hold_do_not_end_each_other(make_world):
+    for first in ("pause", "hold"):
+        world = make_world()
+        client = world.client()
+        if first == "pause":
+            world.operations.pause()
+            hold(world)
+        else:
+            hold(world)
+            world.operations.pause()
+        client.says(SELECT)
+        if first == "pause":
+            world.operations.resume()
+        else:
+            switchover.release(world.pooler, "one")
+        world.sleep(1)
+        world.run()
+        assert client.hears() == b""
+        assert (held(world), world.pooler.paused) == (first == "pause", first == "hold")
+        if first == "pause":
+            switchover.release(world.pooler, "one")
+        else:
+            world.operations.resume()
+        world.run()
+        assert b"SELECT 1" in client.hears()
+
+
+def test_a_database_that_is_paused_stays_so_after_a_hold(make_world):
+    world = make_world()
+    client = world.client()
+    world.operations.pause("shop")
+    hold(world)
+    client.says(SELECT)
+    switchover.release(world.pooler, "one")
+    world.run()
+    assert client.hears() == b""
+    world.operations.resume("shop")
+    world.run()
+    assert b"SELECT 1" in client.hears()
+
+
+def test_a_reload_in_the_middle_ends_nothing(make_world):
+    world = make_world()
+    client = world.client()
+    hold(world)
+    client.says(SELECT)
+    world.operations.apply(world.config)
+    world.sleep(1)
+    assert not world.edge.connecting
+    assert client.hears() == b""
+
+
+# --- routes ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_route_ends_the_hold_and_names_the_address(make_world):
+    world = make_world()
+    client = world.client()
+    hold(world)
+    client.says(SELECT)
+    switchover.route(world.pooler, "one", "db", "10.0.0.7", 60.0)
+    assert world.pooler.names.pinned("db", world.edge.now) == "10.0.0.7"
+    world.run()
+    assert b"SELECT 1" in client.hears()
+    assert world.pooler.holds.last.ended_by is EndedBy.ROUTE
+    world.sleep(61)
+    assert world.pooler.names.pinned("db", world.edge.now) == ""
+    assert not world.servers[-1].closed, "what is connected stays"
+
+
+def test_a_route_without_a_hold_moves_servers_and_who_waits_for_a_dead_address(make_world):
+    world = make_world(default_pool_size=2)
+    busy, waiting = world.client(), world.client()
+    busy.query("BEGIN")
+    (server,) = world.pool.active
+    server.host, server.address = "db", "10.0.0.1"
+    waiting.says(SELECT)
+    (dead,) = world.edge.connecting
+    dead.host = "db"  # on its way to a machine that says nothing
+    switchover.route(world.pooler, "none", "db", "10.0.0.7", 60.0)
+    assert dead not in world.edge.connecting
+    assert not world.servers[0].closed, "a transaction ends where it began"
+    (new,) = world.edge.connecting
+    world.run()
+    assert b"SELECT 1" in waiting.hears()
+    switchover.route(world.pooler, "none", "db", "10.0.0.7", 60.0)
+    assert new.wire is not None
+    assert not new.wire.is_closing(), "the same route again changes nothing"
+    busy.query("COMMIT")
+    assert world.servers[0].closed
+
+
+def test_another_name_s_route_moves_nobody(make_world):
+    world = make_world()
+    world.client()
+    switchover.route(world.pooler, "none", "elsewhere", "10.0.0.7", 60.0)
+    assert not world.servers[0].closed
+
+
+def test_what_the_resolver_says_meanwhile_does_not_take_servers_from_the_route(make_world):
+    world = make_world()
+    switchover.route(world.pooler, "none", "db", "10.0.0.7", 60.0)
+    world.client()
+    (server,) = world.pool.servers()
+    server.host, server.address = "db", "10.0.0.7"
+    moves.addresses_changed(world.pooler, "db", ["10.0.0.1"])
+    assert not world.servers[0].closed
+
+
+# --- haste ---------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_hold_the_target_is_tried_several_times_a_second_and_later_as_ever(make_world, caplog):
+    world = make_world(server_login_retry=15.0, query_wait_notify=0)
+    client = world.client()
+    hold(world)
+    client.says(SELECT)
+    switchover.release(world.pooler, "one")
+    attempts = []
+    for _ in range(600):
+        if world.edge.connecting:
+            attempts.append(world.edge.now)
+            world.fails_to_connect()
+        world.sleep(0.1)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    hasty = [pause for at, pause in zip(attempts, pauses, strict=False) if at - attempts[0] < 29]
+    assert max(hasty) < 0.5
+    assert len(hasty) > 60
+    assert pauses[-1] > 10
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) < 10, "what was said is not said again five times a second"
+    assert client.hears() == b""
