@@ -23,7 +23,8 @@ class Operator:
         self.kubernetes = kubernetes
         self.namespace = OPERATOR_NAMESPACE
 
-    def install(self) -> None:
+    def install(self, **more: str) -> None:
+        """`more` are values of the chart, with two underscores where their path has a dot."""
         image = os.environ.get("E2E_OPERATOR_IMAGE", "localhost/pgweir-operator:dev").rsplit(":", 1)
         pooler = os.environ.get("E2E_POOLER_IMAGE", "localhost/pgweir-pooler:dev").rsplit(":", 1)
         values = {
@@ -34,6 +35,7 @@ class Operator:
             # An image that was built anew has the same name: the pod has to be another one.
             "podAnnotations.e2e": f"run-{secrets.token_hex(4)}",
         }
+        values |= {key.replace("__", "."): value for key, value in more.items()}
         said = [f"--set={key}={value}" for key, value in values.items()]
         scope = ["--namespace", self.namespace, "--create-namespace"]
         self.kubernetes.helm("upgrade", "--install", RELEASE, str(CHART), *scope, "--wait", "--timeout=120s", *said)
