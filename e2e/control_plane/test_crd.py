@@ -71,12 +71,6 @@ def test_a_budget_is_a_number_of_connections(create: Create) -> None:
     assert "spec.connectionBudget" in complaints(create, manifest(connectionBudget=0))
 
 
-def test_metrics_over_tls_are_refused_with_a_sentence(create: Create) -> None:
-    said = complaints(create, manifest(monitoring={"tls": {"enabled": True}}))
-    assert "spec.monitoring.tls" in said
-    assert "plain HTTP only" in said
-
-
 def test_defaults_are_filled_in(create: Create) -> None:
     spec = create(manifest())["spec"]
     assert (spec["type"], spec["instances"], spec["paused"]) == ("rw", 1, False)

@@ -127,6 +127,8 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         restart_digest=(metadata.get("annotations") or {}).get(names.RESTART_DIGEST_ANNOTATION, ""),
         created=_time(metadata["creationTimestamp"]),
         message=_why_not_ready(status, conditions),
+        image=_image(pod),
+        crashing=_is_crashing(status),
     )
 
 
@@ -252,6 +254,20 @@ def _why_not_ready(status: Mapping[str, Any], conditions: Mapping[str, Mapping[s
         if row.get("status") == "False" and (row.get("message") or row.get("reason")):
             return str(row.get("message") or row.get("reason"))
     return ""
+
+
+def _image(pod: Mapping[str, Any]) -> str:
+    containers: Sequence[Mapping[str, Any]] = (pod.get("spec") or {}).get("containers") or ()
+    return next((str(one.get("image") or "") for one in containers if one.get("name") == names.CONTAINER), "")
+
+
+def _is_crashing(status: Mapping[str, Any]) -> bool:
+    for container in status.get("containerStatuses") or ():
+        state = container.get("state") or {}
+        ended = state.get("terminated") or {}
+        if container.get("name") == names.CONTAINER:
+            return (state.get("waiting") or {}).get("reason") == "CrashLoopBackOff" or bool(ended.get("exitCode"))
+    return False
 
 
 def _decoded(value: str) -> bytes:

@@ -29,7 +29,7 @@ from pgweir_operator.api.observed import (
     WantedConfiguration,
 )
 from pgweir_operator.api.pooler import OnPauseTimeout, Pooler
-from pgweir_operator.desired import Desired, desired_state
+from pgweir_operator.desired import Desired, desired_state, skew
 from pgweir_operator.fleet import Fleet, Identity, Member, Push
 from pgweir_operator.integration import automatic
 from pgweir_operator.integration.control import ControlCertificates, renewed
@@ -74,9 +74,9 @@ class Options:
     dial_target: tuple[str, int] | None = None
     """Where to connect for provisioning instead of the Service's name (development, outside a cluster)."""
     recheck: float = RECHECK
-    namespace: str = ""
     exec_in_primary: bool = False
     """Whether psql may be run in the primary's pod where there is no superuser's Secret."""
+    namespace: str = ""
     """Where the operator itself runs; empty: outside of the cluster."""
 
 
@@ -119,6 +119,8 @@ class _Pass:
     wanted: WantedConfiguration | None = None
     answers: dict[str, PodAnswer] = field(default_factory=dict)
     pause_timed_out: bool = False
+    oldest_pods: tuple[str, ...] = ()
+    """Pods that decide which settings are left out."""
     making_room: list[str] = field(default_factory=list)
     """Pods that are to close servers before more pods start."""
     terminated: dict[str, int] = field(default_factory=dict)
@@ -161,10 +163,10 @@ class Reconciler:
                 namespaces=self._options.namespaces,
                 dial=self._options.dial_target,
                 now=self._clock(),
+                find_shell=self._find_shell(pooler),
             )
             if pooler.deleting:
                 return Outcome(again=again or self._options.recheck, secrets=watched)
-                find_shell=self._find_shell(pooler),
         done = await self._pass(manifest, pooler, world, memory)
         await self._report(manifest, pooler, world.observed, memory, done)
         return Outcome(again=done.again, secrets=watched)
@@ -258,18 +260,19 @@ class Reconciler:
         if memory.integration.left_something:
             await farewell.hold(self._kube, manifest)
 
-    # --- desire ------------------------------------------------------------------------------------------------------
-
-    def _desired(self, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass) -> Desired:
     def _find_shell(self, pooler: Pooler) -> automatic.FindShell | None:
         """psql in the primary's pod, where the installation allows it."""
         return partial(primary.shell, self._kube, pooler) if self._options.exec_in_primary else None
 
+    # --- desire ------------------------------------------------------------------------------------------------------
+
+    def _desired(self, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass) -> Desired:
         """What should be, at a revision above everything that any pod has seen of another content."""
         pooler = self._with_pause_deadline(pooler, memory, done)
         observed = automatic.with_own_certificate(pooler, observed, now=self._clock())
         provisioned = done.integration.provisioned if done.integration is not None else None
         reports = done.reports()
+        oldest = skew.oldest(pooler, observed, done.answers)
 
         def at_least(floor: int, replicas: int | None = None) -> Desired:
             return desired_state(
@@ -280,10 +283,12 @@ class Reconciler:
                 revision_floor=floor,
                 operator_namespace=self._options.namespace,
                 replicas=replicas,
+                catalogue_version=oldest.version,
             )
 
         floor = max((report.revision for report in reports), default=0)
         desired = at_least(floor)
+        done.oldest_pods = oldest.pods
         digest = bundle_digest(desired.bundle_files)
         if any(report.revision == desired.revision and report.digest != digest for report in reports):
             floor = desired.revision + 1
@@ -324,7 +329,8 @@ class Reconciler:
     ) -> None:
         """Every pod that does not run the bundle gets it, and says what it runs then."""
         paused = bool(json.loads(desired.bundle_files[MANIFEST])["paused"])
-        wanted = WantedConfiguration(desired.revision, bundle_digest(desired.bundle_files), paused)
+        digest = bundle_digest(desired.bundle_files)
+        wanted = WantedConfiguration(desired.revision, digest, paused, desired.left_out, done.oldest_pods)
         done.wanted = wanted
         members = _members(world.observed)
         fleet = await self._fleet(memory, certificates)

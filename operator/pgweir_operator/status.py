@@ -96,7 +96,7 @@ def status(
         "readyInstances": sum(pod.ready for pod in view.serving),
         "pausedInstances": sum(report.state == "paused" for report in view.reports()),
         "selector": names.selector_text(pooler.name),
-        "pods": [_row(pod, view.answer(pod), wanted) for pod in observed.pods],
+        "pods": [_row(pod, view.answer(pod), wanted, pooler.status) for pod in observed.pods],
     }
     if pausing_since is not None and pooler.wants_pause:
         result["pausingSince"] = _timestamp(datetime.fromtimestamp(pausing_since, UTC))
@@ -214,6 +214,12 @@ def _configuration_applied(view: _View) -> Condition:
     ]
     if behind:
         return no(Reason.APPLYING, f"Not at revision {wanted.revision} yet: {_listed(behind)}.")
+    if wanted.left_out:
+        return no(
+            Reason.SETTINGS_LEFT_OUT,
+            f"All {len(answers)} pods run revision {wanted.revision} without what is unknown to {_listed(wanted.oldest_pods)}: "
+            f"{_listed(wanted.left_out)}. Give every pod a newer image, or take these settings out of the spec.",
+        )
     message = f"All {len(answers)} pods run revision {wanted.revision}."
     return Condition(ConditionType.CONFIGURATION_APPLIED, "True", Reason.ALL_PODS_PROVED, message)
 
@@ -355,10 +361,14 @@ def _phase(view: _View, ready: Condition, available: Condition, paused: Conditio
     return Phase.PENDING
 
 
-def _row(pod: PodFacts, answer: PodAnswer, wanted: WantedConfiguration | None) -> dict[str, Any]:
+def _row(
+    pod: PodFacts, answer: PodAnswer, wanted: WantedConfiguration | None, before: Mapping[str, Any]
+) -> dict[str, Any]:
     row: dict[str, Any] = {"name": pod.name, "ready": pod.ready and not pod.terminating, "state": "unknown"}
     if isinstance(answer, PodSilence):
-        return row | {"message": answer.error}
+        # What it knows does not change while it is silent, and decides what is rendered.
+        kept = [old for old in before.get("pods") or () if old.get("name") == pod.name and old.get("catalogueVersion")]
+        return row | {"message": answer.error} | ({"catalogueVersion": kept[0]["catalogueVersion"]} if kept else {})
     row |= {
         "state": answer.state,
         "configRevision": answer.revision,
@@ -366,6 +376,7 @@ def _row(pod: PodFacts, answer: PodAnswer, wanted: WantedConfiguration | None) -
         "clients": answer.clients,
         "waitingClients": answer.waiting_clients,
         "servers": answer.servers,
+        "catalogueVersion": answer.catalogue_version,
     }
     remarks = []
     if answer.rejected_error and (wanted is None or answer.rejected_revision == wanted.revision):

@@ -64,7 +64,6 @@ def validate(pooler: Pooler) -> list[Problem]:
         *_name(pooler),
         *_target(pooler),
         *_image(pooler),
-        *_monitoring(pooler),
         *_lookup(pooler),
         *_hba(pooler),
         *_parameters(pooler),
@@ -97,11 +96,6 @@ def _target(pooler: Pooler) -> Iterator[Problem]:
 def _image(pooler: Pooler) -> Iterator[Problem]:
     if pooler.spec.pgbouncer.image_catalog_ref is not None:
         yield Problem("spec.pgbouncer.imageCatalogRef", None, rules.NO_CATALOG)
-
-
-def _monitoring(pooler: Pooler) -> Iterator[Problem]:
-    if pooler.spec.monitoring.tls.enabled:
-        yield Problem("spec.monitoring.tls.enabled", True, rules.NO_METRICS_TLS)
 
 
 def _lookup(pooler: Pooler) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from pgweir.bundle import INI, Bundle, BundleError, read_bundle
 from pgweir.config import Config, ConfigError, load
+from pgweir.settings import CATALOGUE_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class BundleStore:
         if not existed:
             self._write(folder, bundle.files)
         try:
-            return load(folder / INI, base_dir=folder)
+            return load(folder / INI, base_dir=folder, later=bundle.catalogue_version > CATALOGUE_VERSION)
         except ConfigError as error:
             if not existed:
                 shutil.rmtree(folder, ignore_errors=True)

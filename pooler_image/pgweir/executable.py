@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -42,6 +43,7 @@ def run(argv: list[str]) -> int:
         http_listen=arguments.http_listen,
         metrics_listen=arguments.metrics_listen,
         metrics_prefix=arguments.metrics_prefix,
+        metrics_tls=arguments.metrics_tls,
         control_listen=arguments.control_listen,
         control_dir=arguments.control_dir,
         drain_accept_seconds=arguments.drain_accept_seconds,
@@ -160,33 +162,52 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="count", default=0, help="more log; may be repeated")
     parser.add_argument("-u", "--user", metavar="USER", help="Unix user to become when started as root")
     parser.add_argument("-V", "--version", action="version", version=VERSION_LINE)
-    pod = parser.add_argument_group("in a pod")
-    pod.add_argument("--json-log", action="store_true", help="log JSON lines to stdout")
-    pod.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the last accepted configuration bundle here")
-    pod.add_argument("--http-listen", metavar="ADDR:PORT", help="serve /livez and /readyz (`*:8080`: every address)")
-    pod.add_argument("--metrics-listen", metavar="ADDR:PORT", help="serve /metrics for Prometheus")
-    pod.add_argument(
+    _add_pod_options(parser)
+    return parser
+
+
+def _add_pod_options(parser: argparse.ArgumentParser) -> None:
+    """Each of them may also come as a variable: PGWEIR_PEERS_HOST is --peers-host.
+
+    WHY: a flag that a process does not know ends it, a variable does not. The operator gives what came after its first
+    version as variables alone, so that pods of an older image start (operator: desired/deployment.py).
+    """
+    group = parser.add_argument_group(
+        "in a pod (each may be given as a variable, too: PGWEIR_STATE_DIR for --state-dir)"
+    )
+
+    def option(name: str, **keywords: Any) -> None:
+        given = os.environ.get("PGWEIR_" + name.removeprefix("--").replace("-", "_").upper())
+        if given is not None:
+            keywords["default"] = given not in ("", "0") if keywords.get("action") == "store_true" else given
+        group.add_argument(name, **keywords)
+
+    option("--json-log", action="store_true", help="log JSON lines to stdout")
+    option("--state-dir", type=Path, metavar="DIR", help="keep the last accepted configuration bundle here")
+    option("--http-listen", metavar="ADDR:PORT", help="serve /livez and /readyz (`*:8080`: every address)")
+    option("--metrics-listen", metavar="ADDR:PORT", help="serve /metrics for Prometheus")
+    option(
         "--metrics-prefix",
         type=_metrics_prefix,
         default=DEFAULT_PREFIX,
         metavar="NAME",
         help="what the metrics of PgBouncer's numbers begin with (cnpg_pgbouncer: CloudNativePG's; default %(default)s)",
     )
-    pod.add_argument("--control-listen", metavar="ADDR:PORT", help="serve the operator's control endpoint (mutual TLS)")
-    pod.add_argument(
-        "--control-dir", type=Path, metavar="DIR", help="ca.crt, tls.crt and tls.key of the control endpoint"
+    option(
+        "--metrics-tls",
+        action="store_true",
+        help="serve /metrics over TLS 1.3 alone, with the certificate of client_tls_cert_file",
     )
-    pod.add_argument(
+    option("--control-listen", metavar="ADDR:PORT", help="serve the operator's control endpoint (mutual TLS)")
+    option("--control-dir", type=Path, metavar="DIR", help="ca.crt, tls.crt and tls.key of the control endpoint")
+    option(
         "--drain-accept-seconds", type=float, default=0.0, metavar="N", help="after SIGTERM, still accept for N seconds"
     )
-    pod.add_argument(
+    option(
         "--drain-seconds", type=float, metavar="N", help="then give clients N seconds (absent: as long as they like)"
     )
-    pod.add_argument(
-        "--peers-host", metavar="NAME", help="the pods that cancel requests may be for (a headless Service)"
-    )
-    pod.add_argument("--peers-address", default="", metavar="ADDR", help="this pod's own address among them")
-    return parser
+    option("--peers-host", metavar="NAME", help="the pods that cancel requests may be for (a headless Service)")
+    option("--peers-address", default="", metavar="ADDR", help="this pod's own address among them")
 
 
 def _metrics_prefix(text: str) -> str:

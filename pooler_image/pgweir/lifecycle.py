@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Options:
     http_listen: str | None = None
     metrics_listen: str | None = None
     metrics_prefix: str = metrics.DEFAULT_PREFIX
+    metrics_tls: bool = False  # with the certificate that clients are shown
     control_listen: str | None = None
     control_dir: Path | None = None
     drain_accept_seconds: float = 0.0  # after SIGTERM, still accept for this long
@@ -88,6 +90,7 @@ class Service:
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
         self.listeners = Listeners(self.pooler)
         self._rooms: list[Closer] = []
+        self._metrics_tls: ssl.SSLContext | None = None
         self._stopped = asyncio.Event()
         self._stop_when: Callable[[], bool] | None = None
         self._shutting_down: ShutdownMode | None = None
@@ -155,7 +158,9 @@ class Service:
     async def _open_rooms(self) -> None:
         options = self.options
         if options.metrics_listen:
-            self._rooms.append(await metrics.start(self, options.metrics_listen, options.metrics_prefix))
+            self._metrics_tls = metrics.tls(self.pooler.config) if options.metrics_tls else None
+            room = await metrics.start(self, options.metrics_listen, options.metrics_prefix, self._metrics_tls)
+            self._rooms.append(room)
         if options.http_listen:
             self._rooms.append(await rest.start(self, options.http_listen))
         if options.control_listen:
@@ -219,6 +224,8 @@ class Service:
         contexts = build_contexts(config)
         for warning in config.warnings:
             log.warning("%s", warning)
+        if self._metrics_tls is not None:
+            metrics.renew(self._metrics_tls, config)
         self.edge.contexts = contexts
         self.operations.apply(config)
         self.listeners.retune()

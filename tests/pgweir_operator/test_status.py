@@ -116,6 +116,40 @@ def test_everything_proved() -> None:
     assert [row["name"] for row in result["pods"]] == ["a", "b", "c"]
 
 
+# --- pods of another version ------------------------------------------------------------------------------------------
+
+
+def test_settings_that_an_older_pod_does_not_know_are_named_with_the_pod_and_are_not_applied() -> None:
+    world = World(wanted=WantedConfiguration(3, "d3", paused=False, left_out=("client_overflow",), oldest_pods=("b",)))
+    result = world.say("b", catalogue_version=1).status()
+    rows = {row["type"]: row for row in result["conditions"]}
+    assert (rows["ConfigurationApplied"]["status"], rows["ConfigurationApplied"]["reason"]) == (
+        "False",
+        "SettingsLeftOut",
+    )
+    assert "unknown to b: client_overflow" in rows["ConfigurationApplied"]["message"]
+    assert rows["Ready"]["reason"] == "SettingsLeftOut"
+    assert rows["Available"]["status"] == "True"
+    assert [row["catalogueVersion"] for row in result["pods"]] == [1, 1, 1]
+
+
+def test_what_a_pod_knows_is_remembered_while_it_is_silent() -> None:
+    world = World(before={"pods": [{"name": "a", "catalogueVersion": 1}]}, answers={"a": PodSilence("a", "no answer")})
+    world.answers["b"] = PodSilence("b", "no answer")
+    rows = {row["name"]: row for row in world.status()["pods"]}
+    assert rows["a"]["catalogueVersion"] == 1
+    assert "catalogueVersion" not in rows["b"]
+
+
+def test_a_state_that_this_operator_has_no_word_for_is_shown_and_proves_no_pause() -> None:
+    world = World(spec={"instances": 3, "paused": True}, wanted=WantedConfiguration(3, "d3", paused=True))
+    result = world.say("a", state="meditating", paused=True).status()
+    rows = {row["type"]: row for row in result["conditions"]}
+    assert [row["state"] for row in result["pods"]] == ["meditating", "paused", "paused"]
+    assert rows["Paused"]["status"] == "False"
+    assert "meditating" in rows["Paused"]["message"]
+
+
 # --- Ready -----------------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +383,7 @@ def test_a_row_per_pod_says_what_the_pod_said() -> None:
         "clients": 5,
         "waitingClients": 2,
         "servers": 3,
+        "catalogueVersion": 1,
         "message": "a restart is needed for pkt_buf; the last password lookup failed: no",
     }
     assert second == {"name": "b", "ready": True, "state": "unknown", "message": "timed out"}

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     REJECTED = "Rejected"
     POD_UNREACHABLE = "PodUnreachable"
     NOT_RENDERED = "NotRendered"
+    SETTINGS_LEFT_OUT = "SettingsLeftOut"
 
     # Paused.
     NOT_ASKED = "NotAsked"

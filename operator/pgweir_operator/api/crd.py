@@ -120,7 +120,6 @@ def _spec_schema() -> Schema:
     _with_rules(properties["cluster"], rules.CLUSTER)
     bouncer = properties["pgbouncer"]
     _with_rules(bouncer, rules.PGBOUNCER)
-    _with_rules(properties["monitoring"], rules.MONITORING)
     parameters = bouncer["properties"]["parameters"]
     parameters["maxProperties"] = MAX_PARAMETERS
     parameters["additionalProperties"] = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import ConditionStatus, Reason
@@ -25,6 +25,8 @@ class SecretFacts:
     resource_version: str
     data: Mapping[str, bytes]
     owned: bool = False
+    issued: bool = False
+    """No Secret of the API server's: a pair that the operator issued, under the pooler's own names."""
 
     def __repr__(self) -> str:
         keys = ", ".join(sorted(self.data))
@@ -70,6 +72,10 @@ class PodFacts:
     created: datetime
     message: str = ""
     """Why it is not ready, in the kubelet's or scheduler's words (ImagePullBackOff…, Insufficient cpu…)."""
+    image: str = ""
+    """Of the pooler's container, as the pod's spec has it."""
+    crashing: bool = False
+    """The process ends as soon as it is started."""
 
     @property
     def ended(self) -> bool:
@@ -152,10 +158,9 @@ class WantedConfiguration:
     revision: int
     digest: str
     paused: bool
-
-
-PodState = Literal["active", "pausing", "paused", "draining"]
-_POD_STATES: tuple[PodState, ...] = ("active", "pausing", "paused", "draining")
+    left_out: tuple[str, ...] = ()
+    """Settings that `oldest_pods` do not know."""
+    oldest_pods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,8 @@ class PodReport:
     pod: str
     revision: int
     digest: str
-    state: PodState
+    state: str
+    """active, pausing, paused or draining; a newer pod may know more words, and proves nothing by them."""
     paused: bool
     version: str = ""
     catalogue_version: int = 1
@@ -204,9 +210,6 @@ class PodReport:
         WHY `pod` is handed in: a pod's hostname is usually its name, but a template may set another.
         """
         try:
-            state = document["state"]
-            if state not in _POD_STATES:
-                raise ValueError(f"state is {state!r}; expected one of {', '.join(_POD_STATES)}")
             rejected = document.get("rejected") or {}
             target = document.get("target") or {}
             lookup = document.get("lookup") or {}
@@ -214,7 +217,7 @@ class PodReport:
                 pod=pod,
                 revision=int(document["revision"]),
                 digest=str(document["digest"]),
-                state=state,
+                state=str(document["state"])[:40],
                 paused=bool(document["paused"]),
                 version=str(document.get("version", "")),
                 catalogue_version=int(document.get("catalogueVersion", 1)),

@@ -206,7 +206,11 @@ class PgBouncer(ApiModel):
 
 
 class MetricsTls(ApiModel):
-    enabled: bool = Field(default=False, description="Refused for now: the metrics are served in plain HTTP.")
+    enabled: bool = Field(
+        default=False,
+        description="Serve the metrics over TLS 1.3, with the certificate that applications are shown. A change rolls "
+        "the pods, a renewed certificate does not.",
+    )
 
 
 class Monitoring(ApiModel):
@@ -409,6 +413,9 @@ class PodStatus(ApiModel):
     clients: int | None = None
     waiting_clients: int | None = None
     servers: int | None = None
+    catalogue_version: int | None = Field(
+        default=None, description="Version of the catalogue of settings that the pod knows."
+    )
     message: str | None = Field(default=None, description="Why it is not as wanted.")
 
 

@@ -24,9 +24,6 @@ HBA_NEEDS_TYPE: Final = "pg_hba is read only with auth_type hba; remove these li
 NO_CATALOG: Final = (
     "image catalogs list images of other poolers; remove imageCatalogRef and name an image in pgbouncer.image"
 )
-NO_METRICS_TLS: Final = (
-    "metrics are served in plain HTTP only; remove monitoring.tls, and keep others away with networkPolicy"
-)
 NAME_FORM: Final = (
     f"a Pooler's name must be at most {names.MAX_NAME_LENGTH} lower-case letters, digits and dashes, "
     "beginning and ending with a letter or digit"
@@ -84,15 +81,6 @@ PGBOUNCER: Final[tuple[Rule, ...]] = (
         "fieldPath": ".pg_hba",
     },
     {"rule": "!has(self.imageCatalogRef)", "message": NO_CATALOG, "fieldPath": ".imageCatalogRef"},
-)
-
-
-MONITORING: Final[tuple[Rule, ...]] = (
-    {
-        "rule": "!has(self.tls) || !has(self.tls.enabled) || !self.tls.enabled",
-        "message": NO_METRICS_TLS,
-        "fieldPath": ".tls",
-    },
 )
 
 

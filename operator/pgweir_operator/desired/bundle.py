@@ -9,25 +9,42 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from pgweir.bundle import INI, MANIFEST, bundle_digest, bundle_manifest
-from pgweir.settings import CATALOGUE_VERSION
+from pgweir.settings import CATALOGUE_VERSION, DATABASE_SETTINGS, SETTINGS, USER_SETTINGS
 from pgweir_operator.api import budget, names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import Observed, Provisioned, SecretFacts
 from pgweir_operator.api.pooler import Pooler
-from pgweir_operator.desired import configuration, render, secrets
+from pgweir_operator.desired import configuration, render, secrets, skew
 from pgweir_operator.desired.child import Manifest, metadata
 
 _CLIENT_TLS_MODES: Final = frozenset({"allow", "prefer", "require", "verify-ca", "verify-full"})
 _VERIFYING_MODES: Final = frozenset({"verify-ca", "verify-full"})
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A bundle before it has a revision."""
+
+    files: dict[str, bytes] = field(repr=False)
+    settings: dict[str, str] = field(repr=False)
+    """Those of [pgbouncer]."""
+    left_out: tuple[str, ...] = ()
+    """What the Pooler asks for and the oldest pod does not know."""
+
+
 def bundle_files(
-    pooler: Pooler, observed: Observed, provisioned: Provisioned | None, *, revision: int
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The files by name, and the settings of the ini among them. Raises PrerequisiteError."""
+    pooler: Pooler,
+    observed: Observed,
+    provisioned: Provisioned | None,
+    *,
+    revision: int,
+    catalogue_version: int = CATALOGUE_VERSION,
+) -> Rendered:
+    """For pods that know this version of the catalogue. Raises PrerequisiteError."""
     credentials = provisioned if pooler.is_automatic else secrets.own_credentials(pooler, observed)
     files = {
         **_server_files(pooler, observed, credentials),
@@ -37,15 +54,28 @@ def bundle_files(
     there = sum(not pod.ended for pod in observed.pods)
     settings = configuration.settings(pooler, credentials, files.keys(), budget.share(pooler, there))
     _check_tls(settings, files)
+    _check_metrics_tls(pooler, files)
+    settings, unknown = skew.known(SETTINGS, settings, catalogue_version)
+    left_out = [
+        name for name in unknown if name not in configuration.DEFAULTS or name in pooler.spec.pgbouncer.parameters
+    ]
+    entries: dict[str, dict[str, dict[str, str]]] = {"database": {}, "user": {}}
+    for kind, catalogue, given in (
+        ("database", DATABASE_SETTINGS, configuration.databases(pooler)),
+        ("user", USER_SETTINGS, configuration.users(pooler)),
+    ):
+        for name, values in given.items():
+            entries[kind][name], unknown = skew.known(catalogue, values, catalogue_version)
+            left_out += [f"{setting} of {kind} {name}" for setting in unknown]
     files[INI] = render.pgbouncer_ini(
         name=pooler.name,
         namespace=pooler.namespace,
-        databases=configuration.databases(pooler),
-        users=configuration.users(pooler),
+        databases=entries["database"],
+        users=entries["user"],
         settings=settings,
     ).encode()
-    files[MANIFEST] = _manifest(revision, pooler.wants_pause)
-    return dict(sorted(files.items())), settings
+    files[MANIFEST] = _manifest(revision, pooler.wants_pause, catalogue_version)
+    return Rendered(dict(sorted(files.items())), settings, tuple(sorted(left_out)))
 
 
 def bundle_secret(pooler: Pooler, files: Mapping[str, bytes]) -> Manifest:
@@ -83,11 +113,11 @@ def next_revision(files: Mapping[str, bytes], written: SecretFacts | None, *, fl
 def with_revision(files: Mapping[str, bytes], revision: int) -> dict[str, bytes]:
     """The same files under another revision: what a caller does after next_revision."""
     document = json.loads(files[MANIFEST])
-    return {**files, MANIFEST: _manifest(revision, document["paused"])}
+    return {**files, MANIFEST: _manifest(revision, document["paused"], document["catalogueVersion"])}
 
 
-def _manifest(revision: int, paused: bool) -> bytes:
-    return bundle_manifest(revision=revision, paused=paused, catalogue_version=CATALOGUE_VERSION)
+def _manifest(revision: int, paused: bool, catalogue_version: int) -> bytes:
+    return bundle_manifest(revision=revision, paused=paused, catalogue_version=catalogue_version)
 
 
 def _server_files(pooler: Pooler, observed: Observed, credentials: Provisioned | None) -> dict[str, bytes]:
@@ -138,6 +168,15 @@ def _client_files(pooler: Pooler, observed: Observed) -> dict[str, bytes]:
     elif observed.cluster.client_ca is not None and "ca.crt" in observed.cluster.client_ca.data:
         files[configuration.CLIENT_CA_FILE] = observed.cluster.client_ca.data["ca.crt"]
     return files
+
+
+def _check_metrics_tls(pooler: Pooler, files: Mapping[str, bytes]) -> None:
+    if pooler.spec.monitoring.tls.enabled and configuration.CLIENT_CERTIFICATE_FILE not in files:
+        raise PrerequisiteError(
+            Reason.MISSING_SECRET,
+            "spec.monitoring.tls.enabled is true, but there is no certificate to show: name one in "
+            "spec.pgbouncer.clientTLSSecret.",
+        )
 
 
 def _check_tls(settings: Mapping[str, str], files: Mapping[str, bytes]) -> None:

@@ -105,17 +105,16 @@ def _container(pooler: Pooler, image: str) -> Manifest:
             *("--control-dir", CONTROL_DIR),
             *("--http-listen", f"*:{names.PORT_HTTP}"),
             *("--metrics-listen", f"*:{names.PORT_METRICS}"),
-            *_metrics_prefix(pooler),
             *("--drain-accept-seconds", str(drain.accept_seconds)),
             *("--drain-seconds", str(drain.timeout_seconds)),
-            # A cancel request arrives at any of the pods; this is how it finds the one that it is for.
-            *("--peers-host", names.peers_service_name(pooler.name)),
-            *("--peers-address", "$(POD_IP)"),
+            # WHY no flag may be added: `pgbouncer.image` may name an older image, and a flag that it does not know would
+            # keep it from starting. What came later is a variable (`_options`), which an older one ignores.
             f"{CONFIG_DIR}/pgbouncer.ini",
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            *({"name": name, "value": value} for name, value in _options(pooler).items()),
         ],
         "ports": [
             {"name": "pgbouncer", "containerPort": names.PORT_POOLER, "protocol": "TCP"},
@@ -152,10 +151,19 @@ def _container(pooler: Pooler, image: str) -> Manifest:
     }
 
 
-def _metrics_prefix(pooler: Pooler) -> tuple[str, ...]:
-    """WHY not the default: pods of an image that does not know the option go on."""
-    prefix = pooler.spec.monitoring.metrics_prefix
-    return () if prefix == names.METRICS_PREFIX else ("--metrics-prefix", prefix)
+def _options(pooler: Pooler) -> dict[str, str]:
+    """The options of `pgweir-pooler` that its first version did not have, as the variables that stand for them."""
+    monitoring = pooler.spec.monitoring
+    options = {
+        # A cancel request arrives at any of the pods; this is how it finds the one that it is for.
+        "PGWEIR_PEERS_HOST": names.peers_service_name(pooler.name),
+        "PGWEIR_PEERS_ADDRESS": "$(POD_IP)",
+    }
+    if monitoring.metrics_prefix != names.METRICS_PREFIX:
+        options["PGWEIR_METRICS_PREFIX"] = monitoring.metrics_prefix
+    if monitoring.tls.enabled:
+        options["PGWEIR_METRICS_TLS"] = "1"
+    return options
 
 
 def _spread(pooler: Pooler, topology_key: str) -> Manifest:

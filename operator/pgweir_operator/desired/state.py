@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pgweir.settings import CATALOGUE_VERSION
 from pgweir_operator.api import names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import Observed, Provisioned
@@ -43,6 +44,8 @@ class Desired:
     bundle_files: Mapping[str, bytes] = field(repr=False)
     restart_digest: str
     revision: int
+    left_out: tuple[str, ...] = ()
+    """Settings that the oldest pod does not know."""
     share: int | None = None
     """Server connections that each pod may have, where there is a budget."""
     unwanted: tuple[ChildReference, ...] = ()
@@ -57,10 +60,13 @@ def desired_state(
     revision_floor: int = 0,
     operator_namespace: str = "",
     replicas: int | None = None,
+    catalogue_version: int = CATALOGUE_VERSION,
 ) -> Desired:
-    """`image` is the default for Poolers that name none; `revision_floor` the highest revision any pod reported."""
+    """`image` is the default for Poolers that name none; `revision_floor` the highest revision any pod reported;
+    `catalogue_version` what the oldest pod knows."""
     _check_prerequisites(pooler, observed)
-    files, settings = bundle_files(pooler, observed, provisioned, revision=1)
+    rendered = bundle_files(pooler, observed, provisioned, revision=1, catalogue_version=catalogue_version)
+    files, settings = rendered.files, rendered.settings
     revision = next_revision(files, observed.bundle, floor=revision_floor)
     files = with_revision(files, revision)
     restart_digest = digest.restart_digest(settings)
@@ -70,7 +76,7 @@ def desired_state(
             "policy/v1", "PodDisruptionBudget", names.pod_disruption_budget_name(pooler.name)
         ): pod_disruption_budget(pooler),
         ChildReference(POD_MONITOR_API_VERSION, "PodMonitor", names.pod_monitor_name(pooler.name)): pod_monitor(
-            pooler, known=observed.pod_monitors_known
+            pooler, observed
         ),
         ChildReference(
             NETWORK_POLICY_API_VERSION, "NetworkPolicy", names.network_policy_name(pooler.name)
@@ -87,13 +93,20 @@ def desired_state(
         bundle_files=files,
         restart_digest=restart_digest,
         revision=revision,
-        share=int(settings["max_server_connections"]) if pooler.spec.connection_budget is not None else None,
+        left_out=rendered.left_out,
+        share=_share(pooler, settings),
         unwanted=tuple(
             reference
             for reference, manifest in optional.items()
             if manifest is None and (reference.kind != "PodMonitor" or observed.pod_monitors_known)
         ),
     )
+
+
+def _share(pooler: Pooler, settings: Mapping[str, str]) -> int | None:
+    """None also where the pods are too old to keep to one: nobody is waited for then."""
+    text = settings.get("max_server_connections")
+    return int(text) if pooler.spec.connection_budget is not None and text is not None else None
 
 
 def _check_prerequisites(pooler: Pooler, observed: Observed) -> None:

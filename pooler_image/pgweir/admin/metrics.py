@@ -6,8 +6,10 @@ under `pgweir_` are ours. All are read from the running pooler at the moment of 
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -21,6 +23,7 @@ from pgweir.admin import tables
 from pgweir.admin.http import Room, open_room
 from pgweir.admin.service import Service
 from pgweir.admin.tables import Table, View
+from pgweir.config import Config, ConfigError
 from pgweir.pool.stats import Stats
 from pgweir.session.pooler import Pooler
 
@@ -115,7 +118,31 @@ _USAGE_COUNTERS: Final[tuple[tuple[str, str, _Of], ...]] = (
 )
 
 
-async def start(service: Service, address: str, prefix: str = DEFAULT_PREFIX) -> Room:
+def tls(config: Config) -> ssl.SSLContext:
+    """With the certificate that clients are shown. Raises ConfigError where there is none, or none that can be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    renew(context, config)
+    return context
+
+
+def renew(context: ssl.SSLContext, config: Config) -> None:
+    """The next handshake shows the certificate of this configuration; connections that are open stay."""
+    settings = config.settings
+    for key in ("client_tls_cert_file", "client_tls_key_file"):
+        if not getattr(settings, key):
+            raise ConfigError("pgbouncer.ini", 0, key, None, "--metrics-tls needs it; name the file")
+    base = config.base_dir or Path()
+    try:
+        context.load_cert_chain(base / settings.client_tls_cert_file, base / settings.client_tls_key_file)
+    except (OSError, ssl.SSLError) as error:
+        sentence = f"the metrics cannot be shown with it: {error}"
+        raise ConfigError("pgbouncer.ini", 0, "client_tls_cert_file", settings.client_tls_cert_file, sentence) from None
+
+
+async def start(
+    service: Service, address: str, prefix: str = DEFAULT_PREFIX, context: ssl.SSLContext | None = None
+) -> Room:
     registry = CollectorRegistry()
     registry.register(PoolerCollector(service, prefix))
     ProcessCollector(registry=registry)
@@ -129,7 +156,7 @@ async def start(service: Service, address: str, prefix: str = DEFAULT_PREFIX) ->
     application = web.Application()
     application.router.add_get("/metrics", handler)
     room = await open_room(application, address)
-    await room.serve()
+    await room.serve(context)
     return room
 
 

@@ -57,6 +57,7 @@ class _Draft:
     users: dict[str, UserSettings] = field(default_factory=dict)
     peers: dict[int, PeerSettings] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    later: bool = False  # written for a later catalogue of settings
 
     def fault(self, key: str, value: str | None, expected: str) -> ConfigError:
         place = self.places.get(key, _Place(self.file, 0))
@@ -68,13 +69,14 @@ class _Draft:
         self.warnings.append(f"{where}: {key}: {sentence}")
 
 
-def load(path: str | Path, *, base_dir: Path | None = None) -> Config:
+def load(path: str | Path, *, base_dir: Path | None = None, later: bool = False) -> Config:
     """Read `path` and every file it names; relative names resolve against `base_dir`, or the working directory.
 
-    Raises ConfigError, and then nothing has changed anywhere.
+    `later`: it was written for a later catalogue of settings. A name that is unknown here is then a warning: an older pod
+    starts, says how old it is, and is given what it knows. Raises ConfigError, and then nothing has changed anywhere.
     """
     files = _Files(base_dir)
-    return _config(_read_ini(str(path), files), files, base_dir)
+    return _config(_read_ini(str(path), files, later=later), files, base_dir)
 
 
 def find_faults(path: str | Path, *, base_dir: Path | None = None) -> tuple[list[ConfigError], tuple[str, ...]]:
@@ -176,8 +178,10 @@ def _raise(fault: ConfigError) -> None:
     raise fault
 
 
-def _read_ini(path: str, files: _Files, report: Callable[[ConfigError], None] = _raise) -> _Draft:
-    draft = _Draft(path)
+def _read_ini(
+    path: str, files: _Files, report: Callable[[ConfigError], None] = _raise, *, later: bool = False
+) -> _Draft:
+    draft = _Draft(path, later=later)
     pending: list[str] = [path]  # the outermost file is the one from the command line
 
     def read(name: str) -> str:
@@ -228,7 +232,7 @@ def _store(draft: _Draft, pair: Pair) -> None:
                 raise ConfigError(
                     pair.file, pair.line, pair.key, None, "this name is reserved for the console; choose another one"
                 )
-            values = _entry(pair, DATABASE_SETTINGS)
+            values = _entry(draft, pair, DATABASE_SETTINGS)
             if pair.key != TEMPLATE:
                 values.setdefault("dbname", pair.key)
             draft.databases[pair.key] = DatabaseSettings(name=pair.key, **values)
@@ -236,7 +240,7 @@ def _store(draft: _Draft, pair: Pair) -> None:
             if "password" in values and "user" not in values:
                 draft.warn(f"databases.{pair.key}", "password counts only together with user; it is not used")
         case "users":
-            draft.users[pair.key] = UserSettings(name=pair.key, **_entry(pair, USER_SETTINGS))
+            draft.users[pair.key] = UserSettings(name=pair.key, **_entry(draft, pair, USER_SETTINGS))
         case "peers":
             _store_peer(draft, pair)
         case _:
@@ -247,6 +251,9 @@ def _store(draft: _Draft, pair: Pair) -> None:
 
 def _store_setting(draft: _Draft, pair: Pair) -> None:
     info = SETTINGS.get(pair.key)
+    if info is None and draft.later:
+        _leave_out(draft, pair, pair.key)
+        return
     if info is None:
         # WHY no value: a line of [databases] that strayed here may hold a password.
         raise ConfigError(pair.file, pair.line, pair.key, None, _unknown("setting", pair.key, SETTINGS))
@@ -260,19 +267,26 @@ def _store_setting(draft: _Draft, pair: Pair) -> None:
 def _store_peer(draft: _Draft, pair: Pair) -> None:
     if not (pair.key.isascii() and pair.key.isdigit() and 1 <= int(pair.key[:9]) <= PEER_ID_MAX):
         raise ConfigError(pair.file, pair.line, pair.key, None, f"name a peer by a number from 1 to {PEER_ID_MAX}")
-    values = _entry(pair, PEER_SETTINGS)
+    values = _entry(draft, pair, PEER_SETTINGS)
     if "host" not in values:
         raise ConfigError(pair.file, pair.line, pair.key, None, "add host=, the address of this peer")
     draft.peers[int(pair.key)] = PeerSettings(peer_id=int(pair.key), **values)
 
 
-def _entry(pair: Pair, catalogue: Mapping[str, SettingInfo]) -> dict[str, Any]:
+def _leave_out(draft: _Draft, pair: Pair, key: str) -> None:
+    draft.warnings.append(f"{pair.file}:{pair.line}: {key}: this version does not know it yet; it is left out")
+
+
+def _entry(draft: _Draft, pair: Pair, catalogue: Mapping[str, SettingInfo]) -> dict[str, Any]:
     """The parsed connection string of one entry."""
     known = {**catalogue, **{alias: info for info in catalogue.values() for alias in info.aliases}}
     values: dict[str, Any] = {}
     try:
         for key, text in parse_connection_string(pair.value):
             info = known.get(key)
+            if info is None and draft.later:
+                _leave_out(draft, pair, f"{pair.key}: {key}")
+                continue
             if info is None:
                 raise ConfigError(pair.file, pair.line, f"{pair.key}: {key}", None, _unknown("key", key, known))
             values[info.name] = _parsed(info, text, pair, f"{pair.key}: {key}")

@@ -63,6 +63,12 @@ class SettingInfo:
     support_note: str = ""
     secret: bool = False
     listed: bool = True  # False: SHOW CONFIG does not print it
+    since: int = 1  # the version of the catalogue that first knew it
+    words_since: tuple[tuple[str, int], ...] = ()  # choices that came later than the setting itself
+
+    def known_to(self, version: int, text: str) -> bool:
+        """Whether a process of this version of the catalogue takes the setting with this value."""
+        return version >= max(self.since, dict(self.words_since).get(text.strip().lower(), 1))
 
     @property
     def expected(self) -> str:
@@ -102,6 +108,8 @@ def setting(
     refused: str = "",
     secret: bool = False,
     listed: bool = True,
+    since: int = 1,
+    words_since: tuple[tuple[str, int], ...] = (),
 ) -> Any:
     """Declare one setting. `default_text` is needed only where the printed default is not the formatted one."""
     if kind in (Kind.INT, Kind.TIME):
@@ -128,6 +136,8 @@ def setting(
         support_note=refused or no_effect,
         secret=secret,
         listed=listed,
+        since=since,
+        words_since=words_since,
     )
     return field(default=default, repr=not secret, metadata={_METADATA_KEY: info})
 

@@ -272,6 +272,7 @@ class Settings:
     )
     client_overflow: str = setting(
         "refuse",
+        since=2,
         kind=Kind.ENUM,
         choices=("refuse", "wait"),
         group="Pooling and server connections",
@@ -299,6 +300,7 @@ class Settings:
     )
     reserved_connections: int = setting(
         0,
+        since=2,
         kind=Kind.INT,
         group="Pooling and server connections",
         meaning="Keep this many of max_client_conn free: a client beyond the rest is refused at once, whatever"
@@ -325,6 +327,7 @@ class Settings:
     )
     max_server_connections: int = setting(
         0,
+        since=2,
         kind=Kind.INT,
         group="Pooling and server connections",
         meaning="Server connections of this process, over all databases and users, look-ups and replication included;"
@@ -435,12 +438,14 @@ class Settings:
     )
     keep_server_of_lost_client: bool = setting(
         True,
+        since=2,
         kind=Kind.BOOL,
         group="Pooling and server connections",
         meaning="Clean and keep the server connection of a client that vanished without saying goodbye; 0: close it.",
     )
     uncached_databases: tuple[str, ...] = setting(
         (),
+        since=2,
         kind=Kind.LIST,
         group="Pooling and server connections",
         meaning="Databases whose server connections are closed as soon as their client lets go of them.",
@@ -461,6 +466,7 @@ class Settings:
     )
     client_idle_limit: float = setting(
         0.0,
+        since=2,
         kind=Kind.TIME,
         group="Timeouts and notices towards clients",
         meaning="Close a client that has asked nothing for this long, also one that holds a server connection or is"
@@ -602,6 +608,7 @@ class Settings:
     )
     auth_ldap_options: str | None = setting(
         None,
+        since=2,
         kind=Kind.OPTIONAL_TEXT,
         group="Authentication and console access",
         meaning="Options of auth_type ldap: those that PostgreSQL has on a line of pg_hba.conf behind the word ldap.",
@@ -615,6 +622,7 @@ class Settings:
     )
     auth_query_cache_time: float = setting(
         0.0,
+        since=2,
         kind=Kind.TIME,
         group="Authentication and console access",
         meaning="How long a secret that auth_query found is kept, so that not every login asks; one that no longer fits is"
@@ -625,6 +633,7 @@ class Settings:
         kind=Kind.ENUM,
         choices=AUTH_TYPES,
         refused_choices=("pam",),
+        words_since=(("ldap", 2),),
         group="Authentication and console access",
         meaning="How clients prove who they are. md5 takes SCRAM where the stored secret is a SCRAM one.",
     )
@@ -748,6 +757,7 @@ class Settings:
     )
     server_tls_sslnegotiation: str = setting(
         "postgres",
+        since=2,
         kind=Kind.ENUM,
         choices=("postgres", "direct"),
         group="TLS towards servers",

@@ -51,11 +51,10 @@ def test_the_only_parameters_that_cannot_be_carried_over_say_so() -> None:
     assert len(used) == 58 - 2
 
 
-def test_an_image_catalog_and_metrics_over_tls_are_refused_with_a_sentence() -> None:
+def test_an_image_catalog_is_refused_with_a_sentence() -> None:
     spec = {
         "cluster": {"name": "shop"},
         "pgbouncer": {"imageCatalogRef": {"kind": "ImageCatalog", "name": "all", "key": "16"}},
-        "monitoring": {"tls": {"enabled": True}},
     }
     found = validate(parsed({"metadata": {"name": "pooler"}, "spec": spec}))
-    assert [problem.message for problem in found] == [rules.NO_CATALOG, rules.NO_METRICS_TLS]
+    assert [problem.message for problem in found] == [rules.NO_CATALOG]

@@ -17,6 +17,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from pgweir.bundle import bundle_digest, bundle_manifest
+from pgweir.settings import CATALOGUE_VERSION
 
 
 @dataclass
@@ -32,6 +33,7 @@ class FakePod:
     paused: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     rejected: dict[str, Any] | None = None
+    catalogue_version: int = CATALOGUE_VERSION
     refuses: str = ""
     """A sentence: every configuration is refused with it (422)."""
     lags: float = 0.0
@@ -100,7 +102,7 @@ class FakePod:
         return {
             "pod": self.name,
             "version": "0.1.0",
-            "catalogueVersion": 1,
+            "catalogueVersion": self.catalogue_version,
             "revision": self.revision,
             "digest": self.digest,
             "rejected": self.rejected,
