@@ -49,6 +49,10 @@ class LocalPod:
         return Member(self.name, ADDRESS)
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def log_file(self) -> Path:
         return self.folder / "log"
 

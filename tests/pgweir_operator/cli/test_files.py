@@ -94,5 +94,5 @@ def test_check_of_a_file_without_a_pooler_is_no_success(tmp_path: Path, content:
 def test_help_has_an_example_and_the_exit_codes(word: str) -> None:
     code, printed, _ = pgweir(word, "--help")
     assert code == 0
-    assert f"Example: pgweir {word}" in printed
+    assert f"Example:\n    pgweir {word}" in printed
     assert "Exit codes: 0" in printed
