@@ -171,17 +171,24 @@ class Fleet:
                     allow_redirects=False,
                 ) as response,
             ):
-                document = await response.json(content_type=None)
                 if response.status == 200:
-                    return PodReport.from_json(member.name, document)
-                words = str((document.get("error") if isinstance(document, dict) else "") or response.reason)
-                return _Refusal(response.status, words, where)
+                    return PodReport.from_json(member.name, await response.json(content_type=None))
+                return _Refusal(response.status, _words(await response.read()) or str(response.reason), where)
         except TimeoutError:
             return PodSilence(member.name, f"no answer from {where} within {self._deadline:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return PodSilence(member.name, f"no answer from {where}: {error or type(error).__name__}")
         except ValueError as error:
             return PodSilence(member.name, f"{where} answered what cannot be read: {error}")
+
+
+def _words(body: bytes) -> str:
+    """A refusal in the pod's own words. WHY not always JSON: a pod of an older image has no such path, and says 404."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    return str(document.get("error") or "") if isinstance(document, dict) else ""
 
 
 @dataclass(frozen=True, slots=True)

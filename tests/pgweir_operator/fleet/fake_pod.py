@@ -34,6 +34,8 @@ class FakePod:
     files: dict[str, bytes] = field(default_factory=dict)
     rejected: dict[str, Any] | None = None
     catalogue_version: int = CATALOGUE_VERSION
+    first_version: bool = False
+    """It knows the first two paths alone, and answers 404 to every other."""
     refuses: str = ""
     """A sentence: every configuration is refused with it (422)."""
     lags: float = 0.0
@@ -61,7 +63,8 @@ class FakePod:
         application = web.Application(client_max_size=16 * 2**20)
         application.router.add_get("/v1/status", self._get)
         application.router.add_put("/v1/configuration", self._put)
-        application.router.add_post("/v1/holders/terminate", self._terminate)
+        if not self.first_version:
+            application.router.add_post("/v1/holders/terminate", self._terminate)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.address, self.port, ssl_context=self._context(), reuse_address=True)

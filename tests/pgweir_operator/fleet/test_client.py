@@ -194,6 +194,15 @@ async def test_holders_past_the_deadline_are_closed_and_counted_by_the_pods_of_t
         assert isinstance((await fleet.terminate_holders(members(made), 2))["pod-0"], PodSilence)
 
 
+@conversation
+async def test_a_request_that_an_older_pod_does_not_know_is_no_silence():
+    async with pods(1, first_version=True) as made, Fleet(identity(), port=made[0].port) as fleet:
+        await fleet.push(members(made), Push(bundle(1, paused=True)))
+        answers = await fleet.terminate_holders(members(made), 1)
+    assert isinstance(answers["pod-0"], PodReport)
+    assert "POST /v1/holders/terminate" not in made[0].asked
+
+
 def test_nothing_prints_the_files_or_keys():
     assert "secret bytes" not in repr(Push(bundle()))
     assert "PRIVATE" not in repr(identity())
