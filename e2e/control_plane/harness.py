@@ -185,11 +185,13 @@ class World:
         ports = [{"port": 5432, "targetPort": 5432}]
         self.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": ports}})
 
-    def secret(self, name: str, *, leave: bool = False, data: dict[str, str] | None = None, **more: str) -> None:
+    def secret(
+        self, name: str, *, leave: bool = False, data: dict[str, str] | None = None, type: str = "Opaque", **more: str
+    ) -> None:
         if leave:
             return
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in {**(data or {}), **more}.items()}
-        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded})
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": type, "data": encoded})
 
     # --- the operator ------------------------------------------------------------------------------------------------
 
@@ -218,7 +220,17 @@ class World:
         """Apply one; fields of `pgbouncer` as they are, for example parameters={…}."""
         bouncer = {
             key: spec.pop(key)
-            for key in ("parameters", "poolMode", "authQuery", "authQuerySecret", "serverTLSSecret", "clientTLSSecret")
+            for key in (
+                "parameters",
+                "poolMode",
+                "authQuery",
+                "authQuerySecret",
+                "serverTLSSecret",
+                "serverCASecret",
+                "clientTLSSecret",
+                "clientCASecret",
+                "users",
+            )
             if key in spec
         }
         if "target" not in spec:

@@ -27,6 +27,8 @@ from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.kube import ForbiddenError, Kube
 from pgweir_operator.kube.api import Object
 
+# The endings of a cluster's Services and Secrets.
+_CLUSTERS_OWN: Final = ("rw", "ro", "r", "superuser", "app", "ca", "server", "replication")
 _POD_MONITOR: Final = ("monitoring.coreos.com/v1", "PodMonitor")
 
 
@@ -198,9 +200,20 @@ def _secret_names(cluster: str, native: Mapping[str, Any] | None) -> dict[str, s
 
 
 async def _name_taken_by(kube: Kube, pooler: Pooler) -> str | None:
-    """A cluster of the Pooler's name has a Service `<name>-rw`: its own Services and Secrets begin with that name."""
-    service = await kube.get("Service", pooler.namespace, f"{pooler.name}-rw")
-    return None if service is None else f"a cluster (Service {pooler.name}-rw)"
+    """A cluster of the Pooler's name, or one whose Service or Secret has it: whoever came first, two cannot share it.
+
+    A cluster is known by its Service `<cluster>-rw`, or as a Cluster object, which is there before its Services are.
+    """
+    namespace = pooler.namespace
+    owners = [pooler.name]
+    owners += [stem for ending in _CLUSTERS_OWN if (stem := pooler.name.removesuffix(f"-{ending}")) != pooler.name]
+    service, *clusters = await asyncio.gather(
+        kube.get("Service", namespace, f"{pooler.name}-rw"),
+        *(_readable(kube, "Cluster", namespace, owner) for owner in owners),
+    )
+    if service is not None:
+        return f"a cluster (Service {pooler.name}-rw)"
+    return next((f"Cluster {owner}" for owner, found in zip(owners, clusters, strict=True) if found is not None), None)
 
 
 async def _secret(kube: Kube, namespace: str, name: str) -> SecretFacts | None:

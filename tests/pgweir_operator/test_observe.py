@@ -57,6 +57,16 @@ def look(*objects, pooler=POOLER, **options):
     return asyncio.run(observe(Api(*objects, **options), pooler))
 
 
+def look_at(*objects, pooler, **options):
+    """The same for a Pooler of another name, which has no pods here."""
+
+    class Elsewhere(Api):
+        async def items(self, kind, namespace, *, labels=None):
+            return []
+
+    return asyncio.run(observe(Elsewhere(*objects, **options), pooler))
+
+
 def test_a_cluster_is_found_by_its_contract():
     world = look(
         item("Service", "shop-rw"),
@@ -121,7 +131,17 @@ def test_an_account_that_the_spec_names_is_nobodys_child():
 
 
 def test_a_cluster_of_the_poolers_name_is_noticed():
+    assert look().observed.name_taken_by is None
     assert "pooler-rw" in look(item("Service", "pooler-rw")).observed.name_taken_by
+    assert look(item("Cluster", "pooler")).observed.name_taken_by == "Cluster pooler"
+
+
+@pytest.mark.parametrize("ending", ["rw", "ro", "r", "superuser", "app", "ca", "server", "replication"])
+def test_a_cluster_whose_service_or_secret_would_have_the_poolers_name_is_noticed(ending):
+    pooler = worlds.pooler(f"other-{ending}")
+    assert look_at(item("Cluster", "other"), pooler=pooler).observed.name_taken_by == "Cluster other"
+    assert look_at(item("Cluster", "another"), pooler=pooler).observed.name_taken_by is None
+    assert look_at(pooler=pooler, forbidden=("Cluster",)).observed.name_taken_by is None
 
 
 def test_a_pod_that_somebody_labelled_by_hand_is_none_of_the_fleet():
