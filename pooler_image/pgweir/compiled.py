@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Final
 
 # Paths in the package, without suffix. Each has a `.pxd` beside it, which gives its classes and locals C types.
-MODULES: Final = ("pool/records", "protocol/exchange", "session/holder", "session/server", "session/client")
+MODULES: Final = (
+    "pool/records",
+    "pool/stats",
+    "pool/turns",
+    "protocol/exchange",
+    "session/holder",
+    "session/server",
+    "session/client",
+)
 # What is put in line from a room that is not compiled itself.
 INLINED: Final = ("protocol/framing",)
 PLAIN_VARIABLE: Final = "PGWEIR_PLAIN"

@@ -26,7 +26,9 @@ def classes(module: str) -> dict[str, set[str]]:
         if isinstance(node, ast.ClassDef):
             for line in node.body:
                 if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__slots__":
-                    found[node.name] = set(ast.literal_eval(line.value))
+                    named = line.value.id if isinstance(line.value, ast.Name) else None
+                    room = importlib.import_module(f"pgweir.{module.replace('/', '.')}")
+                    found[node.name] = set(getattr(room, named) if named else ast.literal_eval(line.value))
     return found
 
 

@@ -1,7 +1,7 @@
 """One pool's book: its servers by state, its clients, the queue, and the decisions that follow from them.
 
-Nothing is awaited and nothing is sent here. `check_out` and `check_in` move a server between client and pool; `may_open` says
-whether another server may be opened, or which limit forbids it; the session layer acts and reports back.
+Nothing is awaited and nothing is sent here. `check_out` (of `turns`) and `place` move a server between client and pool;
+`may_open` says whether another server may be opened, or which limit forbids it; the session layer acts and reports back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from pgweir.pool.policy import PoolPolicy
 from pgweir.pool.records import ClientRecord, ClientState, ServerRecord, ServerState
-from pgweir.pool.stats import Stats
+from pgweir.pool.turns import Turns
 
 # How many logins a pool runs at a time, once one has succeeded. PgBouncer runs one: a ramp costs a round trip each.
 MAX_CONCURRENT_LOGINS: Final = 4
@@ -49,31 +49,29 @@ class Limit(Enum):
     MAX_SERVER_CONNECTIONS = "max_server_connections"
 
 
-class Pool(Generic[Server, Client]):
+class Pool(Turns, Generic[Server, Client]):
     """The pool of one (database, user), and of one set of relayed startup parameters."""
 
+    idle: deque[Server]
+    used: deque[Server]
+    active: set[Server]
+    waiting: deque[Client]
+
     def __init__(self, database: str, user: str, policy: PoolPolicy, relayed: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(policy)
         self.database = database
         self.user = user
         self.relayed = relayed
-        self.policy = policy
-        self.stats = Stats()
-        self.idle: deque[Server] = deque()  # the right end was used last
-        self.used: deque[Server] = deque()
-        self.active: set[Server] = set()
         self.tested: set[Server] = set()
         self.logging_in: set[Server] = set()
         self.being_canceled: set[Server] = set()
         self.clients: set[Client] = set()  # everybody logged in, or waiting for that, on this pool
-        self.waiting: deque[Client] = deque()
         self.waiting_login: deque[Client] = deque()
         self.idle_due: dict[float, float] = {}  # by limit: when the first client can have been idle for that long
-        self.server_count = 0  # in whatever state
         self.opened_for_clients = 0  # those that went unused are taken off again
         self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
         self.proven = False  # a server login succeeded since the last failure: `welcome` may be used, while `alive`
         self.emptied_at = 0.0  # when the last server that was logged in went
-        self.paused = False
         self.paused_at = 0.0
         self.failed_at: float | None = None  # of the last connect or login that failed, until one succeeds
         self.retry_at = 0.0  # no server is opened before that, while `failed_at` is set
@@ -114,19 +112,6 @@ class Pool(Generic[Server, Client]):
 
     # --- clients -------------------------------------------------------------------------------------------------
 
-    def check_out(self, client: Client, now: float) -> Server | None:
-        """A server for this client, or None: it is in the queue then, and `may_open` says what comes next."""
-        client.requested_at = now
-        if not self.waiting and not self.paused and self.idle:
-            server = self.idle.popleft() if self.policy.round_robin else self.idle.pop()
-            self._assign(server, client, now)
-            return server
-        client.state = ClientState.WAITING
-        client.waiting_since = now
-        client.notified = False
-        self.waiting.append(client)
-        return None
-
     def next_waiter(self, server: Server, now: float) -> Client | None:
         """The oldest waiter, to whom this free server now belongs; None when nobody waits or the pool is paused."""
         if not self.waiting or self.paused:
@@ -136,7 +121,7 @@ class Pool(Generic[Server, Client]):
         client.waiting_since = 0.0
         if server.state is not ServerState.ACTIVE:  # it was tested, or a cancel was awaited
             self._take_off_shelf(server)
-        self._assign(server, client, now)
+        self.assign(server, client, now)
         return client
 
     def requeue(self, client: Client) -> None:
@@ -144,13 +129,6 @@ class Pool(Generic[Server, Client]):
         client.state = ClientState.WAITING
         client.waiting_since = client.requested_at
         self.waiting.appendleft(client)
-
-    def _assign(self, server: Server, client: Client, now: float) -> None:
-        server.state = ServerState.ACTIVE
-        server.requested_at = now
-        self.active.add(server)
-        client.state = ClientState.ACTIVE
-        self.stats.server_assignment_count += 1
 
     def forget_client(self, client: Client) -> None:
         """The client is going."""

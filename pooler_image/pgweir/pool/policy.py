@@ -40,4 +40,4 @@ class PoolPolicy:
     @cached_property
     def hands_over(self) -> bool:
         """A server that is given back needs neither reset nor check before its next use."""
-        return not self.reset_queries and not (self.check_query and self.check_delay == 0)
+        return not (self.reset_queries or self.single_use or (self.check_query and self.check_delay == 0))

@@ -3,10 +3,11 @@ cimport cython
 from pgweir.protocol cimport framing
 from pgweir.protocol.exchange cimport Exchange, Owed
 from pgweir.session.holder cimport Holder
-from pgweir.session.server cimport ServerSession
+from pgweir.session.server cimport ServerSession, check_out
 
 cdef int BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL, DESCRIBE, EXECUTE, FLUSH, FUNCTION_CALL, PARSE, QUERY
-cdef int STATUS_FAILED, STATUS_IDLE, SYNC, TERMINATE, _PORTAL
+cdef int STATUS_FAILED, STATUS_IDLE, SYNC, TERMINATE, _D, _PORTAL
+cdef object _CLIENT_IDLE
 cdef Py_ssize_t REPLAY_LIMIT
 
 

@@ -35,6 +35,7 @@ from pgweir.protocol.prepared import Statement
 from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.replay import REPLAY_LIMIT
 from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.server import check_out
 from pgweir.session.wire import Origin, TlsInfo, Wire
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ HELD_LIMIT: Final = 64 * 1024  # bytes kept of a client that has to wait; beyond
 MAX_NAME: Final = 64 * 1024  # bytes that the names in a Bind, Describe or Close may take
 
 _PORTAL: Final = ord("P")  # in Describe and Close
+_D: Final = ord("d")
+_CLIENT_IDLE: Final = ClientState.IDLE  # PERF: a member of an enumeration costs a look-up in its class
 
 _IDLE_READY: Final = messages.ready_for_query(b"I")
 
@@ -121,7 +124,7 @@ class ClientSession(Holder):
             self.held += data
             if len(self.held) < self.wanted:
                 return
-            if self.stalled or (self.server is None and self.state is not ClientState.IDLE):
+            if self.stalled or (self.server is None and self.state is not _CLIENT_IDLE):
                 if len(self.held) > HELD_LIMIT:
                     self.pause_reading()
                 return
@@ -131,13 +134,13 @@ class ClientSession(Holder):
         server = self.server
         try:
             if server is None:
-                if self.state is not ClientState.IDLE:  # waiting, or its server is being prepared
+                if self.state is not _CLIENT_IDLE:  # waiting, or its server is being prepared
                     self.held += data
                     return
                 data = self._without_server(data)
                 if not data:
                     return
-                server = self.pooler.check_out(self)
+                server = check_out(self.pooler, self)
                 if server is None:
                     self.held += data
                     return
@@ -288,6 +291,10 @@ class ClientSession(Holder):
                     self.stalled = True
                     size = pos
                     break
+                elif kind == BIND and length >= 6 and pos + 6 < size and not (data[pos + 5] or data[pos + 6]):
+                    exchange.expect(BIND)  # PERF: of the unnamed statement; nothing to rewrite
+                elif kind == PARSE and length > 6 and pos + 6 < size and not data[pos + 5] and data[pos + 6] | 32 != _D:
+                    exchange.expect(PARSE)  # PERF: of the unnamed statement, and no DEALLOCATE or DISCARD
                 else:
                     rewritten = self._rewrite(kind, data, pos, end, server)
                     if rewritten is None:  # cut off where it must not be: wait for more

@@ -25,6 +25,7 @@ from pgweir.protocol.reader import MessageReader
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.database import Database
 from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.server import check_out
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -142,7 +143,7 @@ class Lookup(Holder):
             # A client of this pool may have left its own on a server; the look-up runs with the server's defaults.
             self.values = self._pooler.tracker.values(self.pool.welcome)
         self.pool.clients.add(self)
-        server = self._pooler.check_out(self)
+        server = check_out(self._pooler, self)
         if server is not None:
             self.granted(server)
 

@@ -174,18 +174,7 @@ class Pooler:
 
     # --- a client asks for a server, and gets one ------------------------------------------------------------------------
 
-    def check_out(self, holder: Holder) -> ServerSession | None:
-        """A server that the holder may use at once. None: `holder.granted` will be called, or it will be disconnected."""
-        pool = holder.pool
-        server = pool.check_out(holder, self.clock())
-        if server is None:
-            # PERF: a pool that is full has nothing to decide before a server comes back; its reserve is the janitor's.
-            if pool.server_count < pool.policy.size or not pool.policy.size or pool.used:
-                self.opening.wake(pool)
-            return None
-        return server if self._link(holder, server) else None
-
-    def _link(self, holder: Holder, server: ServerSession) -> bool:
+    def link(self, holder: Holder, server: ServerSession) -> bool:
         """Join the two; False when the server's variables have to be set first (`granted` follows)."""
         changes = self.tracker.difference(holder.values, server.values) if holder.values is not None else []
         if not changes:
@@ -269,7 +258,7 @@ class Pooler:
             else:
                 pool.place(server, ServerState.IDLE)
             return
-        if self._link(holder, server):
+        if self.link(holder, server):
             holder.granted(server)
 
     def drop_server(self, server: ServerSession, reason: CloseReason, detail: str = "") -> None:

@@ -14,6 +14,7 @@ from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import CONNECTION_FAILURE, ProtocolError, ServerLoginError
 from pgweir.protocol.exchange import Exchange
+from pgweir.protocol.framing import STATUS_IDLE
 from pgweir.protocol.messages import B
 from pgweir.protocol.reader import MessageReader
 from pgweir.protocol.reasons import CloseReason
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 MAX_LOGIN_MESSAGE: Final = 1 << 20
 _AFTER_AUTHENTICATION: Final = (B.PARAMETER_STATUS, B.BACKEND_KEY_DATA, B.READY_FOR_QUERY)
+
+# PERF: a member of an enumeration costs a look-up in its class each time.
+_CLIENT_ACTIVE: Final = ClientState.ACTIVE
+_CLIENT_IDLE: Final = ClientState.IDLE
 
 
 class ServerSession(ServerRecord):
@@ -138,7 +143,7 @@ class ServerSession(ServerRecord):
             stats.xact_time += now - (self.transaction_started or now)
             self.transaction_started = 0.0
         self.settled_at = now
-        if exchange.status == framing.STATUS_IDLE:
+        if exchange.status == STATUS_IDLE:
             self.in_transaction = False
             if not client.keeps_server and not client.need:
                 self.release(now)
@@ -154,7 +159,7 @@ class ServerSession(ServerRecord):
             return
         if not self.exchange.transactions:
             self.query_open = False  # no query of PostgreSQL's
-            if self.exchange.status == framing.STATUS_IDLE:
+            if self.exchange.status == STATUS_IDLE:
                 self.transaction_started = 0.0
         self._settled(self.client)
 
@@ -222,7 +227,7 @@ class ServerSession(ServerRecord):
         if holder is not None:
             self.client = None
             holder.server = None
-            holder.state = ClientState.IDLE
+            holder.state = _CLIENT_IDLE
             holder.requested_at = now
             if self.reading_paused:
                 self.resume_reading()  # or the next client would wait for ever
@@ -232,23 +237,29 @@ class ServerSession(ServerRecord):
         pool = self.pool
         policy = pool.policy
         if (
-            pool.waiting
-            and policy.hands_over
+            policy.hands_over
             and not pool.paused
             and self.cancel_waiters is None
             and not self.close_needed
             and now - self.connected_at < policy.lifetime
         ):
-            holder = pool.waiting[0]
-            assert holder is not None
-            if holder.values is self.values:
-                # PERF: a busy pool: straight to the oldest waiter. What `check_in` would do, in one call instead of five.
-                pool.waiting.popleft()
+            # PERF: nothing has to be decided about it. What `check_in` would do, in one call instead of five.
+            if not pool.waiting:
+                if not policy.size or pool.server_count <= policy.size:
+                    self.released_at = self.checked_at = now
+                    self.query_open = False
+                    self.transaction_started = 0.0
+                    pool.put_back(self)
+                    return
+            elif pool.waiting[0].values is self.values:
+                # A busy pool: straight to the oldest waiter.
+                holder = pool.waiting.popleft()
+                assert holder is not None
                 stats = pool.stats
                 stats.wait_time += now - holder.waiting_since
                 stats.server_assignment_count += 1
                 holder.waiting_since = 0.0
-                holder.state = ClientState.ACTIVE
+                holder.state = _CLIENT_ACTIVE
                 self.released_at = self.checked_at = self.requested_at = now
                 self.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
                 self.query_started = self.transaction_started = now
@@ -315,6 +326,24 @@ class ServerSession(ServerRecord):
             reason = CloseReason.of_goodbye(said.sqlstate, reason)
             detail = f"{said.sqlstate}: {said.message}"
         self.pooler.drop_server(self, reason, detail)
+
+
+def check_out(pooler: Pooler, holder: Holder) -> ServerSession | None:
+    """A server that the holder may use at once. None: `holder.granted` will be called, or it will be disconnected.
+
+    PERF: once a transaction, hence here and not in `Pooler`, which is not compiled.
+    """
+    pool = holder.pool
+    server: ServerSession | None = pool.check_out(holder, pooler.clock())
+    if server is None:
+        # PERF: a pool that is full has nothing to decide before a server comes back; its reserve is the janitor's.
+        if pool.used or pool.server_count < pool.policy.size or not pool.policy.size:
+            pooler.opening.wake(pool)
+        return None
+    if server.values is holder.values:  # PERF: the usual case, and then there is no difference
+        server.join(holder)
+        return server
+    return server if pooler.link(holder, server) else None
 
 
 def _words(data: bytes) -> str:

@@ -24,12 +24,12 @@ ROUNDS: Final = 200
 # Calls of Python functions, and of built-in ones, for one transaction (one and one more are the test's own). Of the compiled form
 # only what is still interpreted is seen. BUSY: the server goes straight to the next in the queue; CALM: it comes from the shelf.
 BUSY: Final = {
-    "plain": {"simple": (19, 17), "extended": (30, 38), "prepared": (28, 37), "rows": (19, 1016)},
-    "compiled": {"simple": (6, 2), "extended": (9, 5), "prepared": (8, 5), "rows": (6, 2)},
+    "plain": {"simple": (19, 17), "extended": (24, 34), "prepared": (28, 37), "rows": (19, 1016)},
+    "compiled": {"simple": (4, 1), "extended": (4, 1), "prepared": (6, 4), "rows": (4, 1)},
 }
 CALM: Final = {
-    "plain": {"simple": (26, 18), "extended": (37, 39), "prepared": (35, 38), "rows": (26, 1017)},
-    "compiled": {"simple": (16, 5), "extended": (19, 8), "prepared": (18, 8), "rows": (16, 5)},
+    "plain": {"simple": (19, 18), "extended": (24, 35), "prepared": (28, 38), "rows": (19, 1017)},
+    "compiled": {"simple": (5, 1), "extended": (5, 1), "prepared": (7, 4), "rows": (5, 1)},
 }
 # Bytes that a transaction takes in passing, at its peak. The reads themselves are handed on, never copied.
 PEAK: Final = {"simple": 192, "extended": 448, "prepared": 368, "rows": 192}

@@ -1,0 +1,4 @@
+cdef class Stats:
+    cdef public Py_ssize_t server_assignment_count, xact_count, query_count, received, sent
+    cdef public double xact_time, query_time, wait_time
+    cdef public Py_ssize_t client_parse_count, server_parse_count, bind_count, client_login_count

@@ -1,0 +1,67 @@
+"""The part of a pool's book that every transaction touches: a client takes a server, or queues; a server is put back.
+
+`ledger.Pool` is the whole book and is built on this. PERF: compiled where that is possible (`pgweir.compiled`), which is why it
+stands by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from pgweir.pool.policy import PoolPolicy
+from pgweir.pool.records import ClientRecord, ClientState, ServerRecord, ServerState
+from pgweir.pool.stats import Stats
+
+# PERF: a member of an enumeration costs a look-up in its class each time.
+_SERVER_ACTIVE: Final = ServerState.ACTIVE
+_SERVER_IDLE: Final = ServerState.IDLE
+_CLIENT_ACTIVE: Final = ClientState.ACTIVE
+_CLIENT_WAITING: Final = ClientState.WAITING
+
+
+class Turns:
+    """Servers that are idle, clients that wait, and how the one gets the other."""
+
+    __slots__ = ("active", "idle", "paused", "policy", "server_count", "stats", "used", "waiting")
+
+    def __init__(self, policy: PoolPolicy) -> None:
+        self.policy = policy
+        self.stats = Stats()
+        self.idle: deque[Any] = deque()  # the right end was used last
+        self.used: deque[Any] = deque()
+        self.active: set[Any] = set()
+        self.waiting: deque[Any] = deque()
+        self.server_count = 0  # in whatever state
+        self.paused = False
+
+    def check_out(self, client: Any, now: float) -> Any:
+        """A server for this client, or None: it is in the queue then, and `may_open` says what comes next."""
+        client.requested_at = now
+        if self.idle and not self.waiting and not self.paused:
+            server = self.idle.popleft() if self.policy.round_robin else self.idle.pop()
+            self.assign(server, client, now)
+            return server
+        client.state = _CLIENT_WAITING
+        client.waiting_since = now
+        client.notified = False
+        self.waiting.append(client)
+        return None
+
+    def assign(self, server: ServerRecord, client: ClientRecord, now: float) -> None:
+        """The server, which stands on no shelf, is the client's now."""
+        if server.state is not _SERVER_ACTIVE:
+            server.state = _SERVER_ACTIVE
+            self.active.add(server)
+        server.requested_at = now
+        client.state = _CLIENT_ACTIVE
+        self.stats.server_assignment_count += 1
+
+    def put_back(self, server: ServerRecord) -> None:
+        """An active server is idle: the next in use, or the last when it is to be closed."""
+        self.active.discard(server)
+        server.state = _SERVER_IDLE
+        if server.close_needed:
+            self.idle.appendleft(server)
+        else:
+            self.idle.append(server)
