@@ -105,7 +105,7 @@ class ServerSession(ServerRecord):
             return
         client = self.client
         if exchange.noted:
-            self._take_note(client)
+            data = self._take_note(client, data)
         if self.internal is not None:
             if exchange.settled:
                 self._internal_done()
@@ -158,10 +158,14 @@ class ServerSession(ServerRecord):
                 self.transaction_started = 0.0
         self._settled(self.client)
 
-    def _take_note(self, client: Holder | None) -> None:
-        """What the reply means beyond its bytes."""
+    def _take_note(self, client: Holder | None, data: bytes) -> bytes:
+        """What the reply means beyond its bytes; answers what the client gets of it."""
         exchange = self.exchange
         exchange.noted = False
+        if exchange.naming:
+            spans, exchange.naming = exchange.naming, []
+            if client is not None and self.internal is None:
+                data = client.with_own_names(data, spans)
         if exchange.changed_parameters is not None:
             self._parameters_changed(client, exchange.changed_parameters)
             exchange.changed_parameters = None
@@ -173,6 +177,7 @@ class ServerSession(ServerRecord):
             exchange.replay = False
             if client is not None and self.internal is None:
                 self._say_again(client)
+        return data
 
     def _say_again(self, client: Holder) -> None:
         """The whole exchange failed because of how we prepared its statements, and the client has heard nothing of it yet."""
