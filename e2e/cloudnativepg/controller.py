@@ -108,9 +108,7 @@ class Api:
         path = f"/apis/{GROUP}/v1/namespaces/{self.namespace}/clusters?watch=1"
         path += f"&fieldSelector=metadata.name={self.cluster}"
         while True:
-            async with self.session.get(
-                f"http://localhost{path}", timeout=aiohttp.ClientTimeout(total=None)
-            ) as answer:
+            async with self.session.get(f"http://localhost{path}", timeout=aiohttp.ClientTimeout(total=None)) as answer:
                 async for line in answer.content:
                     change = json.loads(line)
                     if change["type"] in ("ADDED", "MODIFIED"):
