@@ -100,6 +100,8 @@ class DeploymentFacts:
     available_replicas: int
     wanted_replicas: int = 0
     """What its spec says now: we may be holding more back."""
+    stuck: bool = False
+    """A rollout makes no progress, says Kubernetes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class IntegrationResult:
     provisioned: Provisioned | None = None
     capacity: TargetCapacity | None = None
     """What PostgreSQL said of itself at that login."""
+    capacity_error: str = ""
+    """Why it could not be asked, where nothing else of the result says so."""
 
 
 @dataclass(frozen=True, slots=True)
