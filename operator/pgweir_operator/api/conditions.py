@@ -49,6 +49,7 @@ class Reason(StrEnum):
     ALL_PODS_READY = "AllPodsReady"
     PODS_NOT_READY = "PodsNotReady"
     ROLLING_OUT = "RollingOut"
+    ROLLOUT_STUCK = "RolloutStuck"
     SCALED_TO_ZERO = "ScaledToZero"
     MINIMUM_AVAILABLE = "MinimumAvailable"
     NO_POD_READY = "NoPodReady"
