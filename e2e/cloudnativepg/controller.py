@@ -319,9 +319,9 @@ def _ready(is_ready: bool, since: str) -> dict[str, str]:
 
 async def serve(namespace: str, cluster: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder) / "proxy"
+        socket, devnull = Path(folder) / "proxy", asyncio.subprocess.DEVNULL
         proxy = await asyncio.create_subprocess_exec(
-            str(WRAPPERS / "kubectl"), "proxy", f"--unix-socket={socket}", stdout=asyncio.subprocess.DEVNULL
+            str(WRAPPERS / "kubectl"), "proxy", f"--unix-socket={socket}", stdout=devnull, stderr=devnull
         )
         try:
             while not socket.exists():

@@ -37,6 +37,10 @@ class Count:
         return int(self.said["failed"])
 
     @property
+    def retried(self) -> int:
+        return int(self.said["retried"])
+
+    @property
     def errors(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.said["errors"]
         return found

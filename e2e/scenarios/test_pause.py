@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from e2e.measured import Measured
 from e2e.scenarios.shop import CLUSTER, POOLER, Shop, until
 
 pytestmark = pytest.mark.cluster
@@ -29,14 +30,16 @@ def resumed(shop: Shop) -> Iterator[None]:
         shop.paused("false")
 
 
-def test_a_pause_under_load_empties_postgresql_lets_new_clients_in_and_loses_nothing(shop: Shop) -> None:
+def test_a_pause_under_load_empties_postgresql_lets_new_clients_in_and_loses_nothing(
+    shop: Shop, measured: Measured
+) -> None:
     shop.initialise()
     with shop.load("-c", "10") as load:
         assert shop.server_connections() > 0
         asked = time.monotonic()
         shop.pause(True)
         shop.paused()
-        print(f"paused after {time.monotonic() - asked:.2f} s")
+        measured.note("Pause under load → Paused=True: no server is left", f"{time.monotonic() - asked:.2f} s")
         assert shop.server_connections() == 0
         newcomer = shop.start_psql("select 42")
         time.sleep(6)
@@ -84,7 +87,7 @@ asyncio.run(main(int(sys.argv[1])))
 """
 
 
-def test_a_thousand_held_clients_are_served_at_once_when_it_ends(shop: Shop) -> None:
+def test_a_thousand_held_clients_are_served_at_once_when_it_ends(shop: Shop, measured: Measured) -> None:
     shop.psycopg_client("thousand")
     shop.proved(shop.parameters(max_client_conn="1000", query_wait_timeout="120"))
     for address in shop.addresses():
@@ -101,9 +104,10 @@ def test_a_thousand_held_clients_are_served_at_once_when_it_ends(shop: Shop) -> 
     moments = json.loads(said)
     assert len(moments) == HELD
     first, last = moments[0] - resumed, moments[-1] - resumed
-    print(
-        f"{HELD} held clients: first result {first * 1000:.0f} ms after the resume was asked for (kubectl took "
-        f"{(accepted - resumed) * 1000:.0f} ms), the last {last * 1000:.0f} ms; goal {GOAL * 1000:.0f} ms"
+    measured.note(
+        f"Resume of {HELD:,} held clients (3 pods) → the first result",
+        f"{first * 1000:.0f} ms ({(accepted - resumed) * 1000:.0f} ms of it in kubectl); the last {last * 1000:.0f} ms",
+        f"{GOAL * 1000:.0f} ms",
     )
     assert first < 10 * GOAL
 
