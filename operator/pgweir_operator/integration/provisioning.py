@@ -165,7 +165,7 @@ async def withdraw(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec
                 raise PrerequisiteError(
                     Reason.TARGET_UNAVAILABLE, f"{endpoint} is a standby: nothing can be removed there."
                 )
-            for statement in sql.withdrawal(facts, role=spec.role, database=spec.database):
+            for statement in sql.withdrawal(facts):
                 try:
                     await connection.run(statement)
                 except psycopg.errors.DependentObjectsStillExist as error:
