@@ -48,6 +48,7 @@ class _View:
     capacity: TargetCapacity | None
     making_room: Sequence[str]
     waits_for: str
+    switchover: str
 
     @property
     def serving(self) -> tuple[PodFacts, ...]:
@@ -75,14 +76,26 @@ def status(
     capacity: TargetCapacity | None = None,
     making_room: Sequence[str] = (),
     waits_for: str = "",
+    switchover: str = "",
 ) -> dict[str, Any]:
     """The whole status. `wanted` is None where no configuration could be rendered (`blocker` says why).
 
     `making_room`: the pods that have to close servers before more pods start. `waits_for`: the Pooler that rolls while
-    this one waits for its turn.
+    this one waits for its turn. `switchover`: the sentence about one that is under way; who writes status.switchover is
+    the package of that name.
     """
     view = _View(
-        pooler, observed, answers, wanted, blocker, integration, pause_timed_out, capacity, making_room, waits_for
+        pooler,
+        observed,
+        answers,
+        wanted,
+        blocker,
+        integration,
+        pause_timed_out,
+        capacity,
+        making_room,
+        waits_for,
+        switchover,
     )
     paused = _paused(view)
     applied = _configuration_applied(view)
@@ -307,6 +320,9 @@ def _target_available(view: _View) -> Condition:
     if not cluster.found:
         message = f"Service {cluster.host!r} of cluster {cluster.name!r} does not exist in the Pooler's namespace."
         return Condition(ConditionType.TARGET_AVAILABLE, "False", Reason.TARGET_NOT_FOUND, message)
+    if view.switchover:
+        # What the pods have reached is about to go, and what they fail to reach is to come.
+        return Condition(ConditionType.TARGET_AVAILABLE, "Unknown", Reason.SWITCHING_OVER, view.switchover)
     reports = view.reports()
     failing = [f"{report.pod}: {report.target_error}" for report in reports if report.target_reachable is False]
     if failing:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import ConditionStatus, Reason
+from pgweir_operator.api.holds import HoldReport, LastHold, RouteReport
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -49,6 +50,8 @@ class ClusterFacts:
     port: int
     name: str | None = None
     flavour: ClusterFlavour = ClusterFlavour.CONTRACT
+    object_kind: str | None = None
+    """As what the Cluster object is known to kube/, where there is one: Cluster (CloudNativePG) or EdbCluster."""
     found: bool = True
     """The Service (or the Cluster object) exists; always True for a plain target, whose host nobody can look up."""
     superuser: SecretFacts | None = None
@@ -81,6 +84,11 @@ class PodFacts:
     def ended(self) -> bool:
         """Nothing runs in it any more, and nothing will."""
         return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def is_reachable(self) -> bool:
+        """Its control endpoint can be asked; one that is going still holds servers."""
+        return bool(self.ip) and self.phase == "Running"
 
     @property
     def expected_to_serve(self) -> bool:
@@ -206,6 +214,9 @@ class PodReport:
     restart_needed: tuple[str, ...] = ()
     terminated_holders: int = 0
     """How many clients this request closed: only in the answer to that request."""
+    hold: HoldReport | None = None
+    last_hold: LastHold | None = None
+    route: RouteReport | None = None
 
     @classmethod
     def from_json(cls, pod: str, document: Mapping[str, Any]) -> PodReport:
@@ -238,6 +249,9 @@ class PodReport:
                 lookup_error=str(lookup.get("lastError") or ""),
                 restart_needed=tuple(str(name) for name in document.get("restartNeeded") or ()),
                 terminated_holders=int(document.get("terminatedHolders", 0)),
+                hold=HoldReport.from_json(document.get("hold")),
+                last_hold=LastHold.from_json(document.get("lastHold")),
+                route=RouteReport.from_json(document.get("route")),
             )
         except KeyError as error:
             raise ValueError(f"pod {pod} answered without {error.args[0]!r}") from error
