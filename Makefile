@@ -40,6 +40,9 @@ test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL fro
 	$(BIN)/python -m pytest tests --ignore tests/drivers $(PYTEST_ARGS)
 	PGWEIR_PLAIN=1 $(BIN)/python -m pytest $(BOTH_FORMS) $(PYTEST_ARGS)
 
+differential: venv ## The data plane's scenes against Debian's PgBouncer, held to docs/differences-by-scene.md
+	$(BIN)/python -m tests.pooler.differential $(PYTEST_ARGS)
+
 format: venv ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -58,4 +61,4 @@ clean: ## Remove what was made here (not the caches outside the tree)
 -include tests/drivers/drivers.mk
 -include tests/robustness/robustness.mk
 
-.PHONY: help venv check test format demo clean
+.PHONY: help venv check test differential format demo clean

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,8 @@ from bench.measure import BenchmarkFailed, Protocol, Run, run_pgbench
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from tests.pooler.process import Flavour, PoolerProcess, find_pgbouncer
+from tests.pooler import debian
+from tests.pooler.process import Flavour, PoolerProcess
 from tests.postgres.server import PostgresServer, find_installation
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,7 +42,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(PostgresServer(settings={"max_connections": "60", "shared_buffers": "128MB"}))
         poolers = {flavour: stack.enter_context(start_pooler(flavour, server, options)) for flavour in flavours}
-        pgbouncer_version = program_version(find_pgbouncer()) if "pgbouncer" in flavours else None
+        pgbouncer_version = debian.pgbouncer_version() if "pgbouncer" in flavours else None
         runs = measure(poolers, pgbouncer_version, options)
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -88,31 +88,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def available_poolers(wanted: list[Flavour]) -> list[Flavour]:
     """Those that can run here; PgBouncer is fetched from Debian where we may."""
-    if "pgbouncer" not in wanted or _has_pgbouncer() or _install_pgbouncer():
+    if "pgbouncer" not in wanted or debian.pgbouncer_version() is not None:
+        return list(wanted)
+    screen.print("installing Debian's pgbouncer (no service is started)")
+    if debian.install_pgbouncer():
         return list(wanted)
     screen.print("[yellow]no PgBouncer here and no way to install it (apt-get, as root): measuring ours alone")
     return [item for item in wanted if item != "pgbouncer"]
-
-
-def _has_pgbouncer() -> bool:
-    try:
-        find_pgbouncer()
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _install_pgbouncer() -> bool:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return False
-    screen.print("installing Debian's pgbouncer (no service is started)")
-    # RUNLEVEL=1: the package's scripts then do not start the service.
-    environment = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", "pgbouncer"]
-    if subprocess.run(command, env=environment, capture_output=True, check=False).returncode != 0:
-        subprocess.run(["apt-get", "update"], env=environment, capture_output=True, check=False)
-        subprocess.run(command, env=environment, capture_output=True, check=False)
-    return _has_pgbouncer()
 
 
 @contextlib.contextmanager
@@ -261,11 +243,6 @@ def versions(server: PostgresServer, pgbouncer_version: str | None) -> dict[str,
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     found["commit"] = commit.stdout.strip() or None
     return found
-
-
-def program_version(program: str) -> str:
-    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    return answer.splitlines()[0].split()[-1]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from e2e.kubernetes_access import Kubernetes
+from e2e.measured import Measured, asked_for
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,11 @@ def kubernetes() -> Kubernetes:
 def namespace(kubernetes: Kubernetes) -> Iterator[str]:
     with kubernetes.namespace("test") as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def measured() -> Iterator[Measured]:
+    made = Measured()
+    yield made
+    if path := asked_for():
+        made.keep(path)

@@ -9,4 +9,8 @@ ifndef E2E_CONTEXT
 endif
 	$(BIN)/python -m pytest $(E2E_TESTS) --timeout=900 $(E2E_ARGS)
 
-.PHONY: e2e
+# The table in e2e/results.md, from a whole run or, with E2E_TESTS=…, from a part of it.
+e2e-results: export E2E_RESULTS := $(CURDIR)/e2e/results.md
+e2e-results: e2e ## The end-to-end tests, and their numbers into e2e/results.md
+
+.PHONY: e2e e2e-results

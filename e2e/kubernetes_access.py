@@ -96,16 +96,20 @@ class Kubernetes:
         flags = ["--stdin"] if stdin is not None else []
         return self.kubectl("exec", *flags, *where, "--", *command, namespace=namespace, stdin=stdin, timeout=timeout)
 
-    def start_execute(self, pod: str, *command: str, namespace: str) -> subprocess.Popen[str]:
+    def start_execute(self, pod: str, *command: str, namespace: str, with_stdin: bool = False) -> subprocess.Popen[str]:
         """Start a command in a pod, in the background; its output comes in one stream, the caller ends it."""
-        whole = [str(WRAPPERS / "kubectl"), "--namespace", namespace, "exec", pod, "--", *command]
-        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        flags = ["--stdin"] if with_stdin else []
+        whole = [str(WRAPPERS / "kubectl"), "--namespace", namespace, "exec", *flags, pod, "--", *command]
+        stdin = subprocess.PIPE if with_stdin else None
+        return subprocess.Popen(whole, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def client_pod(self, name: str, *, namespace: str, environment: Mapping[str, str] | None = None) -> str:
+    def client_pod(
+        self, name: str, *, namespace: str, environment: Mapping[str, str] | None = None, image: str = BASE_IMAGE
+    ) -> str:
         """A pod with Python and PostgreSQL's client tools that waits for `execute`; its name."""
         container = {
             "name": "client",
-            "image": BASE_IMAGE,
+            "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": ["sleep", "infinity"],
             "env": [{"name": key, "value": value} for key, value in (environment or {}).items()],

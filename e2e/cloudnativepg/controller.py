@@ -108,9 +108,7 @@ class Api:
         path = f"/apis/{GROUP}/v1/namespaces/{self.namespace}/clusters?watch=1"
         path += f"&fieldSelector=metadata.name={self.cluster}"
         while True:
-            async with self.session.get(
-                f"http://localhost{path}", timeout=aiohttp.ClientTimeout(total=None)
-            ) as answer:
+            async with self.session.get(f"http://localhost{path}", timeout=aiohttp.ClientTimeout(total=None)) as answer:
                 async for line in answer.content:
                     change = json.loads(line)
                     if change["type"] in ("ADDED", "MODIFIED"):
@@ -321,9 +319,9 @@ def _ready(is_ready: bool, since: str) -> dict[str, str]:
 
 async def serve(namespace: str, cluster: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder) / "proxy"
+        socket, devnull = Path(folder) / "proxy", asyncio.subprocess.DEVNULL
         proxy = await asyncio.create_subprocess_exec(
-            str(WRAPPERS / "kubectl"), "proxy", f"--unix-socket={socket}", stdout=asyncio.subprocess.DEVNULL
+            str(WRAPPERS / "kubectl"), "proxy", f"--unix-socket={socket}", stdout=devnull, stderr=devnull
         )
         try:
             while not socket.exists():

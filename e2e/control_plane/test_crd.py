@@ -166,9 +166,12 @@ def test_a_name_that_makes_bad_children_is_refused(create: Create, name: str) ->
     assert "metadata.name" in complaints(create, manifest(name))
 
 
-@pytest.mark.parametrize("field", ["switchover"])
-def test_a_field_that_nobody_carries_out_yet_is_refused_and_not_forgotten(create: Create, field: str) -> None:
-    assert f'unknown field "spec.{field}"' in complaints(create, manifest(**{field: {}}))
+def test_how_a_switchover_is_held_has_defaults_and_bounds(create: Create) -> None:
+    assert create(manifest())["spec"]["switchover"] == {"mode": "Automatic", "timeoutSeconds": 60}
+    said = complaints(create, manifest(switchover={"mode": "Sometimes", "timeoutSeconds": 601}))
+    assert 'supported values: "Automatic", "Off"' in said
+    assert "less than or equal to 600" in said
+    assert 'unknown field "spec.switchover.at"' in complaints(create, manifest(switchover={"at": "noon"}))
 
 
 def test_the_cluster_and_the_account_stay_what_they_are(kubectl: Kubectl, operator_kubeconfig: str) -> None:

@@ -145,6 +145,14 @@ def test_secrets_of_ones_own_are_used_and_nothing_is_provisioned(world):
     assert b"my-password" in world.files()["userlist.txt"]
     assert leftovers(world.server) == []
     assert not world.get("Pooler", "pooler")["metadata"].get("finalizers")
+    # There is no such role yet: the budget says so, and is known once there is.
+    assert "does not let me in" in world.until("WithinConnectionBudget", "Unknown", "CapacityUnknown")
+    world.server.execute("CREATE ROLE me LOGIN PASSWORD 'my-password'")
+    try:
+        world.secret("login", username="me", password="my-password", note="another version")
+        assert "max_connections" in world.until("WithinConnectionBudget", "True", "WithinBudget")
+    finally:
+        world.server.execute("DROP ROLE me")
 
 
 def test_without_a_key_of_the_authority_all_poolers_share_one_generated_password(world):

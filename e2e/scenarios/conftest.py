@@ -29,16 +29,21 @@ def namespaces(kubernetes: Kubernetes, operator: Operator) -> Iterator[list[str]
 
 
 @pytest.fixture(scope="module")
-def shop(kubernetes: Kubernetes, namespaces: list[str]) -> Iterator[Shop]:
+def scenario_namespace(kubernetes: Kubernetes, namespaces: list[str]) -> Iterator[str]:
     """A namespace that lets no pod in but those that pass Pod Security `restricted`."""
     name = f"scenario-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
     kubernetes.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}])
-    made = Shop(kubernetes, name)
+    yield name
+    kubernetes.kubectl("delete", "namespace", name, "--wait=false")
+    namespaces.append(name)
+
+
+@pytest.fixture(scope="module")
+def shop(kubernetes: Kubernetes, scenario_namespace: str) -> Iterator[Shop]:
+    made = Shop(kubernetes, scenario_namespace)
     try:
         made.open()
         yield made
     finally:
         made.close()
-        kubernetes.kubectl("delete", "namespace", name, "--wait=false")
-        namespaces.append(name)

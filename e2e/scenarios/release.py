@@ -48,5 +48,11 @@ class Operator:
         self.kubernetes.kubectl("delete", "pod", selector, namespace=self.namespace)
         self.kubernetes.rolled_out("deployment", RELEASE, namespace=self.namespace)
 
+    def kill_pod(self) -> None:
+        """No good-bye: it does not give its Lease back, and the next one has to wait until that has run out."""
+        selector = f"--selector=app.kubernetes.io/instance={RELEASE}"
+        options = ["--grace-period=0", "--force", "--wait=false"]
+        self.kubernetes.kubectl("delete", "pod", selector, *options, namespace=self.namespace)
+
     def logs(self) -> str:
         return self.kubernetes.kubectl("logs", f"deployment/{RELEASE}", "--tail=-1", namespace=self.namespace)

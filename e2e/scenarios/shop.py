@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import subprocess
 import time
@@ -111,14 +112,19 @@ class Shop:
     def open(self, *, instances: int = 1) -> None:
         """The target and the client's pod."""
         self.kubernetes.apply(target.manifests(self.namespace, self.cluster, instances=instances))
-        self.kubernetes.client_pod(
-            CLIENT,
-            namespace=self.namespace,
-            environment={"PGHOST": POOLER, "PGPORT": "5432", "PGDATABASE": "app", "PGUSER": "app"}
-            | {"PGPASSWORD": self.secret("app", "password"), "PGCONNECT_TIMEOUT": "20"},
-        )
+        self.kubernetes.client_pod(CLIENT, namespace=self.namespace, environment=self.account())
         self.kubernetes.rolled_out("statefulset", self.cluster, namespace=self.namespace)
         self.execute("sh", "-c", f"cat > {CA_FILE}", stdin=self.secret("ca", "ca.crt"))
+
+    def psycopg_client(self, name: str) -> None:
+        """A client's pod with psycopg, which no other image has but the operator's."""
+        image = os.environ.get("E2E_OPERATOR_IMAGE", "localhost/pgweir-operator:dev")
+        self.kubernetes.client_pod(name, namespace=self.namespace, environment=self.account(), image=image)
+
+    def account(self) -> dict[str, str]:
+        """The environment of the application's clients."""
+        account = {"PGHOST": POOLER, "PGPORT": "5432", "PGDATABASE": "app", "PGUSER": "app"}
+        return account | {"PGPASSWORD": self.secret("app", "password"), "PGCONNECT_TIMEOUT": "20"}
 
     def close(self) -> None:
         for process in self._background:

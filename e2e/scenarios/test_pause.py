@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from e2e.measured import Measured
 from e2e.scenarios.shop import CLUSTER, POOLER, Shop, until
 
 pytestmark = pytest.mark.cluster
@@ -29,14 +30,16 @@ def resumed(shop: Shop) -> Iterator[None]:
         shop.paused("false")
 
 
-def test_a_pause_under_load_empties_postgresql_lets_new_clients_in_and_loses_nothing(shop: Shop) -> None:
+def test_a_pause_under_load_empties_postgresql_lets_new_clients_in_and_loses_nothing(
+    shop: Shop, measured: Measured
+) -> None:
     shop.initialise()
     with shop.load("-c", "10") as load:
         assert shop.server_connections() > 0
         asked = time.monotonic()
         shop.pause(True)
         shop.paused()
-        print(f"paused after {time.monotonic() - asked:.2f} s")
+        measured.note("Pause under load → Paused=True: no server is left", f"{time.monotonic() - asked:.2f} s")
         assert shop.server_connections() == 0
         newcomer = shop.start_psql("select 42")
         time.sleep(6)
@@ -52,6 +55,61 @@ def test_a_pause_under_load_empties_postgresql_lets_new_clients_in_and_loses_not
         shop.paused("false")
         done = load.finish()
     shop.books_balance(done)
+
+
+HELD = 1000
+GOAL = 0.3  # seconds from the resume to the first result
+
+# In a pod with psycopg: so many clients log in, and each asks one thing. Prints a line when all have asked, and at the end
+# the moments (unix time) of all results, in order.
+ASK = """
+import asyncio, json, sys, time
+import psycopg
+
+async def main(count):
+    few = asyncio.Semaphore(40)
+    async def login():
+        async with few:
+            return await psycopg.AsyncConnection.connect(autocommit=True)
+    connections = await asyncio.gather(*(login() for _ in range(count)))
+    moments = []
+    async def ask(connection):
+        await (await connection.execute("select 1")).fetchone()
+        moments.append(time.time())
+    asked = [asyncio.create_task(ask(connection)) for connection in connections]
+    await asyncio.sleep(0.5)
+    print("asked", flush=True)
+    await asyncio.gather(*asked)
+    print(json.dumps(sorted(moments)), flush=True)
+    await asyncio.gather(*(connection.close() for connection in connections))
+
+asyncio.run(main(int(sys.argv[1])))
+"""
+
+
+def test_a_thousand_held_clients_are_served_at_once_when_it_ends(shop: Shop, measured: Measured) -> None:
+    shop.psycopg_client("thousand")
+    shop.proved(shop.parameters(max_client_conn="1000", query_wait_timeout="120"))
+    for address in shop.addresses():
+        shop.psql("select 1", f"host={address}")  # a pod that has met PostgreSQL can greet for it
+    shop.pause(True)
+    shop.paused()
+    asking = shop.kubernetes.start_execute("thousand", "python3", "-uc", ASK, str(HELD), namespace=shop.namespace)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == "asked\n", asking.communicate()
+    resumed = time.time()
+    shop.pause(False)
+    accepted = time.time()
+    said, _ = asking.communicate(timeout=60)
+    moments = json.loads(said)
+    assert len(moments) == HELD
+    first, last = moments[0] - resumed, moments[-1] - resumed
+    measured.note(
+        f"Resume of {HELD:,} held clients (3 pods) → the first result",
+        f"{first * 1000:.0f} ms ({(accepted - resumed) * 1000:.0f} ms of it in kubectl); the last {last * 1000:.0f} ms",
+        f"{GOAL * 1000:.0f} ms",
+    )
+    assert first < 10 * GOAL
 
 
 def test_a_transaction_holds_the_pause_up_and_is_named_until_it_ends(shop: Shop) -> None:

@@ -6,9 +6,12 @@ import subprocess
 import time
 
 import pytest
-from e2e.scenarios.shop import POOLER, Shop, until
+from e2e.measured import Measured
+from e2e.scenarios.shop import POOLER, Bench, Shop, until
 
 pytestmark = pytest.mark.cluster
+
+GOAL = "0 failed"
 
 # Kills the pooler's process as nothing in the pod would: no signal handler runs.
 KILL = """
@@ -30,7 +33,9 @@ def pooler(shop: Shop) -> None:
     shop.ready()
 
 
-def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_it_had(shop: Shop) -> None:
+def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_it_had(
+    shop: Shop, measured: Measured
+) -> None:
     shop.initialise()
     generation = shop.parameters(default_pool_size="12")
     revision = shop.proved(generation)["configRevision"]
@@ -44,6 +49,7 @@ def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_i
         until(lambda: sum(shop.lives().values()) == 1, "the kubelet starts the container again")
         shop.ready()
         done = load.finish()
+    measured.note("kill -9 of a pooler's process, seen by the clients of another pod", _lost(done), GOAL)
     shop.books_balance(done)
     assert set(shop.lives()) == set(before)
     status = shop.proved(generation)
@@ -52,7 +58,7 @@ def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_i
     until(lambda: shop.psql("select 1", f"host={address}") == "1", "the killed one serves again")
 
 
-def test_deleted_pods_under_load_cost_no_transaction(shop: Shop) -> None:
+def test_deleted_pods_under_load_cost_no_transaction(shop: Shop, measured: Measured) -> None:
     shop.initialise()
     before = shop.lives()
     with shop.load("-c", "4", "-C") as load:
@@ -60,11 +66,12 @@ def test_deleted_pods_under_load_cost_no_transaction(shop: Shop) -> None:
             shop.kubernetes.kubectl("delete", "pod", pod["metadata"]["name"], namespace=shop.namespace)
             shop.ready()
         done = load.finish()
+    measured.note("Two of three pods deleted, one after the other", _lost(done), GOAL)
     shop.books_balance(done)
     assert len(set(shop.lives()) & set(before)) == 1
 
 
-def test_a_rollout_restart_under_load_costs_no_transaction(shop: Shop) -> None:
+def test_a_rollout_restart_under_load_costs_no_transaction(shop: Shop, measured: Measured) -> None:
     shop.initialise()
     before = shop.lives()
     with shop.load("-c", "4", "-C") as load:
@@ -72,12 +79,13 @@ def test_a_rollout_restart_under_load_costs_no_transaction(shop: Shop) -> None:
         shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
         until(lambda: len(shop.pods()) == 3, "the old ones are going")
         done = load.finish()
+    measured.note("Rollout of three pods", _lost(done), GOAL)
     shop.books_balance(done)
     assert not set(shop.lives()) & set(before)
     shop.ready()
 
 
-def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop) -> None:
+def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop, measured: Measured) -> None:
     shop.initialise()
     idle = {address: _start_idle_client(shop, address) for address in shop.addresses()}
     with shop.load("-c", "4", "-C") as load:
@@ -90,6 +98,7 @@ def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop) -
         until(lambda: len(shop.pods()) == 3, "three pods are there")
         shop.ready()
         done = load.finish()
+    measured.note("Scaled from three pods to one and back", _lost(done), GOAL)
     shop.books_balance(done)
     for address, process in idle.items():
         said, _ = process.communicate(timeout=60)
@@ -100,6 +109,10 @@ def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop) -
     pooler = shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)
     assert pooler["status"]["instances"] == 3
     assert pooler["status"]["selector"] == f"pgweir.io/poolerName={POOLER}"
+
+
+def _lost(done: Bench) -> str:
+    return f"{done.failed} of {done.processed} transactions failed"
 
 
 def _start_idle_client(shop: Shop, address: str) -> subprocess.Popen[str]:

@@ -13,14 +13,15 @@ import kopf
 
 from pgweir_operator.api import names
 from pgweir_operator.kube.connection import Access, kopf_connection
-from pgweir_operator.kube.secret_watch import SecretWatches
+from pgweir_operator.kube.watches import Named, ObjectWatches
 from pgweir_operator.reconcile import Outcome
+from pgweir_operator.switchover import Switchovers
 from pgweir_operator.workers import Key, Workers
 
 CHILD_KINDS = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"))
 
 
-def registry(workers: Workers, access: Access) -> kopf.OperatorRegistry:
+def registry(workers: Workers, switchovers: Switchovers, access: Access) -> kopf.OperatorRegistry:
     """What wakes a Pooler: itself, its children, its pods. (Its Secrets are watched one by one: `settled`.)"""
     table = kopf.OperatorRegistry()
     seen: dict[str, object] = {}
@@ -36,6 +37,8 @@ def registry(workers: Workers, access: Access) -> kopf.OperatorRegistry:
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=table)
     async def pooler(event: Mapping[str, Any], body: kopf.Body, **_: Any) -> None:
         key, state = _key(body["metadata"], "name"), _what_counts(body)
+        # What its annotations ask for does not wait for a pass.
+        switchovers.saw_pooler(key, None if event["type"] == "DELETED" else body["metadata"].get("annotations") or {})
         if event["type"] != "DELETED" and seen.get(body["metadata"]["uid"]) == state:
             return  # Our own status, written a moment ago.
         seen[body["metadata"]["uid"]] = state
@@ -53,12 +56,12 @@ def registry(workers: Workers, access: Access) -> kopf.OperatorRegistry:
     return table
 
 
-def settled(watches: SecretWatches[Key], key: Key, outcome: Outcome) -> None:
+def settled(watches: ObjectWatches[Key], key: Key, outcome: Outcome) -> None:
     """After each pass: watch exactly the Secrets that concern this Pooler."""
     if outcome.gone:
         watches.forget(key)
     else:
-        watches.want(key, key[0], outcome.secrets)
+        watches.want(key, [Named("Secret", key[0], name) for name in outcome.secrets])
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:

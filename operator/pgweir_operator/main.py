@@ -30,8 +30,9 @@ from pgweir_operator.kube import Access, ApiError, Kube, connect
 from pgweir_operator.kube.connection import ConfigException, own_namespace
 from pgweir_operator.kube.events import Events
 from pgweir_operator.kube.lease import Leadership
-from pgweir_operator.kube.secret_watch import SecretWatches
+from pgweir_operator.kube.watches import ObjectWatches
 from pgweir_operator.reconcile import RECHECK, Options, Reconciler
+from pgweir_operator.switchover import Switchovers
 from pgweir_operator.workers import Key, Workers
 
 logger = logging.getLogger("pgweir_operator")
@@ -106,19 +107,23 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
     _stop_at_signals(stop)
     async with Kube(await connect(access)) as kube:
         leadership = Leadership(kube, namespace=lease_namespace, name=LEASE, identity=identity)
-        watches: SecretWatches[Key]
         events = Events(kube, instance=identity)
-        workers = Workers(
-            Reconciler(kube, events, options).reconcile, lambda key, outcome: handlers.settled(watches, key, outcome)
+        switchovers = Switchovers(kube, events, lambda key: workers.wake(key, "a switchover", known_only=True))
+        watches: ObjectWatches[Key] = ObjectWatches(
+            kube, lambda key, change: workers.wake(key, f"Secret {change.what.name}", known_only=True)
         )
-        watches = SecretWatches(kube, lambda key, what: workers.wake(key, what, known_only=True))
+        workers = Workers(
+            Reconciler(kube, events, options, switchovers).reconcile,
+            lambda key, outcome: handlers.settled(watches, key, outcome),
+        )
         server = await _serve(listen, leadership, workers)
         try:
             if not await _unless(stop, _wait_for_crd(kube)) or not await _unless(stop, leadership.acquire()):
                 return 0
-            return await _lead(access, options, leadership, workers, watches, stop)
+            return await _lead(access, options, leadership, workers, switchovers, watches, stop)
         finally:
             await workers.close()
+            await switchovers.close()
             await watches.close()
             await leadership.release()
             await server.cleanup()
@@ -129,14 +134,15 @@ async def _lead(
     options: Options,
     leadership: Leadership,
     workers: Workers,
-    watches: SecretWatches[Key],
+    switchovers: Switchovers,
+    watches: ObjectWatches[Key],
     stop: asyncio.Event,
 ) -> int:
     """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
     ready = asyncio.Event()
     watching = asyncio.create_task(
         kopf.operator(
-            registry=handlers.registry(workers, access),
+            registry=handlers.registry(workers, switchovers, access),
             standalone=True,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
@@ -155,6 +161,7 @@ async def _lead(
     # First nothing is written any more, then the next replica may lead, and only then kopf takes its time to end. (It
     # would wait seconds for tasks that it does not know, so ours are gone by then.)
     await workers.close()
+    await switchovers.close()
     await watches.close()
     await leadership.release()
     watching.cancel()

@@ -64,7 +64,7 @@ async def observe(kube: Kube, pooler: Pooler) -> World:
     observed = Observed(
         cluster=cluster,
         secrets=secrets,
-        pods=tuple(sorted((pod_facts(pod) for pod in pods if _is_of_ours(pod)), key=lambda pod: pod.name)),
+        pods=pods_of(pods),
         deployment=_deployment(children.get(("Deployment", names.deployment_name(pooler.name)))),
         bundle=secret_facts(children.get(("Secret", names.bundle_secret_name(pooler.name))), pooler.uid),
         pod_monitors_known=monitors_known,
@@ -114,6 +114,11 @@ def secret_facts(secret: Object | None, owner_uid: str = "") -> SecretFacts | No
         data={key: _decoded(value) for key, value in (secret.get("data") or {}).items()},
         owned=bool(owner_uid) and is_controlled_by(secret, owner_uid),
     )
+
+
+def pods_of(found: Sequence[Mapping[str, Any]]) -> tuple[PodFacts, ...]:
+    """The fleet, by name, out of all pods with a Pooler's label."""
+    return tuple(sorted((pod_facts(pod) for pod in found if _is_of_ours(pod)), key=lambda pod: pod.name))
 
 
 def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
@@ -170,8 +175,8 @@ async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts
     if pooler.cluster_name is None:
         return ClusterFacts(host="", port=0)  # An invalid spec is observed too: its pods go on.
     namespace, cluster = pooler.namespace, pooler.cluster_name
-    service, native = await asyncio.gather(
-        kube.get("Service", namespace, pooler.target_host), _readable(kube, "Cluster", namespace, cluster)
+    service, (kind, native) = await asyncio.gather(
+        kube.get("Service", namespace, pooler.target_host), _cluster_object(kube, namespace, cluster)
     )
     of = _secret_names(cluster, native)
     roles = ("superuser", "server_ca", "client_ca", "server", "app")
@@ -180,10 +185,20 @@ async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts
         host=pooler.target_host,
         port=pooler.target_port,
         name=cluster,
-        flavour=ClusterFlavour.CONTRACT if native is None else ClusterFlavour.CLOUDNATIVEPG,
+        # EDB's clusters know the auth role by the name of the contract.
+        flavour=ClusterFlavour.CLOUDNATIVEPG if kind == "Cluster" else ClusterFlavour.CONTRACT,
+        object_kind=kind,
         found=service is not None or native is not None,
         **dict(zip(roles, found, strict=True)),
     )
+
+
+async def _cluster_object(kube: Kube, namespace: str, name: str) -> tuple[str | None, Object | None]:
+    """CloudNativePG's or EDB's, where there is one: most API servers know one of the kinds at most."""
+    for kind in ("Cluster", "EdbCluster"):
+        if (found := await _readable(kube, kind, namespace, name)) is not None:
+            return kind, found
+    return None, None
 
 
 def _secret_names(cluster: str, native: Mapping[str, Any] | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from pgweir.bundle import MANIFEST, bundle_digest
-from pgweir_operator import children, control_secrets, farewell, primary
+from pgweir_operator import children, control_secrets, farewell, pausing, primary
 from pgweir_operator.api import names
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import Blocker, PrerequisiteError, Reason
@@ -38,8 +38,8 @@ from pgweir_operator.kube.events import Events
 from pgweir_operator.observe import World, observe, watched_secrets
 from pgweir_operator.scaling import making_room
 from pgweir_operator.siblings import automatic_siblings, shared_password
-from pgweir_operator.status import pausing_since
 from pgweir_operator.status import status as status_of
+from pgweir_operator.switchover import Switchovers, standing
 from pgweir_operator.validation import invalid_spec, parse, validate
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ PAUSE_RECHECK = 0.1
 PAUSE_PATIENCE = 1.0
 # Pods that close servers so that others may start are asked this often.
 MAKING_ROOM_RECHECK = 0.5
+# The part of the status that reconcile leaves alone.
+OF_SWITCHOVERS = "switchover"
 # The Event's reason where a pause closed clients.
 HOLDERS_TERMINATED = "HoldersTerminated"
 
@@ -135,16 +137,26 @@ class _Pass:
 
 
 class Reconciler:
-    def __init__(self, kube: Kube, events: Events, options: Options, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        events: Events,
+        options: Options,
+        switchovers: Switchovers,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._kube = kube
         self._events = events
         self._options = options
+        self._switchovers = switchovers
         self._clock = clock
 
     async def reconcile(self, namespace: str, name: str, memory: Memory) -> Outcome:
         """One pass. Raises ApiError only where not even the Pooler and its status can be read and written."""
         found = await self._kube.get(names.KIND, namespace, name)
         if found is None:
+            self._switchovers.forget((namespace, name))
             return Outcome(again=0.0, gone=True)
         manifest = {**found, "apiVersion": names.API_VERSION, "kind": names.KIND}
         pooler = parse(manifest)
@@ -166,6 +178,7 @@ class Reconciler:
                 find_shell=self._find_shell(pooler),
             )
             if pooler.deleting:
+                self._switchovers.forget((namespace, name))
                 return Outcome(again=again or self._options.recheck, secrets=watched)
         done = await self._pass(manifest, pooler, world, memory)
         await self._report(manifest, pooler, world.observed, memory, done)
@@ -180,7 +193,11 @@ class Reconciler:
         if certificates is not None:
             # Before anything is decided: a Pooler with an impossible spec still has pods, and they have a state.
             fleet = await self._fleet(memory, certificates)
-            done.answers = dict(await fleet.poll(_members(world.observed)))
+            members = _members(world.observed)
+            done.answers = dict(await fleet.poll(members))
+            self._switchovers.know(
+                standing(manifest, pooler, world.observed, fleet=fleet, members=members, answers=done.answers)
+            )
         try:
             if problems := validate(pooler):
                 raise _stopped(invalid_spec(problems))
@@ -237,6 +254,11 @@ class Reconciler:
     ) -> None:
         """Asked again when anything it depends on has changed, when a pod complains, and now and then."""
         now = self._clock()
+        if memory.integration is not None and self._switchovers.is_unsettled((pooler.namespace, pooler.name)):
+            # A primary that is moving proves nothing against what was proved before.
+            done.integration = memory.integration.result
+            done.sooner(SOON)
+            return
         cluster = world.observed.cluster
         secrets = (cluster.superuser, cluster.server_ca, cluster.client_ca, *world.observed.secrets.values())
         versions = tuple(secret.resource_version if secret is not None else None for secret in secrets)
@@ -268,7 +290,8 @@ class Reconciler:
 
     def _desired(self, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass) -> Desired:
         """What should be, at a revision above everything that any pod has seen of another content."""
-        pooler = self._with_pause_deadline(pooler, memory, done)
+        pause = pausing.deadline(pooler, memory.pausing_since, self._clock())
+        pooler, memory.pausing_since, done.pause_timed_out = pause.pooler, pause.since, pause.has_passed
         observed = automatic.with_own_certificate(pooler, observed, now=self._clock())
         provisioned = done.integration.provisioned if done.integration is not None else None
         reports = done.reports()
@@ -299,23 +322,6 @@ class Reconciler:
             desired = at_least(floor, observed.deployment.wanted_replicas)
         return desired
 
-    def _with_pause_deadline(self, pooler: Pooler, memory: Memory, done: _Pass) -> Pooler:
-        """Past the deadline of a pause: as it is, or resumed, as the spec says."""
-        if not pooler.wants_pause:
-            memory.pausing_since = None
-            return pooler
-        if memory.pausing_since is None:
-            memory.pausing_since = pausing_since(pooler)  # The operator is new; the pause is not.
-        since = memory.pausing_since
-        done.pause_timed_out = since is not None and self._clock() - since > pooler.spec.pause.timeout_seconds
-        resumes = pooler.spec.pause.on_timeout is OnPauseTimeout.RESUME
-        if resumes and (done.pause_timed_out or _was_given_up(pooler)):
-            bouncer = pooler.spec.pgbouncer.model_copy(update={"paused": False})
-            return pooler.model_copy(
-                update={"spec": pooler.spec.model_copy(update={"paused": False, "pgbouncer": bouncer})}
-            )
-        return pooler
-
     # --- push and verify ---------------------------------------------------------------------------------------------
 
     async def _push(
@@ -341,7 +347,10 @@ class Reconciler:
         elif behind:
             done.answers |= await fleet.push(behind, push)
         if paused and done.pause_timed_out and pooler.spec.pause.on_timeout is OnPauseTimeout.TERMINATE:
-            await self._terminate_holders(fleet, members, wanted, done)
+            closed = await pausing.terminate_holders(fleet, members, wanted, done.answers)
+            done.answers |= closed
+            reports = (answer for answer in closed.values() if isinstance(answer, PodReport))
+            done.terminated = {report.pod: report.terminated_holders for report in reports if report.terminated_holders}
         if done.making_room:
             done.sooner(MAKING_ROOM_RECHECK)
         if all(_has_proved(done.answers.get(member.name), wanted) for member in members):
@@ -351,26 +360,6 @@ class Reconciler:
         if paused:
             memory.pausing_since = memory.pausing_since or self._clock()
             done.sooner(PAUSE_RECHECK)
-
-    async def _terminate_holders(
-        self, fleet: Fleet, members: list[Member], wanted: WantedConfiguration, done: _Pass
-    ) -> None:
-        """Past a pause's deadline: each pod that runs this pause and still holds a server closes the clients there.
-
-        WHY nobody remembers which pods were told: one that was holds nothing any more, and none assigns while it pauses.
-        """
-        overdue = [
-            member
-            for member in members
-            if isinstance(answer := done.answers.get(member.name), PodReport)
-            and (answer.revision, answer.digest) == (wanted.revision, wanted.digest)
-            and answer.held_servers
-        ]
-        answers = await fleet.terminate_holders(overdue, wanted.revision)
-        done.answers |= answers
-        for pod, answer in answers.items():
-            if isinstance(answer, PodReport) and answer.terminated_holders:
-                done.terminated[pod] = answer.terminated_holders
 
     async def _fleet(self, memory: Memory, certificates: ControlCertificates) -> Fleet:
         """Kept from pass to pass: a pause does not wait for handshakes."""
@@ -408,15 +397,19 @@ class Reconciler:
             pausing_since=memory.pausing_since,
             capacity=memory.capacity,
             making_room=done.making_room,
+            switchover=self._switchovers.sentence((pooler.namespace, pooler.name)),
         )
         await self._write_status(manifest, status)
 
     async def _write_status(self, manifest: Manifest, status: Mapping[str, Any]) -> None:
         before = manifest.get("status") or {}
-        if before == status:
+        # WHY a merge: the part about switchovers is another writer's, who does not wait for us.
+        gone = dict.fromkeys(before.keys() - status.keys() - {OF_SWITCHOVERS})
+        part = {key: value for key, value in status.items() if before.get(key) != value} | gone
+        if not part:
             return
         metadata = manifest["metadata"]
-        await self._kube.patch_status(names.KIND, metadata["namespace"], metadata["name"], status)
+        await self._kube.merge_status(names.KIND, metadata["namespace"], metadata["name"], part)
         old = {row["type"]: (row["status"], row["reason"]) for row in before.get("conditions") or ()}
         for row in status["conditions"]:
             if old.get(row["type"]) != (row["status"], row["reason"]) and (kind := _worth_an_event(row)):
@@ -429,7 +422,7 @@ class Reconciler:
 
 def _members(observed: Observed) -> list[Member]:
     """Every pod that can be talked to: one that is going still holds servers."""
-    return [Member(pod.name, pod.ip) for pod in observed.pods if pod.ip and pod.phase == "Running"]
+    return [Member(pod.name, pod.ip) for pod in observed.pods if pod.is_reachable]
 
 
 def _has_proved(answer: PodAnswer | None, wanted: WantedConfiguration) -> bool:
@@ -476,16 +469,6 @@ def _stopped(blocker: Blocker) -> PrerequisiteError:
     return PrerequisiteError(blocker.reason, blocker.message)
 
 
-def _was_given_up(pooler: Pooler) -> bool:
-    """The status remembers across restarts that a pause was given up, until the spec changes."""
-    return any(
-        row.get("type") == "Paused"
-        and row.get("reason") == Reason.PAUSE_TIMED_OUT.value
-        and row.get("observedGeneration") == pooler.generation
-        for row in pooler.status.get("conditions") or ()
-    )
-
-
 def _worth_an_event(row: Mapping[str, Any]) -> Any:
     """Normal for what somebody waited for, Warning for what somebody must do; None for what passes."""
     passing = {
@@ -524,4 +507,5 @@ def _unreadable(manifest: Manifest, blocker: Blocker, now: datetime) -> dict[str
         if old["type"] == "Ready" and old["status"] == "False":
             row["lastTransitionTime"] = old["lastTransitionTime"]
     others = [old for old in before.get("conditions") or () if old["type"] != "Ready"]
-    return {**before, "phase": "failed", "phaseReason": blocker.message, "conditions": [row, *others]}
+    kept = {key: value for key, value in before.items() if key != OF_SWITCHOVERS}
+    return {**kept, "phase": "failed", "phaseReason": blocker.message, "conditions": [row, *others]}

@@ -47,6 +47,8 @@ class _View:
     pause_timed_out: bool
     capacity: TargetCapacity | None
     making_room: Sequence[str]
+    waits_for: str
+    switchover: str
 
     @property
     def serving(self) -> tuple[PodFacts, ...]:
@@ -73,12 +75,28 @@ def status(
     pausing_since: float | None = None,
     capacity: TargetCapacity | None = None,
     making_room: Sequence[str] = (),
+    waits_for: str = "",
+    switchover: str = "",
 ) -> dict[str, Any]:
     """The whole status. `wanted` is None where no configuration could be rendered (`blocker` says why).
 
-    `making_room`: the pods that have to close servers before more pods start.
+    `making_room`: the pods that have to close servers before more pods start. `waits_for`: the Pooler that rolls while
+    this one waits for its turn. `switchover`: the sentence about one that is under way; who writes status.switchover is
+    the package of that name.
     """
-    view = _View(pooler, observed, answers, wanted, blocker, integration, pause_timed_out, capacity, making_room)
+    view = _View(
+        pooler,
+        observed,
+        answers,
+        wanted,
+        blocker,
+        integration,
+        pause_timed_out,
+        capacity,
+        making_room,
+        waits_for,
+        switchover,
+    )
     paused = _paused(view)
     applied = _configuration_applied(view)
     target = _target_available(view)
@@ -133,8 +151,11 @@ def _ready(view: _View, applied: Condition, target: Condition, integrated: Condi
     if instances == 0 and not view.serving:
         return no(Reason.SCALED_TO_ZERO, "spec.instances is 0: no pod is wanted and none is there.")
     not_ready = [pod for pod in view.serving if not pod.ready]
+    details = _listed(f"{pod.name} ({pod.message or pod.phase})" for pod in not_ready)
+    if view.observed.deployment is not None and view.observed.deployment.stuck:
+        message = f"The rollout makes no progress: {details or 'no new pod comes'}. What is ready serves on."
+        return no(Reason.ROLLOUT_STUCK, message)
     if not_ready:
-        details = _listed(f"{pod.name} ({pod.message or pod.phase})" for pod in not_ready)
         return no(Reason.PODS_NOT_READY, f"{len(not_ready)} of {len(view.serving)} pods are not ready: {details}.")
     rollout = _rollout(view)
     if rollout:
@@ -145,7 +166,10 @@ def _ready(view: _View, applied: Condition, target: Condition, integrated: Condi
         return no(applied.reason, applied.message)
     if target.status == "False":
         return no(target.reason, target.message)
-    return Condition(ConditionType.READY, "True", Reason.ALL_PODS_READY, f"All {instances} pods are ready and proved.")
+    message = f"All {instances} pods are ready and proved."
+    if view.waits_for:
+        message += f" Newer ones are due and wait until {view.waits_for} has rolled."
+    return Condition(ConditionType.READY, "True", Reason.ALL_PODS_READY, message)
 
 
 def _rollout(view: _View) -> str:
@@ -296,6 +320,9 @@ def _target_available(view: _View) -> Condition:
     if not cluster.found:
         message = f"Service {cluster.host!r} of cluster {cluster.name!r} does not exist in the Pooler's namespace."
         return Condition(ConditionType.TARGET_AVAILABLE, "False", Reason.TARGET_NOT_FOUND, message)
+    if view.switchover:
+        # What the pods have reached is about to go, and what they fail to reach is to come.
+        return Condition(ConditionType.TARGET_AVAILABLE, "Unknown", Reason.SWITCHING_OVER, view.switchover)
     reports = view.reports()
     failing = [f"{report.pod}: {report.target_error}" for report in reports if report.target_reachable is False]
     if failing:
@@ -332,8 +359,10 @@ def _within_budget(view: _View) -> Condition:
             f"else: {total}"
         )
     if capacity is None:
-        why = "it is read when the operator logs in for the lookup, which it has not done"
-        return said("Unknown", Reason.CAPACITY_UNKNOWN, f"{sum_of}. PostgreSQL's max_connections is not known: {why}.")
+        why = "it is read when the operator logs in for the lookup, which it has not done."
+        if view.integration is not None and view.integration.capacity_error:
+            why = view.integration.capacity_error
+        return said("Unknown", Reason.CAPACITY_UNKNOWN, f"{sum_of}. PostgreSQL's max_connections is not known: {why}")
     room = f"PostgreSQL has max_connections {capacity.max_connections} less {capacity.reserved} reserved"
     if needed <= capacity.usable:
         return said("True", Reason.WITHIN_BUDGET, f"{sum_of}. {room}.")

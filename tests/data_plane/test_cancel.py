@@ -47,7 +47,7 @@ def test_a_wrong_key_cancels_nothing(make_pooler: MakePooler) -> None:
         client.expect("TDCZ")
 
 
-def test_late_cancels_never_hit_the_next_client(make_pooler: MakePooler, ours_only: None) -> None:
+def test_late_cancels_never_hit_the_next_client(make_pooler: MakePooler) -> None:
     """One server, one client that cancels as its queries end, and another that must never notice. (PgBouncer 1.18 was gone
     in the middle of it, one time in five.)"""
     pooler = make_pooler(default_pool_size=1)

@@ -85,7 +85,7 @@ def test_the_console_over_the_unix_socket_knows_its_owner(make_pooler: MakePoole
         assert console.execute("SHOW VERSION").fetchone()
 
 
-def test_pgweir_console_prints_a_table(make_pooler: MakePooler, ours_only: None) -> None:
+def test_pgweir_console_prints_a_table(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     command = [sys.executable, "-m", "pgweir.console_client", "-h", str(pooler.directory), "-p", str(pooler.port)]
     done = subprocess.run([*command, "-c", "SHOW DATABASES"], capture_output=True, text=True, timeout=30)
@@ -93,14 +93,14 @@ def test_pgweir_console_prints_a_table(make_pooler: MakePooler, ours_only: None)
     assert "force_user" in done.stdout
 
 
-def test_the_extended_protocol_works_on_the_console(make_pooler: MakePooler, ours_only: None) -> None:
+def test_the_extended_protocol_works_on_the_console(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     with psycopg.connect(pooler.conninfo("admin", "pgbouncer"), autocommit=True, prepare_threshold=0) as console:
         cursor = console.execute("SHOW LISTS", binary=False, prepare=True)
         assert "databases" in {row[0] for row in cursor.fetchall()}
 
 
-def test_every_log_line_is_a_json_record(make_pooler: MakePooler, ours_only: None) -> None:
+def test_every_log_line_is_a_json_record(make_pooler: MakePooler) -> None:
     pooler = make_pooler(options=["--json-log"])
     pooler.connect().close()
     with pytest.raises(psycopg.OperationalError):
@@ -111,7 +111,7 @@ def test_every_log_line_is_a_json_record(make_pooler: MakePooler, ours_only: Non
         assert {"level", "msg"} <= record.keys()
 
 
-def test_no_password_is_ever_logged(make_pooler: MakePooler, ours_only: None) -> None:
+def test_no_password_is_ever_logged(make_pooler: MakePooler) -> None:
     pooler = make_pooler(verbose=3)
     pooler.connect().close()
     with pytest.raises(psycopg.OperationalError):
@@ -120,7 +120,7 @@ def test_no_password_is_ever_logged(make_pooler: MakePooler, ours_only: None) ->
     assert not [secret for secret in (*SECRETS.values(), "a-wrong-password") if secret != "password" and secret in log]
 
 
-def test_metrics_agree_with_the_console(make_pooler: MakePooler, ours_only: None) -> None:
+def test_metrics_agree_with_the_console(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     with pooler.connect() as connection:
         for _ in range(5):
@@ -132,14 +132,14 @@ def test_metrics_agree_with_the_console(make_pooler: MakePooler, ours_only: None
         assert series["cnp_pgbouncer_lists_used_clients"]
 
 
-def test_the_metrics_may_bear_cloudnativepgs_names(make_pooler: MakePooler, ours_only: None) -> None:
+def test_the_metrics_may_bear_cloudnativepgs_names(make_pooler: MakePooler) -> None:
     pooler = make_pooler(options=["--metrics-prefix", "cnpg_pgbouncer_"])
     names = pooler.metrics().keys()
     assert "cnpg_pgbouncer_up" in names
     assert not [name for name in names if name.startswith("cnp_")]
 
 
-def test_health_endpoints_speak_of_the_pooler_not_of_the_database(make_pooler: MakePooler, ours_only: None) -> None:
+def test_health_endpoints_speak_of_the_pooler_not_of_the_database(make_pooler: MakePooler) -> None:
     pooler = make_pooler(server_port=1)
     assert pooler.get(pooler.http_port, "/livez")[0] == 200
     assert pooler.get(pooler.http_port, "/readyz")[0] == 200
@@ -147,7 +147,7 @@ def test_health_endpoints_speak_of_the_pooler_not_of_the_database(make_pooler: M
     assert pooler.get(pooler.http_port, "/readyz")[0] == 200
 
 
-def test_a_draining_pooler_is_not_ready(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_draining_pooler_is_not_ready(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     with pooler.wire() as client:
         client.ask("BEGIN")
@@ -156,7 +156,7 @@ def test_a_draining_pooler_is_not_ready(make_pooler: MakePooler, ours_only: None
         client.ask("COMMIT")
 
 
-def test_the_version_option_answers_as_the_console(make_pooler: MakePooler, ours_only: None) -> None:
+def test_the_version_option_answers_as_the_console(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     done = subprocess.run([sys.executable, "-m", "pgweir.executable", "--version"], capture_output=True, text=True)
     assert done.stdout.splitlines()[0] == pooler.console("SHOW VERSION")[0]["version"]

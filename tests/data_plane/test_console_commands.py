@@ -122,7 +122,7 @@ def test_each_command_answers_in_pgbouncers_words(pooler: PoolerProcess, console
         assert answer(console, text) == expected, text
 
 
-def test_asyncpg_which_speaks_no_simple_protocol_reads_and_commands(pooler: PoolerProcess, ours_only: None) -> None:
+def test_asyncpg_which_speaks_no_simple_protocol_reads_and_commands(pooler: PoolerProcess) -> None:
     async def story() -> None:
         connection = await asyncpg.connect(
             host="127.0.0.1", port=pooler.port, user=ADMIN, password=SECRETS[ADMIN], database="pgbouncer"
@@ -149,7 +149,7 @@ def test_asyncpg_which_speaks_no_simple_protocol_reads_and_commands(pooler: Pool
     asyncio.run(story())
 
 
-def test_psycopg_with_parameters_and_in_binary(pooler: PoolerProcess, ours_only: None) -> None:
+def test_psycopg_with_parameters_and_in_binary(pooler: PoolerProcess) -> None:
     with (
         pooler.wire(application_name="leak") as leak,
         psycopg.connect(pooler.conninfo(ADMIN, "pgbouncer"), autocommit=True) as console,
@@ -167,7 +167,7 @@ def test_psycopg_with_parameters_and_in_binary(pooler: PoolerProcess, ours_only:
 
 
 def test_a_pause_with_a_deadline_names_the_holder_and_lets_everybody_go_on(
-    pooler: PoolerProcess, console: WireClient, ours_only: None
+    pooler: PoolerProcess, console: WireClient
 ) -> None:
     with pooler.wire(application_name="report") as holder, pooler.wire() as other:
         holder.ask("BEGIN")
@@ -179,7 +179,7 @@ def test_a_pause_with_a_deadline_names_the_holder_and_lets_everybody_go_on(
         holder.ask("COMMIT")
 
 
-def test_a_node_goes_down_with_its_host_and_comes_up_again_by_itself(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_node_goes_down_with_its_host_and_comes_up_again_by_itself(make_pooler: MakePooler) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         pooler = make_pooler(databases={"app": f"host=127.0.0.1 port={port}"})
@@ -189,9 +189,7 @@ def test_a_node_goes_down_with_its_host_and_comes_up_again_by_itself(make_pooler
         assert pooler.console("SHOW POOL_NODES")[0]["status"] == "up"
 
 
-def test_the_role_of_a_node_is_what_its_server_says(
-    pooler: PoolerProcess, console: WireClient, ours_only: None
-) -> None:
+def test_the_role_of_a_node_is_what_its_server_says(pooler: PoolerProcess, console: WireClient) -> None:
     with pooler.connect() as client:
         client.execute("SELECT 1")
         (node,) = pooler.console("SHOW POOL_NODES")

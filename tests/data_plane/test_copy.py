@@ -135,7 +135,7 @@ def test_a_message_that_has_no_place_in_a_copy_ends_it(pooler: PoolerProcess) ->
         assert count(other) == 0
 
 
-def test_a_large_copy_from_and_to_a_named_statement(pooler: PoolerProcess, ours_only: None) -> None:
+def test_a_large_copy_from_and_to_a_named_statement(pooler: PoolerProcess) -> None:
     line = b"7\n" * 30_000
     with pooler.wire() as client:
         client.say(parse("into", "COPY copied FROM STDIN"), parse("out", "COPY copied TO STDOUT"), sync())

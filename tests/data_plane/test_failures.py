@@ -33,7 +33,7 @@ def test_idle_clients_survive_the_death_of_postgresql(make_pooler: MakePooler, f
 
 
 def test_a_client_in_a_transaction_is_told_when_postgresql_dies(
-    make_pooler: MakePooler, fresh_postgres: PostgresServer, ours_only: None
+    make_pooler: MakePooler, fresh_postgres: PostgresServer
 ) -> None:
     pooler = make_pooler(server_port=fresh_postgres.port, server_login_retry=0.3)
     with pooler.wire() as inside, pooler.wire() as running:

@@ -65,7 +65,7 @@ def salt_anew(server: PostgresServer) -> None:
 
 
 def test_after_a_new_salt_one_client_connects_again_and_the_others_wait_for_it(
-    resalted: tuple[PoolerProcess, PostgresServer], ours_only: None
+    resalted: tuple[PoolerProcess, PostgresServer],
 ) -> None:
     pooler, server = resalted
     first, second = pooler.connect(autocommit=True), pooler.connect(autocommit=True)
@@ -93,7 +93,7 @@ def test_after_a_new_salt_one_client_connects_again_and_the_others_wait_for_it(
 
 
 def test_a_client_that_waits_for_a_dead_host_is_served_by_the_one_that_reload_names(
-    make_pooler: MakePooler, postgres: PostgresServer, ours_only: None
+    make_pooler: MakePooler, postgres: PostgresServer
 ) -> None:
     # PgBouncer stays with the login that is under way at the old host until server_connect_timeout.
     def dead(session: Session) -> None:
@@ -115,7 +115,7 @@ def test_a_client_that_waits_for_a_dead_host_is_served_by_the_one_that_reload_na
             eventually(lambda: pooler.pool()["sv_login"] == 0, "the login at the old host is given up")
 
 
-def test_a_host_that_is_down_is_passed_over(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_host_that_is_down_is_passed_over(make_pooler: MakePooler) -> None:
     # Nobody listens at the first two; the pause between attempts would be longer than this test.
     pooler = make_pooler(databases={"*": "host=127.0.0.3,127.0.0.2,127.0.0.1 port={port}"}, server_login_retry=60)
     with pooler.connect() as first, pooler.connect() as second:
@@ -123,7 +123,7 @@ def test_a_host_that_is_down_is_passed_over(make_pooler: MakePooler, ours_only: 
         assert second.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_names_are_shown_with_their_addresses(make_pooler: MakePooler, ours_only: None) -> None:
+def test_names_are_shown_with_their_addresses(make_pooler: MakePooler) -> None:
     pooler = make_pooler(databases={"*": "host=localhost port={port}"}, dns_max_ttl=30)
     with pooler.connect() as connection:
         connection.execute("SELECT 1")
@@ -156,7 +156,7 @@ def fill(server: PostgresServer) -> list[psycopg.Connection[Any]]:
 
 
 def test_when_others_fill_postgresql_clients_wait_for_room(
-    make_pooler: MakePooler, small_postgres: PostgresServer, ours_only: None
+    make_pooler: MakePooler, small_postgres: PostgresServer
 ) -> None:
     hoarders = fill(small_postgres)
     pooler = make_pooler(server_port=small_postgres.port, query_wait_timeout=20)
@@ -174,7 +174,7 @@ def test_when_others_fill_postgresql_clients_wait_for_room(
 
 
 def test_when_there_is_no_room_until_the_deadline_clients_get_postgresqls_words(
-    make_pooler: MakePooler, small_postgres: PostgresServer, ours_only: None
+    make_pooler: MakePooler, small_postgres: PostgresServer
 ) -> None:
     hoarders = fill(small_postgres)
     pooler = make_pooler(server_port=small_postgres.port, query_wait_timeout=2, server_login_retry=0.1)
@@ -221,9 +221,7 @@ def test_servers_that_postgresql_ends_for_their_idleness_are_never_handed_out(
 # -- machines that vanish without a word ---------------------------------------------------------------------------------
 
 
-def test_servers_that_stopped_answering_are_found_by_their_check_and_replaced(
-    make_pooler: MakePooler, ours_only: None
-) -> None:
+def test_servers_that_stopped_answering_are_found_by_their_check_and_replaced(make_pooler: MakePooler) -> None:
     gone = threading.Event()
 
     def script(session: Session) -> None:
@@ -264,7 +262,7 @@ def direct(certificates: Certificates) -> dict[str, Any]:
 
 
 def test_direct_tls_towards_servers_and_their_cancels(
-    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, ours_only: None
+    make_pooler: MakePooler, front: TlsFront, certificates: Certificates
 ) -> None:
     pooler = make_pooler(server_port=front.port, **direct(certificates))
     with pooler.wire() as client:
@@ -279,7 +277,7 @@ def test_direct_tls_towards_servers_and_their_cancels(
 
 
 def test_direct_tls_with_who_may_be_no_postgresql_is_refused(
-    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, ours_only: None
+    make_pooler: MakePooler, front: TlsFront, certificates: Certificates
 ) -> None:
     front.context.set_alpn_protocols(["http/1.1"])
     pooler = make_pooler(server_port=front.port, query_wait_timeout=1, **direct(certificates))

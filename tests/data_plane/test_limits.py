@@ -86,7 +86,7 @@ def test_one_client_too_many_is_refused_by_name_and_the_others_stay(make_pooler:
         client.close()
 
 
-def test_too_many_clients_has_its_own_sqlstate(make_pooler: MakePooler, ours_only: None) -> None:
+def test_too_many_clients_has_its_own_sqlstate(make_pooler: MakePooler) -> None:
     pooler = make_pooler(max_client_conn=1)
     with pooler.wire(), WireClient(pooler.port) as second:
         second.say(startup(user="alice", database="app"))
@@ -147,9 +147,7 @@ def test_an_idle_client_is_sent_away(make_pooler: MakePooler) -> None:
         client.expect_closed()
 
 
-def test_a_query_that_runs_too_long_is_ended(
-    make_pooler: MakePooler, postgres: PostgresServer, ours_only: None
-) -> None:
+def test_a_query_that_runs_too_long_is_ended(make_pooler: MakePooler, postgres: PostgresServer) -> None:
     pooler = make_pooler(query_timeout=1)
     with pooler.wire() as client:
         client.say(query("SELECT pg_sleep(30)"))

@@ -94,7 +94,7 @@ def test_md5_switches_to_scram_where_the_secret_is_a_scram_verifier(
 
 
 @pytest.mark.parametrize("user", ["alice", "bob"])
-def test_auth_query_looks_up_who_is_not_in_the_userlist(make_pooler: MakePooler, ours_only: None, user: str) -> None:
+def test_auth_query_looks_up_who_is_not_in_the_userlist(make_pooler: MakePooler, user: str) -> None:
     pooler = make_pooler(
         auth_type="md5",
         auth_user="pooler_auth",
@@ -111,30 +111,26 @@ def test_auth_query_looks_up_who_is_not_in_the_userlist(make_pooler: MakePooler,
 
 
 @pytest.mark.parametrize("auth_type", ["plain", "md5", "scram-sha-256"])
-def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(
-    make_pooler: MakePooler, ours_only: None, auth_type: str
-) -> None:
+def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(make_pooler: MakePooler, auth_type: str) -> None:
     pooler = make_pooler(auth_type=auth_type)
     wrong, unknown = refusal(pooler, "alice", "app"), refusal(pooler, "mallory", "app")
     assert wrong == {**wrong, "S": "FATAL", "C": "28P01", "M": 'password authentication failed for user "alice"'}
     assert unknown == {**wrong, "M": 'password authentication failed for user "mallory"'}
 
 
-def test_an_unknown_database_is_named_only_to_who_may_log_in(make_pooler: MakePooler, ours_only: None) -> None:
+def test_an_unknown_database_is_named_only_to_who_may_log_in(make_pooler: MakePooler) -> None:
     pooler = make_pooler(databases={"app": "host=127.0.0.1 port={port}"})
     told = refusal(pooler, "alice", "nowhere", SECRETS["alice"])
     assert (told["C"], "nowhere" in told["M"]) == ("3D000", True)
     assert refusal(pooler, "alice", "nowhere", "wrong")["C"] == "28P01"
 
 
-def test_a_database_that_postgresql_does_not_know_is_refused_in_its_words(
-    make_pooler: MakePooler, ours_only: None
-) -> None:
+def test_a_database_that_postgresql_does_not_know_is_refused_in_its_words(make_pooler: MakePooler) -> None:
     told = refusal(make_pooler(), "alice", "nowhere", SECRETS["alice"])
     assert (told["C"], told["M"]) == ("3D000", 'database "nowhere" does not exist')
 
 
-def test_a_password_that_postgresql_refuses_is_reported_with_its_code(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_password_that_postgresql_refuses_is_reported_with_its_code(make_pooler: MakePooler) -> None:
     pooler = make_pooler(userlist={"alice": "not-what-postgresql-has", "admin": SECRETS["admin"]})
     assert refusal(pooler, "alice", "app", "not-what-postgresql-has")["C"] == "28P01"
 
@@ -176,7 +172,7 @@ def test_ssl_and_gss_requests_are_declined_where_tls_is_off(make_pooler: MakePoo
         assert client.ask("SELECT 1") == [[b"1"]]
 
 
-def test_a_newer_minor_version_is_negotiated_down(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_newer_minor_version_is_negotiated_down(make_pooler: MakePooler) -> None:
     with WireClient(make_pooler().port) as client:
         client.say(startup_packet(196610, {"user": "alice", "database": "app", "_pq_.future": "1"}))
         answer = client.hear()
@@ -217,7 +213,7 @@ def test_who_leaves_during_authentication_leaves_nothing_behind(make_pooler: Mak
     eventually(lambda: {row["list"]: row["items"] for row in pooler.console("SHOW LISTS")}["login_clients"] == 0)
 
 
-def test_a_server_that_refuses_logins_is_reported_in_its_own_words(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_server_that_refuses_logins_is_reported_in_its_own_words(make_pooler: MakePooler) -> None:
     def script(session: Session) -> None:
         session.read_startup()
         session.refuse("28000", "no pg_hba.conf entry for you")
@@ -229,7 +225,7 @@ def test_a_server_that_refuses_logins_is_reported_in_its_own_words(make_pooler: 
 
 
 @pytest.mark.parametrize("sqlstate", ["53300", "57P03"])
-def test_a_server_that_says_not_now_is_waited_for(make_pooler: MakePooler, ours_only: None, sqlstate: str) -> None:
+def test_a_server_that_says_not_now_is_waited_for(make_pooler: MakePooler, sqlstate: str) -> None:
     """A full or starting PostgreSQL costs a delay and no error; PgBouncer passes 53300 on."""
 
     def script(session: Session) -> None:

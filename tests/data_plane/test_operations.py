@@ -108,7 +108,7 @@ def test_reload_under_load_takes_effect_and_disturbs_nobody(make_pooler: MakePoo
     assert traffic.errors == []
 
 
-def test_a_bad_value_is_refused_and_the_old_configuration_goes_on(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_bad_value_is_refused_and_the_old_configuration_goes_on(make_pooler: MakePooler) -> None:
     pooler = make_pooler(query_wait_timeout=77)
     with Traffic(pooler, clients=4) as traffic:
         pooler.settings |= {"query_wait_timeout": 99, "default_pool_size": "many"}
@@ -121,7 +121,7 @@ def test_a_bad_value_is_refused_and_the_old_configuration_goes_on(make_pooler: M
     assert traffic.errors == []
 
 
-def test_a_reload_is_all_or_nothing(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_reload_is_all_or_nothing(make_pooler: MakePooler) -> None:
     pooler = make_pooler(query_wait_timeout=77)
     pooler.settings = {"query_wait_timeout": 99, "default_pool_size": "many"}
     pooler.write_files()
@@ -166,7 +166,7 @@ def test_a_bad_configuration_does_not_start_and_says_why(make_pooler: MakePooler
         pooler.remove()
 
 
-def test_sigterm_lets_clients_finish_and_then_leaves(make_pooler: MakePooler, ours_only: None) -> None:
+def test_sigterm_lets_clients_finish_and_then_leaves(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     with pooler.wire() as client:
         client.ask("BEGIN")
@@ -202,7 +202,7 @@ def test_sigint_lets_servers_finish(make_pooler: MakePooler) -> None:
         assert pooler.wait_exit() == 0
 
 
-def test_sigquit_ends_at_once(make_pooler: MakePooler, ours_only: None) -> None:
+def test_sigquit_ends_at_once(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     with pooler.wire() as client:
         client.ask("BEGIN")

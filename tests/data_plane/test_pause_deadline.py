@@ -83,7 +83,7 @@ def _report(answer: object) -> PodReport:
 
 
 @pytest.fixture
-def pod(tmp_path: Path, postgres: PostgresServer, ours_only: None) -> Iterator[Pod]:
+def pod(tmp_path: Path, postgres: PostgresServer) -> Iterator[Pod]:
     made = Pod(tmp_path, postgres)
     yield made
     made.process.stop()

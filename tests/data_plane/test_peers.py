@@ -11,12 +11,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.pooler.process import FLAVOUR, SECRETS, PoolerProcess, eventually
+from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import PROTOCOL_3_0, WireClient, cancel_packet, query, ssl_request, startup_packet
 from tests.postgres.certificates import Certificates
 from tests.postgres.server import PostgresServer, free_port
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("ours_only")]  # Debian's 1.18 has no peers yet
+pytestmark = pytest.mark.timeout(60)  # Debian's 1.18 has no peers yet
 MakePooler = Callable[..., PoolerProcess]
 PROTOCOL_3_2 = PROTOCOL_3_0 + 2
 
@@ -48,8 +48,6 @@ def running_query(client: WireClient, postgres: PostgresServer) -> Iterator[None
 @pytest.fixture(scope="module")
 def pair(postgres: PostgresServer) -> Iterator[list[PoolerProcess]]:
     """Two processes that share a TCP port, and know each other by the folders of their Unix sockets."""
-    if FLAVOUR != "pgweir":
-        pytest.skip("[peers] came with PgBouncer 1.19; Debian's is 1.18")
     made = [PoolerProcess(postgres.port, settings={"so_reuseport": 1, "peer_id": number}) for number in (1, 2)]
     port = free_port()
     for one in made:

@@ -13,7 +13,7 @@ import pytest
 from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import bind, close, describe, execute, flush, parse, query, sync
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("ours_only")]
+pytestmark = pytest.mark.timeout(90)
 MakePooler = Callable[..., PoolerProcess]
 
 
@@ -194,6 +194,21 @@ def test_a_name_that_is_taken_is_an_error(make_pooler: MakePooler) -> None:
         client.expect("1Z")
         client.say(parse("s", "SELECT 2"), sync())
         assert client.until("E")[-1].type == "E"
+
+
+def test_an_error_names_a_statement_as_its_client_does(make_pooler: MakePooler) -> None:
+    with make_pooler().wire() as client:
+        client.say(parse("mine", "SELECT 1"), sync())
+        client.expect("1Z")
+        client.say(bind("mine", ["too", "many"]), execute(), sync())
+        too_many = 'bind message supplies 2 parameters, but prepared statement "mine" requires 0'
+        assert client.until("Z")[0].fields["M"] == too_many
+        client.say(parse("mine", "SELECT 2"), sync())
+        assert client.until("Z")[0].fields["M"] == 'prepared statement "mine" already exists'
+        client.say(parse("other", "SELECT 3"), bind("other", ["one"]), execute(), sync(), query("SELECT 'PGBOUNCER_1'"))
+        heard = client.until("Z") + client.until("Z")
+        assert 'statement "other" requires 0' in heard[1].fields["M"]
+        assert heard[-3].values == [b"PGBOUNCER_1"]
 
 
 def test_flush_in_the_middle_of_a_prepared_pipeline(make_pooler: MakePooler) -> None:

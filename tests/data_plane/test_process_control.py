@@ -109,7 +109,7 @@ def test_in_the_background_it_needs_a_pidfile(make_pooler: MakePooler) -> None:
         pooler.remove()
 
 
-def test_two_processes_share_a_port_and_one_takes_over_from_the_other(make_pooler: MakePooler, ours_only: None) -> None:
+def test_two_processes_share_a_port_and_one_takes_over_from_the_other(make_pooler: MakePooler) -> None:
     """The rolling restart that PgBouncer's documentation recommends (1.18's SIGTERM drops its clients)."""
     first = make_pooler(so_reuseport=1)
     with a_second(first, so_reuseport=1) as second:
@@ -139,7 +139,7 @@ def test_two_processes_share_a_port_and_one_takes_over_from_the_other(make_poole
 
 
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(make_pooler: MakePooler, ours_only: None, again: signal.Signals) -> None:
+def test_a_second_signal_ends_at_once(make_pooler: MakePooler, again: signal.Signals) -> None:
     pooler = make_pooler()
     with pooler.wire() as client:
         client.ask("BEGIN")
@@ -151,7 +151,7 @@ def test_a_second_signal_ends_at_once(make_pooler: MakePooler, ours_only: None, 
         client.until_closed()
 
 
-def test_shutdown_wait_for_clients_leaves_the_console_open(make_pooler: MakePooler, ours_only: None) -> None:
+def test_shutdown_wait_for_clients_leaves_the_console_open(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     with pooler.wire() as client, unix_console(pooler) as console:
         client.ask("SELECT 1")
@@ -172,9 +172,7 @@ def test_shutdown_wait_for_clients_leaves_the_console_open(make_pooler: MakePool
         assert pooler.wait_exit() == 0
 
 
-def test_shutdown_wait_for_servers_refuses_who_waits_and_who_comes_to_wait(
-    make_pooler: MakePooler, ours_only: None
-) -> None:
+def test_shutdown_wait_for_servers_refuses_who_waits_and_who_comes_to_wait(make_pooler: MakePooler) -> None:
     pooler = make_pooler(default_pool_size=1)
     with pooler.wire() as holder, pooler.wire() as waiting, pooler.wire() as late, unix_console(pooler) as console:
         holder.ask("BEGIN")

@@ -28,7 +28,7 @@ def refusal(pooler: PoolerProcess, user: str, database: str = "app", secret: str
         return client.login_error(user, secret)
 
 
-def test_a_directory_knows_the_password_and_it_opens_the_server_too(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_directory_knows_the_password_and_it_opens_the_server_too(make_pooler: MakePooler) -> None:
     """bob's password in the directory is the one that PostgreSQL has; the pooler itself knows none."""
     with small_directory(bob=SECRETS["bob"]) as directory:
         options = f'ldapbasedn="{PEOPLE}" ldapbinddn="{ADMIN_DN}" ldapbindpasswd={ADMIN_PASSWORD}'
@@ -45,9 +45,7 @@ def test_a_directory_knows_the_password_and_it_opens_the_server_too(make_pooler:
         pooler.wait_for_log("no such user in the directory auth_stage=ldap")
 
 
-def test_auth_type_ldap_and_a_directory_that_is_slow_delays_nobody_else(
-    make_pooler: MakePooler, ours_only: None
-) -> None:
+def test_auth_type_ldap_and_a_directory_that_is_slow_delays_nobody_else(make_pooler: MakePooler) -> None:
     with small_directory(bob=SECRETS["bob"]) as directory:
         simple = f'ldapprefix="cn=" ldapsuffix=",{PEOPLE}"'
         pooler = make_pooler(
@@ -66,7 +64,7 @@ def test_auth_type_ldap_and_a_directory_that_is_slow_delays_nobody_else(
             assert waiting.until("Z")[-1].body == b"I"
 
 
-def test_the_peer_of_the_socket_is_who_the_map_says(make_pooler: MakePooler, ours_only: None, tmp_path: Any) -> None:
+def test_the_peer_of_the_socket_is_who_the_map_says(make_pooler: MakePooler, tmp_path: Any) -> None:
     me = pwd.getpwuid(os.geteuid()).pw_name
     ident = tmp_path / "ident.conf"
     ident.write_text(f"staff {me} alice\nstaff /^{me[:-1]}(.)$ carol\\1\n")
@@ -79,9 +77,7 @@ def test_the_peer_of_the_socket_is_who_the_map_says(make_pooler: MakePooler, our
     pooler.wait_for_log("auth_stage=peer")
 
 
-def test_four_wrong_set_ups_have_four_stages_and_the_client_hears_postgresql(
-    make_pooler: MakePooler, ours_only: None
-) -> None:
+def test_four_wrong_set_ups_have_four_stages_and_the_client_hears_postgresql(make_pooler: MakePooler) -> None:
     """T05: our HBA, our password, our look-up, PostgreSQL."""
     pooler = make_pooler(
         hba=["host nowhere all all md5", "host app all 127.0.0.1/32 md5", "host pgbouncer all all md5"],
@@ -107,7 +103,7 @@ def test_four_wrong_set_ups_have_four_stages_and_the_client_hears_postgresql(
     assert counted == dict.fromkeys(told, 1.0)
 
 
-def test_a_look_up_that_cannot_run_is_no_wrong_password(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_look_up_that_cannot_run_is_no_wrong_password(make_pooler: MakePooler) -> None:
     pooler = make_pooler(
         auth_type="md5", auth_user="pooler_auth", auth_query="SELECT 1, 2, 3 WHERE $1 <> ''",
         userlist={"pooler_auth": SECRETS["pooler_auth"], "admin": SECRETS["admin"]},
@@ -120,7 +116,7 @@ def test_a_look_up_that_cannot_run_is_no_wrong_password(make_pooler: MakePooler,
 
 
 @pytest.mark.parametrize("auth_type", ["plain", "scram-sha-256"])
-def test_a_stranger_takes_as_long_as_a_wrong_password(make_pooler: MakePooler, auth_type: str, ours_only: None) -> None:
+def test_a_stranger_takes_as_long_as_a_wrong_password(make_pooler: MakePooler, auth_type: str) -> None:
     """T06. Generous; both in turn, and the quickest of each, so that a busy machine is as slow to the one as to the other."""
     pooler = make_pooler(auth_type=auth_type)
     refusal(pooler, "alice")  # makes the verifier of a plain secret, once
@@ -135,7 +131,7 @@ def test_a_stranger_takes_as_long_as_a_wrong_password(make_pooler: MakePooler, a
     assert abs(known - unknown) < 0.02 + 0.5 * max(known, unknown), (known, unknown)
 
 
-def test_a_thousand_bare_connects_leave_no_trace(make_pooler: MakePooler, ours_only: None) -> None:
+def test_a_thousand_bare_connects_leave_no_trace(make_pooler: MakePooler) -> None:
     """T10: what `nc -z` does, which is what load balancers do all day."""
     pooler = make_pooler(max_client_conn=10, tcp_defer_accept=0)
     before = pooler.log()
@@ -148,9 +144,7 @@ def test_a_thousand_bare_connects_leave_no_trace(make_pooler: MakePooler, ours_o
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_connections_that_say_nothing_take_no_place_and_the_oldest_of_many_goes(
-    make_pooler: MakePooler, ours_only: None
-) -> None:
+def test_connections_that_say_nothing_take_no_place_and_the_oldest_of_many_goes(make_pooler: MakePooler) -> None:
     pooler = make_pooler(max_client_conn=2, tcp_defer_accept=0)
     with pooler.connect() as connection:
         silent = [socket.create_connection(("127.0.0.1", pooler.port), timeout=10) for _ in range(150)]
@@ -192,7 +186,7 @@ def shared(make_pooler: MakePooler) -> PoolerProcess:
 
 
 def test_a_certificate_logs_in_under_the_name_that_a_map_gives(
-    make_pooler: MakePooler, certificates: Certificates, tmp_path: Any, ours_only: None
+    make_pooler: MakePooler, certificates: Certificates, tmp_path: Any
 ) -> None:
     ident = tmp_path / "ident.conf"
     ident.write_text("certs /^al(.*)$ bob\n")

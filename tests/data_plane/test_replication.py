@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.pooler.process import FLAVOUR, PoolerProcess, eventually
+from tests.pooler.process import PoolerProcess, eventually
 from tests.pooler.wire import LoginRefused, WireClient, copy_data, copy_done, query
 from tests.postgres.server import PASSWORDS, TEST_HBA, Installation, PostgresServer, find_installation
 
 pytestmark = [
     pytest.mark.timeout(90),
-    pytest.mark.skipif(FLAVOUR == "pgbouncer", reason="Debian's PgBouncer 1.18 has no replication (1.23 brought it)"),
 ]
 MakePooler = Callable[..., PoolerProcess]
 

@@ -16,8 +16,6 @@ import pytest
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, sync
 
-pytestmark = pytest.mark.usefixtures("ours_only")
-
 TRANSACTIONS = 200
 # Two waits, two reads, two writes; what is beyond that is the upkeep tick's, three times a second.
 BUDGET = 6.4

@@ -87,7 +87,7 @@ def test_a_certificate_is_a_login_where_asked(make_pooler: MakePooler, certifica
         pooler.connect("bob", **shown)
 
 
-def test_direct_tls(make_pooler: MakePooler, certificates: Certificates, ours_only: None) -> None:
+def test_direct_tls(make_pooler: MakePooler, certificates: Certificates) -> None:
     pooler = make_pooler(**client_tls(certificates.server, "require"))
     with pooler.connect(sslmode="require", sslnegotiation="direct") as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
@@ -109,9 +109,7 @@ def test_bytes_slipped_in_behind_the_ssl_request_are_refused(
         assert b"Z" not in left[-6:]
 
 
-def test_a_handshake_that_is_noise_harms_nobody(
-    make_pooler: MakePooler, certificates: Certificates, ours_only: None
-) -> None:
+def test_a_handshake_that_is_noise_harms_nobody(make_pooler: MakePooler, certificates: Certificates) -> None:
     # PgBouncer 1.18 keeps the broken connection, in silence, until client_login_timeout.
     pooler = make_pooler(**client_tls(certificates.server, "require"))
     with WireClient(pooler.port) as client:
@@ -235,7 +233,7 @@ def test_a_server_that_cannot_prove_itself_gets_no_password(
 
 @pytest.mark.parametrize("negotiation", ["postgres", "direct"])
 def test_tls_begins_with_the_first_byte_where_the_negotiation_is_direct(
-    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, negotiation: str, ours_only: None
+    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, negotiation: str
 ) -> None:
     pooler = make_pooler(
         server_port=front.port, databases=LOCALHOST, server_tls_sslmode="verify-full",
@@ -250,7 +248,7 @@ def test_tls_begins_with_the_first_byte_where_the_negotiation_is_direct(
 
 @pytest.mark.parametrize("mode", ["prefer", "verify-full"])
 def test_a_cancel_takes_the_same_way_through_tls_as_its_query(
-    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, mode: str, ours_only: None
+    make_pooler: MakePooler, front: TlsFront, certificates: Certificates, mode: str
 ) -> None:
     pooler = make_pooler(
         server_port=front.port, databases=LOCALHOST, server_tls_sslmode=mode, server_tls_ca_file=certificates.ca
@@ -267,9 +265,7 @@ def test_a_cancel_takes_the_same_way_through_tls_as_its_query(
 
 
 @pytest.mark.parametrize("answer", [b"Sinjected", b"Ninjected", b"E"])
-def test_a_server_that_says_more_than_one_byte_before_tls_gets_no_login(
-    make_pooler: MakePooler, answer: bytes, ours_only: None
-) -> None:
+def test_a_server_that_says_more_than_one_byte_before_tls_gets_no_login(make_pooler: MakePooler, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as impostor:
         impostor.settimeout(15)
         pooler = make_pooler(server_port=impostor.getsockname()[1], server_tls_sslmode="prefer", auth_type="trust")
@@ -307,7 +303,7 @@ def test_the_pooler_shows_its_certificate_to_the_server(
 
 
 def test_a_real_postgresql_takes_the_certificate_for_the_lookup_user(
-    make_pooler: MakePooler, postgres_tls: TlsPostgres, certificates: Certificates, ours_only: None
+    make_pooler: MakePooler, postgres_tls: TlsPostgres, certificates: Certificates
 ) -> None:
     """The way a cluster is set up: certificate for auth_user, SCRAM pass-through for everybody else."""
     pair = certificates.client_pooler_auth

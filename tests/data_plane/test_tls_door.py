@@ -93,7 +93,7 @@ def test_the_unix_socket_has_no_tls_and_is_exempt_where_it_is_required(
 
 @pytest.mark.parametrize("protocols", [None, ["http/1.1"]])
 def test_direct_tls_without_the_right_protocol_name_is_refused(
-    make_pooler: MakePooler, certificates: Certificates, ours_only: None, protocols: list[str] | None
+    make_pooler: MakePooler, certificates: Certificates, protocols: list[str] | None
 ) -> None:
     pooler = make_pooler(**client_tls(certificates))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -112,9 +112,7 @@ def test_direct_tls_without_the_right_protocol_name_is_refused(
     pooler.connect(sslmode="require", sslnegotiation="direct").close()
 
 
-def test_a_direct_hello_may_come_in_any_number_of_packets(
-    make_pooler: MakePooler, certificates: Certificates, ours_only: None
-) -> None:
+def test_a_direct_hello_may_come_in_any_number_of_packets(make_pooler: MakePooler, certificates: Certificates) -> None:
     pooler = make_pooler(**client_tls(certificates))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -140,7 +138,7 @@ def test_a_direct_hello_may_come_in_any_number_of_packets(
 
 
 def test_a_wrong_certificate_at_reload_is_refused_and_the_old_one_goes_on(
-    make_pooler: MakePooler, certificates: Certificates, tmp_path: Path, ours_only: None
+    make_pooler: MakePooler, certificates: Certificates, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.crt"
     broken.write_text("this is no certificate")

@@ -13,7 +13,7 @@ import pytest
 from tests.pooler.process import PoolerProcess, eventually
 from tests.postgres.server import PostgresServer
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("ours_only")]
+pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 

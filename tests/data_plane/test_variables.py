@@ -61,7 +61,7 @@ def test_replaying_values_is_not_seen_by_the_client(make_pooler: MakePooler) -> 
         assert [kind for kind in heard if kind != "S"] == ["T", "D", "C", "Z"]
 
 
-def test_extra_parameters_are_tracked_where_asked(make_pooler: MakePooler, ours_only: None) -> None:
+def test_extra_parameters_are_tracked_where_asked(make_pooler: MakePooler) -> None:
     pooler = make_pooler(default_pool_size=1, track_extra_parameters="IntervalStyle")
     with pooler.wire() as first, pooler.wire() as second:
         first.ask("SET IntervalStyle = 'iso_8601'")
@@ -69,7 +69,7 @@ def test_extra_parameters_are_tracked_where_asked(make_pooler: MakePooler, ours_
         assert first.ask("SHOW IntervalStyle") == [[b"iso_8601"]]
 
 
-def test_search_path_is_tracked_where_the_server_reports_it(make_pooler: MakePooler, ours_only: None) -> None:
+def test_search_path_is_tracked_where_the_server_reports_it(make_pooler: MakePooler) -> None:
     """PostgreSQL 18 reports it, as a list that must come back as one."""
     pooler = make_pooler(default_pool_size=1, track_extra_parameters="IntervalStyle, search_path")
     with pooler.wire() as first, pooler.wire() as second:
@@ -91,7 +91,7 @@ def test_the_host_is_added_to_the_application_name_where_asked(make_pooler: Make
         assert name.startswith(b"shop - 127.0.0.1:")
 
 
-def test_options_are_read_as_postgresql_reads_them(make_pooler: MakePooler, ours_only: None) -> None:
+def test_options_are_read_as_postgresql_reads_them(make_pooler: MakePooler) -> None:
     pooler = make_pooler()
     options = r"-cTimeZone=Asia/Tokyo --application-name=a\ name\\ -c DateStyle=German"
     with pooler.wire(options=options, datestyle="SQL") as client:
@@ -103,7 +103,7 @@ def test_options_are_read_as_postgresql_reads_them(make_pooler: MakePooler, ours
             client.log_in("alice", "app", SECRETS["alice"], options=wrong)
 
 
-def test_options_with_a_tracked_variable_are_honoured(make_pooler: MakePooler, ours_only: None) -> None:
+def test_options_with_a_tracked_variable_are_honoured(make_pooler: MakePooler) -> None:
     pooler = make_pooler(ignore_startup_parameters="geqo")
     with pooler.wire(options="-c TimeZone=Asia/Tokyo -c geqo=off") as client:
         assert client.ask("SHOW TimeZone") == [[b"Asia/Tokyo"]]

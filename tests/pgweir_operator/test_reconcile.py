@@ -25,6 +25,7 @@ from pgweir_operator.integration.certificates import authority
 from pgweir_operator.kube import ApiError, InvalidError
 from pgweir_operator.kube.events import Events
 from pgweir_operator.reconcile import Memory, Options, Reconciler
+from pgweir_operator.switchover import Switchovers
 
 CA = authority("shop's CA", now=time.time())
 TERMINATE = "POST /v1/holders/terminate"
@@ -76,8 +77,9 @@ class Api:
         self.events.append((manifest["reason"], manifest["note"]))
         return manifest
 
-    async def patch_status(self, kind, namespace, name, status):
-        return self.put(kind, name, status=status)
+    async def merge_status(self, kind, namespace, name, part):
+        merged = {**(self.objects[kind, name].get("status") or {}), **part}
+        return self.put(kind, name, status={key: value for key, value in merged.items() if value is not None})
 
     async def set_finalizers(self, target, finalizers):
         return self.put(target["kind"], target["metadata"]["name"], metadata={"finalizers": finalizers})
@@ -93,6 +95,8 @@ class Scene:
         self.api = Api()
         self.memory = Memory()
         self.now = time.time()
+        self.events = Events(self.api, instance="test")
+        self.switchovers = Switchovers(self.api, self.events, lambda key: None, clock=lambda: self.now)
         self.pods = []
         self.options = {"image": "pooler:test", "control_port": free_port(), **options}
         self.api.put("Service", "shop-rw")
@@ -110,11 +114,9 @@ class Scene:
         )
 
     async def look(self):
-        events = Events(self.api, instance="test")
         options = Options(**self.options)
-        self.outcome = await Reconciler(self.api, events, options, clock=lambda: self.now).reconcile(
-            "default", "pooler", self.memory
-        )
+        reconciler = Reconciler(self.api, self.events, options, self.switchovers, clock=lambda: self.now)
+        self.outcome = await reconciler.reconcile("default", "pooler", self.memory)
         return self.outcome
 
     async def start_pod(self):
@@ -153,6 +155,7 @@ class Scene:
         return next((row["status"], row["reason"], row["message"]) for row in rows if row["type"] == kind)
 
     async def close(self):
+        await self.switchovers.close()
         await self.memory.close()
         for pod in self.pods:
             await pod.stop()

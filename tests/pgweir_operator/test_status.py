@@ -455,3 +455,10 @@ def test_who_has_to_make_room_before_more_pods_start_is_named() -> None:
     )
     rows = {row["type"]: row["message"] for row in world.status()["conditions"]}
     assert "more pods wait for a (20 servers, 15 are its)" in rows["WithinConnectionBudget"]
+
+
+def test_a_capacity_that_could_not_be_asked_says_why() -> None:
+    asked = IntegrationResult("False", Reason.MANUAL, "by hand", capacity_error="It is away.")
+    status, reason, message = World(integration=asked).condition("WithinConnectionBudget")
+    assert (status, reason) == ("Unknown", "CapacityUnknown")
+    assert message.endswith("max_connections is not known: It is away.")

@@ -226,7 +226,7 @@ def test_an_object_that_is_no_pooler_is_told_field_by_field() -> None:
 
 
 def test_fields_of_a_newer_version_are_ignored() -> None:
-    assert problems(switchover={"mode": "Off"}, pgbouncer={"ofTomorrow": {}}) == []
+    assert problems(ofTomorrow={"mode": "Off"}, pgbouncer={"ofTomorrow": {}}) == []
 
 
 def test_a_null_is_a_field_that_was_not_given() -> None:

@@ -1,7 +1,7 @@
 """A pooler as users run it: a process with an ini file, driven with verbs.
 
-The same tests can be held against Debian's PgBouncer (`PGWEIR_TEST_POOLER=pgbouncer pytest tests/data_plane`): that
-is how we know that they ask for PgBouncer's behaviour and not for our own habits.
+The same tests are held against Debian's PgBouncer (`make differential` sets PGWEIR_TEST_POOLER=pgbouncer): that is how we
+know that they ask for PgBouncer's behaviour and not for our own habits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
-from tests.pooler.wire import WireClient
+from tests.pooler.wire import PATIENCE, WireClient
 from tests.postgres.server import PASSWORDS, account, free_port, give_to_account, make_directory
 
 ADMIN, STATS = "admin", "stats"
@@ -37,7 +37,7 @@ Flavour = Literal["pgweir", "pgbouncer"]
 FLAVOUR: Flavour = "pgbouncer" if os.environ.get("PGWEIR_TEST_POOLER") == "pgbouncer" else "pgweir"
 
 
-def eventually(predicate: Callable[[], object], what: str = "", timeout: float = 15.0) -> None:
+def eventually(predicate: Callable[[], object], what: str = "", timeout: float = PATIENCE) -> None:
     """Wait until the predicate holds; it is asked often, and its last exception is shown."""
     deadline = time.monotonic() + timeout
     while True:
@@ -240,7 +240,7 @@ class PoolerProcess:
     def log_contains(self, text: str) -> bool:
         return text in self.log()
 
-    def wait_for_log(self, text: str, timeout: float = 15.0) -> None:
+    def wait_for_log(self, text: str, timeout: float = PATIENCE) -> None:
         eventually(lambda: self.log_contains(text), f"{text!r} in the log:\n{self.log_tail()}", timeout)
 
     def records(self) -> list[dict[str, Any]]:

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+# Half of what is waited for in vain is PgBouncer's to do, and known to be so.
+PATIENCE = 6.0 if os.environ.get("PGWEIR_TEST_POOLER") == "pgbouncer" else 15.0
+
 PROTOCOL_3_0 = 196608
 CANCEL_REQUEST = 80877102
 SSL_REQUEST = 80877103
@@ -162,7 +165,9 @@ class LoginRefused(AssertionError):
 class WireClient:
     """One connection to a pooler (or to PostgreSQL)."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", *, timeout: float = 15.0, unix: str | None = None) -> None:
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", *, timeout: float = PATIENCE, unix: str | None = None
+    ) -> None:
         if unix is not None:
             self.socket: socket.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(timeout)

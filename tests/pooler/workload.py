@@ -83,6 +83,7 @@ class Speaker:
     tables: dict[str, list[str]] = field(default_factory=dict)
     names: list[str] = field(default_factory=lambda: [f"stmt{i}" for i in range(9)])
     prepared: dict[str, int] = field(default_factory=dict)  # as far as we know: a rollback keeps them, an error may not
+    given: dict[str, set[int]] = field(default_factory=dict)  # what each name was given to at any time
 
     def setup(self) -> Turn:
         """Before anything else: the schema, and what is never altered."""
@@ -261,6 +262,7 @@ class Speaker:
                 sql, kinds = PARAMETERISED[number]
                 data = _parse(name, sql.format(schema=self.schema))
                 self.prepared.setdefault(name, number)
+                self.given.setdefault(name, set()).add(number)
                 what = f"{name} = {sql}"
             else:
                 sql, kinds = PARAMETERISED[number]

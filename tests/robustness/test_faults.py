@@ -166,7 +166,7 @@ def test_a_server_that_dies_at_any_byte_of_its_login_is_tried_again() -> None:
             client.log_in("alice", "app")
             assert client.ask("SELECT 1") == [[b"1"]]
             assert len(fake.sessions) > 10
-            assert pooler.look()["types"].get("pgweir.session.server.ServerLogin", 0) <= 1
+            assert pooler.look()["types"].get("pgweir.session.server_login.ServerLogin", 0) <= 1
             assert "Traceback" not in pooler.log()
 
 

@@ -32,6 +32,17 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
+class SwitchoverPhase(StrEnum):
+    """How far a switchover has come (status.switchover)."""
+
+    HOLDING = "Holding"
+    HELD = "Held"
+    ROUTING = "Routing"
+    DONE = "Done"
+    TIMED_OUT = "TimedOut"
+    ROLLED_BACK = "RolledBack"
+
+
 class Reason(StrEnum):
     # What stops a reconcile (Ready=False with children as they were).
     INVALID_SPEC = "InvalidSpec"
@@ -49,6 +60,7 @@ class Reason(StrEnum):
     ALL_PODS_READY = "AllPodsReady"
     PODS_NOT_READY = "PodsNotReady"
     ROLLING_OUT = "RollingOut"
+    ROLLOUT_STUCK = "RolloutStuck"
     SCALED_TO_ZERO = "ScaledToZero"
     MINIMUM_AVAILABLE = "MinimumAvailable"
     NO_POD_READY = "NoPodReady"
@@ -81,6 +93,7 @@ class Reason(StrEnum):
     # TargetAvailable.
     REACHABLE = "Reachable"
     UNREACHABLE = "Unreachable"
+    SWITCHING_OVER = "SwitchingOver"
     UNKNOWN = "Unknown"
 
     # WithinConnectionBudget.

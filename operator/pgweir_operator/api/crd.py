@@ -43,6 +43,7 @@ _COLUMNS: Final = (
     ("Phase", "string", ".status.phase", "One word.", 0),
     ("Age", "date", ".metadata.creationTimestamp", "Time since it was created.", 0),
     ("Target", "string", ".spec.target.host", "The PostgreSQL that is pooled, where there is no cluster.", 1),
+    ("Switchover", "string", ".status.switchover.phase", "How the last switchover went, or how far it is.", 1),
     ("Revision", "integer", ".status.configRevision", "Revision of the configuration.", 1),
     ("Reason", "string", ".status.phaseReason", "The sentence behind the phase.", 1),
 )
@@ -165,6 +166,8 @@ def _status_schema() -> Schema:
     properties["conditions"].update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
     properties["pods"].update({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]})
     properties["pausingSince"]["format"] = "date-time"
+    for name in ("startedAt", "heldAt", "endedAt"):
+        properties["switchover"]["properties"][name]["format"] = "date-time"
     row = properties["conditions"]["items"]
     assert set(row["required"]) >= {"type", "status"} <= set(ConditionRow.model_fields)
     row["properties"]["status"]["enum"] = ["True", "False", "Unknown"]

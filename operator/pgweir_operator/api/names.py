@@ -20,6 +20,8 @@ FIELD_MANAGER: Final = "pgweir"
 POOLER_LABEL: Final = f"{GROUP}/poolerName"
 CLUSTER_LABEL: Final = f"{GROUP}/cluster"
 RESTART_DIGEST_ANNOTATION: Final = f"{GROUP}/restart-digest"
+SWITCHOVER_ANNOTATION: Final = f"{GROUP}/switchover"
+"""On a Pooler: `<id> <deadline>` asks for clients to be held before a switchover is begun."""
 
 CONTAINER: Final = "pgbouncer"
 """The templates people bring from CloudNativePG override the container by this name."""

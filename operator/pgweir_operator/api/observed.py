@@ -14,6 +14,7 @@ from typing import Any
 
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import ConditionStatus, Reason
+from pgweir_operator.api.holds import HoldReport, LastHold, RouteReport
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -49,6 +50,8 @@ class ClusterFacts:
     port: int
     name: str | None = None
     flavour: ClusterFlavour = ClusterFlavour.CONTRACT
+    object_kind: str | None = None
+    """As what the Cluster object is known to kube/, where there is one: Cluster (CloudNativePG) or EdbCluster."""
     found: bool = True
     """The Service (or the Cluster object) exists; always True for a plain target, whose host nobody can look up."""
     superuser: SecretFacts | None = None
@@ -83,6 +86,11 @@ class PodFacts:
         return self.phase in {"Succeeded", "Failed"}
 
     @property
+    def is_reachable(self) -> bool:
+        """Its control endpoint can be asked; one that is going still holds servers."""
+        return bool(self.ip) and self.phase == "Running"
+
+    @property
     def expected_to_serve(self) -> bool:
         """Counts for the status: a pod on its way out proves nothing and owes nothing."""
         return not self.terminating and not self.ended
@@ -100,6 +108,8 @@ class DeploymentFacts:
     available_replicas: int
     wanted_replicas: int = 0
     """What its spec says now: we may be holding more back."""
+    stuck: bool = False
+    """A rollout makes no progress, says Kubernetes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +159,8 @@ class IntegrationResult:
     provisioned: Provisioned | None = None
     capacity: TargetCapacity | None = None
     """What PostgreSQL said of itself at that login."""
+    capacity_error: str = ""
+    """Why it could not be asked, where nothing else of the result says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +214,9 @@ class PodReport:
     restart_needed: tuple[str, ...] = ()
     terminated_holders: int = 0
     """How many clients this request closed: only in the answer to that request."""
+    hold: HoldReport | None = None
+    last_hold: LastHold | None = None
+    route: RouteReport | None = None
 
     @classmethod
     def from_json(cls, pod: str, document: Mapping[str, Any]) -> PodReport:
@@ -234,6 +249,9 @@ class PodReport:
                 lookup_error=str(lookup.get("lastError") or ""),
                 restart_needed=tuple(str(name) for name in document.get("restartNeeded") or ()),
                 terminated_holders=int(document.get("terminatedHolders", 0)),
+                hold=HoldReport.from_json(document.get("hold")),
+                last_hold=LastHold.from_json(document.get("lastHold")),
+                route=RouteReport.from_json(document.get("route")),
             )
         except KeyError as error:
             raise ValueError(f"pod {pod} answered without {error.args[0]!r}") from error

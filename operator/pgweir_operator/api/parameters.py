@@ -49,7 +49,7 @@ PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(
 
 # Where PostgreSQL is, and how users are looked up there, is the Pooler's own; a password stands in a Secret.
 _NOT_OF_AN_ENTRY: Final = frozenset(
-    {"host", "port", "load_balance_hosts", "password", "auth_user", "auth_query", "auth_dbname"}
+    {"host", "port", "load_balance_hosts", "target_session_attrs", "password", "auth_user", "auth_query", "auth_dbname"}
 )
 
 DATABASE_PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(

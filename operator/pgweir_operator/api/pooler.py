@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from pgweir_operator.api import names
+from pgweir_operator.api.conditions import SwitchoverPhase
 from pgweir_operator.api.parameters import MAX_ENTRIES
 
 
@@ -56,6 +57,11 @@ class OnPauseTimeout(Choice):
     WAIT = "Wait"
     RESUME = "Resume"
     TERMINATE = "Terminate"
+
+
+class SwitchoverMode(Choice):
+    AUTOMATIC = "Automatic"
+    OFF = "Off"
 
 
 def choice(**kwargs: Any) -> Any:
@@ -271,6 +277,18 @@ class Pause(ApiModel):
     )
 
 
+class Switchover(ApiModel):
+    mode: SwitchoverMode = choice(
+        default=SwitchoverMode.AUTOMATIC,
+        description="Automatic: when a CloudNativePG or EDB Cluster announces that its primary moves or restarts, every "
+        "pod holds its clients between transactions, and leads them to the new primary. Off: nothing is done. Only "
+        "Poolers of type rw are held.",
+    )
+    timeout_seconds: int = Field(
+        default=60, ge=1, le=600, description="After this clients go on, whatever has become of the switchover."
+    )
+
+
 class Drain(ApiModel):
     accept_seconds: int = Field(
         default=10, ge=0, le=3600, description="A pod on its way out still accepts connections for this long."
@@ -295,6 +313,9 @@ class PoolerSpec(ApiModel):
     instances: int = Field(default=1, ge=0, le=1000, description="Number of pods.")
     paused: bool = Field(default=False, description="Hold every client between transactions and release every server.")
     pause: Pause = Field(default_factory=Pause, description="How a pause waits.")
+    switchover: Switchover = Field(
+        default_factory=Switchover, description="What is done while the primary of the cluster moves or restarts."
+    )
     drain: Drain = Field(default_factory=Drain, description="How a pod leaves.")
     pgbouncer: PgBouncer = Field(default_factory=PgBouncer, description="The pooler's own configuration.")
     template: PodTemplate = Field(default_factory=PodTemplate, description="Template of the pods.")
@@ -428,6 +449,26 @@ class ConditionRow(ApiModel):
     observed_generation: int = 0
 
 
+class SwitchoverStatus(ApiModel):
+    """The switchover that is under way, or the last one."""
+
+    phase: SwitchoverPhase | None = choice(
+        default=None, description="Holding, Held, Routing, Done, TimedOut or RolledBack."
+    )
+    id: str | None = Field(default=None, description="By which the pods know it.")
+    origin: str | None = Field(default=None, alias="from", description="The primary when it began.")
+    to: str | None = Field(
+        default=None, description="The primary that is to be; the same as before where it restarts in its place."
+    )
+    started_at: str | None = Field(default=None, description="When the pods were told to hold their clients.")
+    held_at: str | None = Field(default=None, description="When no pod had a server any more.")
+    ended_at: str | None = Field(default=None, description="When clients went on, in every pod.")
+    held_milliseconds: int | None = Field(
+        default=None, description="How long clients were held, in the pod where it was longest."
+    )
+    message: str | None = Field(default=None, description="The sentence behind the phase: who is waited for.")
+
+
 class PoolerStatus(ApiModel):
     phase: str | None = Field(default=None, description="One word: pending, active, paused, inactive or failed.")
     phase_reason: str | None = Field(default=None, description="The sentence behind the word.")
@@ -439,6 +480,7 @@ class PoolerStatus(ApiModel):
     pausing_since: str | None = Field(
         default=None, description="When the pause that is under way began; its deadline counts from here."
     )
+    switchover: SwitchoverStatus | None = Field(default=None, description="The last switchover, and how it went.")
     selector: str | None = Field(default=None, description="Label selector of the pods, for autoscalers.")
     config_revision: int | None = Field(
         default=None, description="Revision of the configuration that the pods should run."

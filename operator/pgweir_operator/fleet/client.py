@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -27,6 +27,8 @@ from pgweir_operator.api.observed import PodAnswer, PodReport, PodSilence
 
 # A pod answers from memory: what takes longer than this is a pod that hangs, and the others do not wait for it.
 DEADLINE = 5.0
+# An order of a switchover is given again rather than waited for: the time in which it helps is shorter than DEADLINE.
+ORDER_DEADLINE = 1.0
 # A pause looks again this often while servers are held; transactions that short are the rule.
 PAUSE_INTERVAL = 0.05
 
@@ -88,6 +90,7 @@ class Fleet:
         self._port = port
         self._deadline = deadline
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,6 +101,8 @@ class Fleet:
         await self.close()
 
     async def close(self) -> None:
+        """For good: whoever still has it hears that nobody is asked any more."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -129,6 +134,31 @@ class Fleet:
         body = json.dumps({"revision": revision}).encode()
         return await self._all(members, lambda member: self._terminate_holders(member, body))
 
+    # WHY one by one: an order to a pod that answers is not kept waiting by one to a pod that hangs.
+
+    async def ask(self, member: Member) -> PodAnswer:
+        """What one pod says of itself, soon."""
+        return await self._order(member, "GET", "/v1/status", None)
+
+    async def hold(self, member: Member, id_: str, *, ceiling: float, release_when: str) -> PodAnswer:
+        """Clients wait from here on, and servers are closed as they become free."""
+        order = {"id": id_, "ceilingSeconds": ceiling, "releaseWhen": release_when}
+        return await self._order(member, "PUT", "/v1/hold", order)
+
+    async def route(self, member: Member, id_: str, *, host: str, address: str, seconds: float) -> PodAnswer:
+        """The host is at that address for so long; the hold of that id is over."""
+        order = {"id": id_, "host": host, "address": address, "seconds": seconds}
+        return await self._order(member, "PUT", "/v1/route", order)
+
+    async def release(self, member: Member, id_: str) -> PodAnswer:
+        """The hold of that id is over, and everything is as it was."""
+        return await self._order(member, "DELETE", "/v1/hold", {"id": id_})
+
+    async def _order(self, member: Member, method: str, path: str, order: Mapping[str, Any] | None) -> PodAnswer:
+        body = None if order is None else json.dumps(order).encode()
+        answer = await self._call(member, method, path, body, deadline=min(ORDER_DEADLINE, self._deadline))
+        return PodSilence(member.name, answer.error) if isinstance(answer, _Refusal) else answer
+
     async def _all(self, members: Sequence[Member], ask: Callable[[Member], Awaitable[PodAnswer]]) -> Answers:
         answers = await asyncio.gather(*(ask(member) for member in members))
         return {member.name: answer for member, answer in zip(members, answers, strict=True)}
@@ -152,7 +182,12 @@ class Fleet:
         answer = await self._call(member, "GET", "/v1/status", None)
         return PodSilence(member.name, answer.error) if isinstance(answer, _Refusal) else answer
 
-    async def _call(self, member: Member, method: str, path: str, body: bytes | None) -> PodAnswer | _Refusal:
+    async def _call(
+        self, member: Member, method: str, path: str, body: bytes | None, *, deadline: float | None = None
+    ) -> PodAnswer | _Refusal:
+        if self._closed:
+            return PodSilence(member.name, "this operator's certificate was replaced meanwhile")
+        patience = self._deadline if deadline is None else deadline
         if self._session is None:
             # WHY trust_env is off: a proxy of the environment has no business between the operator and a pod.
             connector = aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE)
@@ -161,7 +196,7 @@ class Fleet:
         where = f"{host}:{self._port}"
         try:
             async with (
-                asyncio.timeout(self._deadline),
+                asyncio.timeout(patience),
                 self._session.request(
                     method,
                     f"https://{where}{path}",
@@ -175,7 +210,7 @@ class Fleet:
                     return PodReport.from_json(member.name, await response.json(content_type=None))
                 return _Refusal(response.status, _words(await response.read()) or str(response.reason), where)
         except TimeoutError:
-            return PodSilence(member.name, f"no answer from {where} within {self._deadline:g} s")
+            return PodSilence(member.name, f"no answer from {where} within {patience:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return PodSilence(member.name, f"no answer from {where}: {error or type(error).__name__}")
         except ValueError as error:

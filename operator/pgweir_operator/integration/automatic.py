@@ -13,6 +13,7 @@ from pgweir_operator.api import names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import ClusterFlavour, IntegrationResult, Observed, Provisioned, SecretFacts
 from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.desired.secrets import own_credentials
 from pgweir_operator.integration import provisioning, sql
 from pgweir_operator.integration.certificates import (
     KeyPair,
@@ -123,8 +124,7 @@ async def integrate(
     """Never raises a PrerequisiteError: each becomes the result's reason."""
     role = role_of(observed)
     if not pooler.is_automatic:
-        message = "The lookup is the user's own (authQuery with a Secret); it needs in PostgreSQL:\n"
-        return Integration(IntegrationResult("False", Reason.MANUAL, message + sql.manual(role, ["postgres"])))
+        return await _manual(pooler, observed, role, dial)
     kept = _kept(stored, role)
     left_something = False
     try:
@@ -162,6 +162,23 @@ async def integrate(
         IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned, capacity),
         left_something=left_something,
     )
+
+
+async def _manual(pooler: Pooler, observed: Observed, role: str, dial: tuple[str, int] | None) -> Integration:
+    """Nothing is made; the user's own lookup role is asked what PostgreSQL has room for, which every role may know."""
+    message = "The lookup is the user's own (authQuery with a Secret); it needs in PostgreSQL:\n"
+    result = IntegrationResult("False", Reason.MANUAL, message + sql.manual(role, ["postgres"]))
+    if not observed.cluster.found:
+        return Integration(result)
+    try:
+        own = own_credentials(pooler, observed)
+        pair = KeyPair(own.certificate, own.key) if own.certificate and own.key else None
+        login = Credentials(own.auth_user, password=own.password, certificate=pair)
+        room = await provisioning.capacity(endpoint(pooler, observed, dial=dial), login, names.AUTH_DATABASE)
+    except PrerequisiteError as error:
+        again = error.retry_after if error.reason is Reason.TARGET_UNAVAILABLE else None
+        return Integration(replace(result, capacity_error=error.message), retry_after=again)
+    return Integration(replace(result, capacity=room))
 
 
 def with_own_certificate(pooler: Pooler, observed: Observed, *, now: float) -> Observed:

@@ -139,6 +139,16 @@ async def check_login(endpoint: Endpoint, login: Credentials, *, query: str, dat
     return TargetCapacity(room["most"], room["reserved"]) if room else None
 
 
+async def capacity(endpoint: Endpoint, login: Credentials, database: str) -> TargetCapacity | None:
+    """What PostgreSQL has room for, asked as whoever may log in: every role may know it."""
+    try:
+        async with session(endpoint, login, database) as connection:
+            room = await (await connection.execute(_CAPACITY)).fetchone()
+    except psycopg.Error as error:
+        raise explained(error, endpoint, login.user, advice="Check the Secret that the Pooler names") from None
+    return TargetCapacity(room["most"], room["reserved"]) if room else None
+
+
 async def withdraw(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> tuple[str, ...]:
     """Take back what says it is ours: function, schema, and the role with its grants in every database.
 
@@ -155,7 +165,7 @@ async def withdraw(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec
                 raise PrerequisiteError(
                     Reason.TARGET_UNAVAILABLE, f"{endpoint} is a standby: nothing can be removed there."
                 )
-            for statement in sql.withdrawal(facts, role=spec.role, database=spec.database):
+            for statement in sql.withdrawal(facts):
                 try:
                     await connection.run(statement)
                 except psycopg.errors.DependentObjectsStillExist as error:

@@ -45,6 +45,7 @@ SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
        EXISTS (SELECT FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) x
                WHERE d.datname = current_database() AND x.grantee = r.oid AND x.privilege_type = 'CONNECT')
          AS connect_granted,
+       coalesce(pg_catalog.has_database_privilege(r.oid, current_database(), 'CONNECT'), false) AS may_connect,
        n.oid IS NOT NULL AS schema_exists,
        pg_catalog.obj_description(n.oid, 'pg_namespace') IS NOT DISTINCT FROM %(ownership)s AS schema_ours,
        coalesce((SELECT o.rolsuper FROM pg_catalog.pg_roles o WHERE o.oid = n.nspowner), false) AS schema_owner_trusted,
@@ -83,6 +84,8 @@ class Facts:
     role_can_login: bool
     role_too_much: bool
     connect_granted: bool
+    may_connect: bool
+    """By whatever grant: PUBLIC's, a group's, its own."""
     schema_exists: bool
     schema_ours: bool
     schema_owner_trusted: bool
@@ -141,7 +144,8 @@ def _role(facts: Facts, role: str, verifier: str | None) -> tuple[str, ...]:
 
 
 def _connect(facts: Facts, role: str, database: str) -> tuple[str, ...]:
-    if facts.connect_granted:
+    # WHY less for a role of somebody else: a grant to it cannot be told from its owner's own, and so is never revoked.
+    if facts.connect_granted or (facts.role_exists and not facts.role_ours and facts.may_connect):
         return ()
     return (f"GRANT CONNECT ON DATABASE {identifier(database)} TO {identifier(role)}",)
 
@@ -188,17 +192,14 @@ def _function(facts: Facts, role: str) -> tuple[str, ...]:
     return tuple(result)
 
 
-def withdrawal(facts: Facts, *, role: str, database: str) -> tuple[str, ...]:
-    """What takes the lookup back in the database that has it: our function, our schema, our grants to a role."""
+def withdrawal(facts: Facts) -> tuple[str, ...]:
+    """What takes the lookup back in the database that has it: our function and our schema, with the grants on them."""
     result: list[str] = []
     if facts.function_exists and facts.function_ours:
         result.append(f"DROP FUNCTION {SIGNATURE}")
     if facts.schema_exists and facts.schema_ours:
         # No CASCADE: what somebody else put into the schema keeps it, and PostgreSQL says so.
         result.append(f"DROP SCHEMA {SCHEMA}")
-    if facts.role_exists and not facts.role_ours and facts.connect_granted and result:
-        # A role of somebody else keeps everything but the one grant that came with our function.
-        result.append(f"REVOKE CONNECT ON DATABASE {identifier(database)} FROM {identifier(role)}")
     return tuple(result)
 
 

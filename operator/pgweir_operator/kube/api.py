@@ -65,6 +65,9 @@ RESOURCES = {
         Resource("events.k8s.io/v1", "Event", "events"),
         Resource("coordination.k8s.io/v1", "Lease", "leases"),
     )
+} | {
+    # The same object under EDB's name; two resources of one kind need two words here.
+    "EdbCluster": Resource("postgresql.k8s.enterprisedb.io/v1", "Cluster", "clusters"),
 }
 
 
@@ -139,6 +142,11 @@ class Kube:
         path = RESOURCES[kind].path(namespace, name, "status")
         return await self._request("PATCH", path, body=body, content_type=JSON_PATCH)
 
+    async def merge_status(self, kind: str, namespace: str, name: str, part: Mapping[str, Any]) -> Object:
+        """Only what is named: None takes a field away, lists are replaced, and what others wrote beside it stays."""
+        path = RESOURCES[kind].path(namespace, name, "status")
+        return await self._request("PATCH", path, body={"status": part}, content_type=MERGE)
+
     async def set_finalizers(self, target: Mapping[str, Any], finalizers: list[str]) -> Object:
         """Of exactly this version of the object; raises ConflictError where it has changed meanwhile."""
         metadata = target["metadata"]
@@ -168,13 +176,13 @@ class Kube:
             timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10, sock_read=WATCH_SECONDS + 30),
         )
         try:
-            async for line in response.content:
+            async for line in _lines(response.content):
                 event = json.loads(line)
                 if event.get("type") == "ERROR":
                     status = event.get("object") or {}
                     raise api_error(int(status.get("code") or 500), status)
                 yield event
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise ApiError(0, f"the watch of {kind} {name} broke: {error}") from None
         finally:
             response.close()
@@ -251,3 +259,15 @@ class Kube:
             document = None
         retry_after = response.headers.get("Retry-After", "")
         raise api_error(response.status, document, retry_after=float(retry_after) if retry_after.isdigit() else None)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """WHY not the reader's own lines: it gives up at 128 KiB, and a Secret or a Cluster with its history may be longer."""
+    begun: list[bytes] = []
+    async for chunk in content.iter_any():
+        *whole, rest = chunk.split(b"\n")
+        for line in whole:
+            yield b"".join([*begun, line])
+            begun.clear()
+        if rest:
+            begun.append(rest)

@@ -235,6 +235,7 @@ class PoolerCollector(Collector):
         yield CounterMetricFamily("pgweir_descriptor_shortages", text, value=service.descriptor_shortages)
         yield from self._usage()
         yield GaugeMetricFamily("pgweir_paused", "1 when the whole pooler is paused.", value=int(pooler.paused))
+        yield from self._holds()
         yield GaugeMetricFamily("pgweir_draining", "1 when the pooler is shutting down.", value=int(service.stopping))
         limit = pooler.settings.max_client_conn
         yield GaugeMetricFamily("pgweir_max_client_conn", "Client connections that are allowed.", value=limit)
@@ -249,6 +250,20 @@ class PoolerCollector(Collector):
             "digest": bundle.digest if bundle is not None else pooler.config.digest,
         }
         yield InfoMetricFamily("pgweir_configuration", "The configuration that runs.", value=labels)
+
+    def _holds(self) -> Iterator[Metric]:
+        """A hold of the operator's: for a switchover, or while PostgreSQL restarts."""
+        pooler = self._service.pooler
+        holds, now = pooler.holds, pooler.clock()
+        yield GaugeMetricFamily(
+            "pgweir_held",
+            "1 while clients are held for a switchover or a restart.",
+            value=int(holds.current is not None),
+        )
+        counts = {str(ended_by): count for ended_by, count in holds.counts.items()}
+        yield _counts("holds", "Holds that are over, by what ended them.", "ended_by", counts)
+        seconds = holds.seconds + (holds.current.age(now) if holds.current is not None else 0.0)
+        yield CounterMetricFamily("pgweir_hold_seconds", "Time spent in holds.", value=seconds)
 
     def _usage(self) -> Iterator[Metric]:
         """PgBouncer's counters and the pool's hits, per database and user."""

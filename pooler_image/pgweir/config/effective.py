@@ -135,6 +135,9 @@ class Config:
         """Name of the entry in which the look-up runs: the database itself where nothing else is said."""
         return self._of_database(database).auth_dbname or self.settings.auth_dbname or database
 
+    def target_session_attrs(self, database: str) -> str:
+        return self._of_database(database).target_session_attrs or self.settings.target_session_attrs
+
     def load_balance_hosts(self, database: str) -> str:
         return self._of_database(database).load_balance_hosts or "round-robin"
 

@@ -25,7 +25,8 @@ from pgweir.protocol import messages
 from pgweir.protocol.errors import CONNECTION_FAILURE
 from pgweir.session.client_login import ClientLogin
 from pgweir.session.pooler import Pooler
-from pgweir.session.server import ServerLogin, ServerSession
+from pgweir.session.server import ServerSession
+from pgweir.session.server_login import ServerLogin
 from pgweir.session.wire import TlsInfo, Wire
 
 log = logging.getLogger(__name__)

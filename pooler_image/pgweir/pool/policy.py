@@ -27,6 +27,7 @@ class PoolPolicy:
     check_query: str = ""  # "": no check; ";" is an empty query
     reset_queries: tuple[str, ...] = ()  # in their order; already empty where the mode does not run them
     login_retry: float = 15.0
+    primary_only: bool = False  # target_session_attrs
     fast_close: bool = False  # server_fast_close, where a session keeps its server
     connect_timeout: float = 15.0
     query_wait_timeout: float = 120.0

@@ -10,7 +10,7 @@ cdef class Owed:
 
 
 cdef class Exchange:
-    cdef public object owed, statements, changed_parameters, kept_names
+    cdef public object owed, statements, changed_parameters, kept_names, naming
     cdef public Py_ssize_t special, need, transactions, errors
     cdef public int status
     cdef public bint doubtful, unsynced, copy_in, saw_error, fatal, unsolicited_error, noted, deallocated_all

@@ -42,7 +42,7 @@ from pgweir.protocol.framing import (
     ROW_DESCRIPTION,
     SYNC,
 )
-from pgweir.protocol.prepared import ServerStatements, Statement
+from pgweir.protocol.prepared import ServerStatements, Statement, names_statement
 from pgweir.protocol.replay import may_replay, statement_trouble
 
 MAX_HELD: Final = 1 << 20  # bytes of one message that is waited for whole (rows and copy data never are)
@@ -121,6 +121,7 @@ class Exchange:
         "fatal",
         "kept_names",
         "last_words",
+        "naming",
         "need",
         "noted",
         "owed",
@@ -153,11 +154,12 @@ class Exchange:
         self.fatal = False  # one of them said that the server is going
         self.last_words = b""  # what it said then: the body of that ErrorResponse
         self.unsolicited_error = False  # one of them answered nothing
-        self.noted = False  # one of the next three has come: whoever hands the bytes on should look
+        self.noted = False  # one of the next four has come: whoever hands the bytes on should look
         self.deallocated_all = False
         self.kept_names: dict[bytes, Statement] = {}  # what the client prepared behind that, in the same flight
         self.changed_parameters: list[tuple[str, str]] | None = None
         self.replay = False  # what was read last is an error that the client shall not see: say `spoken` once more
+        self.naming: list[tuple[int, int]] = []  # where, in what `scan` answers, an error names a statement of ours
         self.spoken = b""  # the client's last read, unless it was a simple query alone, or large
         self.clearing = False  # DEALLOCATE ALL, or the like, was sent with the extended protocol
         self.wary = False  # that, or a simple query behind something else: `in_doubt` may hold
@@ -315,6 +317,10 @@ class Exchange:
                     self.fatal = True
                     self.last_words = body
                 elif self.statements:
+                    if names_statement(body):
+                        at = pos - start + sum(map(len, pieces or ()))
+                        self.naming.append((at, at + end - pos))
+                        self.noted = True
                     self._judge(body, alone=pos == 0)
                 self._failed()
             elif kind == PARAMETER_STATUS:

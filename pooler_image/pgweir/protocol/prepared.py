@@ -7,8 +7,9 @@ these; `exchange` undoes an entry when the server refuses it.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Final
 from weakref import WeakValueDictionary
@@ -19,6 +20,8 @@ from pgweir.protocol.messages import message
 
 CLEARING_SIZE: Final = 64  # bytes of a Parse in which DEALLOCATE ALL and DISCARD ALL are looked for
 NAME_PREFIX: Final = b"PGBOUNCER_"  # PgBouncer's, since people look for it in pg_prepared_statements
+# The errors in which PostgreSQL names a statement: it is not there, it is there already, its Bind has too many values.
+_NAMING_STATES: Final = (b"\0C26000\0", b"\0C42P05\0", b"\0C08P01\0")
 
 
 class Statement:
@@ -152,6 +155,34 @@ def bind_names_end(data: bytes, start: int, end: int) -> tuple[int, int] | None:
     if statement_end < 0:
         return None
     return portal_end, statement_end
+
+
+def names_statement(error: bytes) -> bool:
+    """Whether this ErrorResponse's body names a statement as the server knows it."""
+    return NAME_PREFIX in error and any(state in error for state in _NAMING_STATES)
+
+
+def with_own_names(data: bytes, spans: Sequence[tuple[int, int]], names: Mapping[bytes, Statement]) -> bytes:
+    """Replies, in which the ErrorResponses at `spans` name statements as their client does (`names`).
+
+    A statement that has several names there gets the first. One that has none (its Close came in the same flight) keeps ours.
+    """
+    own: dict[bytes, bytes] = {}
+    for name, statement in names.items():
+        own.setdefault(statement.name, name)
+    pieces: list[bytes] = []
+    start = 0
+    for at, end in spans:
+        fields = data[at + 5 : end].split(b"\0")
+        renamed = [
+            re.sub(NAME_PREFIX + rb"\d+", lambda found: own.get(found[0], found[0]), field)
+            if field[:1] == b"M"
+            else field
+            for field in fields
+        ]
+        pieces += (data[start:at], message(framing.ERROR_RESPONSE, b"\0".join(renamed)))
+        start = end
+    return b"".join([*pieces, data[start:]])
 
 
 def _split_name(body: bytes, start: int, complaint: str) -> tuple[bytes, bytes]:

@@ -45,6 +45,7 @@ class CloseReason(Enum):
     SERVER_CONNECT_FAILED = ("server_connect_failed", "connect failed")
     SERVER_CONNECT_TIMEOUT = ("server_connect_timeout", "connect timeout")
     SERVER_LOGIN_FAILED = ("server_login_failed", "login failed")
+    SERVER_STANDBY = ("server_standby", "server is in hot standby mode")
     SERVER_IDLE_TIMEOUT = ("server_idle_timeout", "server idle timeout")
     SERVER_LIFETIME = ("server_lifetime", "server lifetime over")
     SERVER_DIRTY = ("server_dirty", "idle server got dirty")

@@ -6,7 +6,7 @@ messages that name a prepared statement are rewritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ClientState
@@ -468,6 +468,9 @@ class ClientSession(Holder):
     def forget_statements(self, kept: Mapping[bytes, Statement]) -> None:
         self.statements.clear()
         self.statements.update(kept)
+
+    def with_own_names(self, data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
+        return prepared.with_own_names(data, spans, self.statements)
 
     def say_again(self, spoken: bytes, server: ServerSession) -> None:
         self.held = spoken + self.held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pgweir.pool.ledger import Pool
@@ -59,6 +59,10 @@ class Holder(ClientRecord):
 
     def forget_statements(self, kept: Mapping[bytes, Statement]) -> None:
         """DEALLOCATE ALL or DISCARD ALL went through; `kept` are the names that were prepared behind it already."""
+
+    def with_own_names(self, data: bytes, spans: Sequence[tuple[int, int]]) -> bytes:
+        """The same replies; the errors at `spans` name statements that PostgreSQL knows by other names."""
+        return data
 
     def say_again(self, spoken: bytes, server: ServerSession) -> None:
         """These bytes, which the server has refused as a whole, go to it once more, and then whatever has come since."""

@@ -7,11 +7,12 @@ afterwards is `pooler`'s.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.ledger import Limit, Open
 from pgweir.pool.records import ClientState, ServerState
-from pgweir.protocol.errors import INVALID_PASSWORD
+from pgweir.protocol.errors import CANNOT_CONNECT_NOW, INVALID_PASSWORD
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import SessionPool
@@ -113,16 +114,30 @@ class Opening:
 
     # --- how it went ---
 
-    def logged_in(self, server: ServerSession, parameters: dict[str, str]) -> None:
-        """Its first ReadyForQuery: it joins the pool."""
+    def has_a_question(self, server: ServerSession, parameters: dict[str, str]) -> bool:
+        """Its login has to ask what PostgreSQL did not say: older ones than 14 do not report whether they are a standby."""
+        probe = self._pooler.probe
+        if probe is not None and server.pool is probe.pool:
+            return True
+        return server.pool.policy.primary_only and "in_hot_standby" not in parameters
+
+    def logged_in(self, server: ServerSession, parameters: dict[str, str], answer: Sequence[bytes | None] = ()) -> None:
+        """Its first ReadyForQuery: it joins the pool. `answer`: to the question, if there was one."""
         pooler = self._pooler
         assert server.wire is not None
         pool = server.pool
+        server.in_hot_standby = parameters.get("in_hot_standby") == "on" or answer[:1] == [b"t"]
+        if "in_hot_standby" in parameters or answer:
+            pooler.standbys[server.host, server.port] = server.in_hot_standby
+        if pooler.probe is not None and pool is pooler.probe.pool:
+            pooler.probe.logged_in(server, answer)
+            return
+        if pool.policy.primary_only and server.in_hot_standby:
+            self.failed(server, CloseReason.SERVER_STANDBY.text, CANNOT_CONNECT_NOW, answered=False)
+            return
         pooler.edge.set_protocol(server.wire, server)
         now = pooler.clock()
         server.connected_at = now
-        if "in_hot_standby" in parameters:  # PostgreSQL 14 and newer
-            pooler.standbys[server.host, server.port] = parameters["in_hot_standby"] == "on"
         if pooler.settings.log_connections:
             log.info("%s new connection to server (pid %d)", server.log_name(), server.pid)
         pool.login_succeeded(parameters)
@@ -142,6 +157,16 @@ class Opening:
         pooler.offer(server, now)
         self.wake(pool)
 
+    def standby_changed(self, server: ServerSession, in_hot_standby: bool) -> None:
+        """It says so while it is connected: a promotion, or (behind another pooler) the opposite."""
+        server.in_hot_standby = in_hot_standby
+        self._pooler.standbys[server.host, server.port] = in_hot_standby
+        if not (in_hot_standby and server.pool.policy.primary_only):
+            return
+        server.close_needed = True
+        if server.state in (ServerState.IDLE, ServerState.USED):
+            self._pooler.drop_server(server, CloseReason.SERVER_STANDBY)
+
     def greet_waiting_logins(self, pool: SessionPool) -> None:
         """Complete the logins that waited for the pool's first server, if there is (or was) one."""
         while pool.welcome is not None and pool.alive(self._pooler.clock()) and pool.waiting_login:
@@ -158,6 +183,9 @@ class Opening:
             return
         pooler, pool = self._pooler, server.pool
         now = pooler.clock()
+        if pooler.probe is not None and pool is pooler.probe.pool:
+            pooler.probe.failed(server, sqlstate, answered=answered)
+            return
         pooler.server_login_errors[sqlstate] = pooler.server_login_errors.get(sqlstate, 0) + 1
         reason = _reason(server, message)
         extra = reason.fields(sqlstate=sqlstate)
@@ -210,6 +238,8 @@ def _share(limit: Limit, one: SessionPool, other: SessionPool) -> bool:
 
 def _reason(server: ServerSession, message: str) -> CloseReason:
     """How far it came."""
+    if message == CloseReason.SERVER_STANDBY.text:
+        return CloseReason.SERVER_STANDBY
     if message == CloseReason.SERVER_CONNECT_TIMEOUT.text:
         return CloseReason.SERVER_CONNECT_TIMEOUT
     return CloseReason.SERVER_CONNECT_FAILED if server.wire is None else CloseReason.SERVER_LOGIN_FAILED

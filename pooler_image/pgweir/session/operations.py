@@ -222,6 +222,8 @@ class Operations:
             if moved:
                 moves.database_moved(pooler, name)
         for pool in list(pooler.pools.values()):
+            if pool.policy.primary_only:
+                moves.leave(pooler, pool, [server for server in pool.servers() if server.in_hot_standby])
             # The user's secret may be another one now; a server that refused the old one may be tried at once.
             pool.forgive()
             pooler.opening.wake(pool)

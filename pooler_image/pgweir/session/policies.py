@@ -30,6 +30,7 @@ def pool_policy(config: Config, database: str, user: str) -> PoolPolicy:
         check_query=_check_query(settings.server_check_query),
         reset_queries=split_statements(settings.server_reset_query) if runs_reset else (),
         login_retry=settings.server_login_retry,
+        primary_only=config.target_session_attrs(database) == "primary",
         fast_close=settings.server_fast_close and mode == "session",
         connect_timeout=settings.server_connect_timeout,
         query_wait_timeout=config.query_wait_timeout(database, user),

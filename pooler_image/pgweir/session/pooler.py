@@ -43,6 +43,7 @@ from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
 from pgweir.session.opening import Opening
 from pgweir.session.overflow import Overflow
+from pgweir.session.probe import Probe
 from pgweir.session.replication import policy_for
 from pgweir.session.server import ServerSession
 from pgweir.session.wire import Edge, Origin, Wire, printable
@@ -94,6 +95,7 @@ class Pooler:
         self.names = Names()
         self.paused = False
         self.holds = Holds()  # beside `paused`: neither ends the other
+        self.probe: Probe | None = None  # of a hold that ends when PostgreSQL has restarted
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
         self.accepting = True  # False: new logins are refused (shutting down)
         self.closed_counts: dict[CloseReason, int] = {}
@@ -213,7 +215,8 @@ class Pooler:
             pool.place(server, ServerState.BEING_CANCELED)
             return
         if server.close_needed or policy.single_use:
-            self.drop_server(server, CloseReason.CLOSE_NEEDED)
+            refused = policy.primary_only and server.in_hot_standby
+            self.drop_server(server, CloseReason.SERVER_STANDBY if refused else CloseReason.CLOSE_NEEDED)
         elif pool.is_outlived(server, now):
             self.drop_server(server, CloseReason.SERVER_LIFETIME)
             self.opening.wake(pool)
@@ -308,12 +311,15 @@ class Pooler:
         waiters, server.cancel_waiters = server.cancel_waiters, None
         for done in waiters or ():
             done()
-        if server.wire is not None and not server.wire.is_closing():
-            if reason is not CloseReason.SERVER_GONE:
+        self.hang_up(server, say_goodbye=reason is not CloseReason.SERVER_GONE)
+
+    def hang_up(self, server: ServerSession, *, say_goodbye: bool) -> None:
+        if server.wire is None:
+            self.edge.abandon(server)
+        elif not server.wire.is_closing():
+            if say_goodbye:
                 server.wire.write(messages.terminate())
             server.wire.close()
-        elif server.wire is None:
-            self.edge.abandon(server)
 
     def refuse_transaction_block(self, server: ServerSession) -> None:
         """Statement mode, and the server says that a transaction is open."""

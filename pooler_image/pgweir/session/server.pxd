@@ -17,7 +17,7 @@ cdef class ServerSession(ServerRecord):
     cdef public object pooler, wire, internal, values, cancel_waiters, credentials, tls
     cdef public object host, address, local_address, application_name, cancel_key
     cdef public object pid, port, local_port
-    cdef public bint reading_paused, write_paused
+    cdef public bint reading_paused, write_paused, in_hot_standby
 
     @cython.locals(exchange=Exchange, client=Holder)
     cpdef data_received(self, bytes data)

@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL: its login, and then whatever passes to the client that holds it.
+"""One connection to PostgreSQL, and whatever passes to the client that holds it. `server_login` comes before.
 
 The pool's book about it is its base class; `pooler` decides what becomes of it when it is free.
 """
@@ -10,24 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.records import ClientState, ServerRecord, ServerState
 from pgweir.protocol import framing, messages
-from pgweir.protocol.auth.heavy import HeavyStep
-from pgweir.protocol.auth.server_auth import ServerAuthentication
-from pgweir.protocol.errors import CONNECTION_FAILURE, ProtocolError, ServerLoginError
+from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.exchange import Exchange
 from pgweir.protocol.framing import STATUS_IDLE
 from pgweir.protocol.messages import B
 from pgweir.protocol.reader import MessageReader
 from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.variables import Values
+from pgweir.session.server_login import MAX_LOGIN_MESSAGE, ServerLogin
 from pgweir.session.wire import TlsInfo, Wire, printable
 
 if TYPE_CHECKING:
     from pgweir.session.credentials import Credentials
     from pgweir.session.holder import Holder, SessionPool
     from pgweir.session.pooler import Pooler
-
-MAX_LOGIN_MESSAGE: Final = 1 << 20
-_AFTER_AUTHENTICATION: Final = (B.PARAMETER_STATUS, B.BACKEND_KEY_DATA, B.READY_FOR_QUERY)
 
 # PERF: a member of an enumeration costs a look-up in its class each time.
 _CLIENT_ACTIVE: Final = ClientState.ACTIVE
@@ -46,6 +42,7 @@ class ServerSession(ServerRecord):
         "credentials",
         "exchange",
         "host",
+        "in_hot_standby",
         "internal",
         "local_address",
         "local_port",
@@ -82,6 +79,7 @@ class ServerSession(ServerRecord):
         self.local_port = 0
         self.tls: TlsInfo | None = None
         self.application_name = ""
+        self.in_hot_standby = False  # as it said last
 
     def __repr__(self) -> str:
         return f"<ServerSession {self.id} {self.pool.database}/{self.pool.user} {self.state.value} pid={self.pid}>"
@@ -110,7 +108,7 @@ class ServerSession(ServerRecord):
             return
         client = self.client
         if exchange.noted:
-            self._take_note(client)
+            data = self._take_note(client, data)
         if self.internal is not None:
             if exchange.settled:
                 self._internal_done()
@@ -163,10 +161,14 @@ class ServerSession(ServerRecord):
                 self.transaction_started = 0.0
         self._settled(self.client)
 
-    def _take_note(self, client: Holder | None) -> None:
-        """What the reply means beyond its bytes."""
+    def _take_note(self, client: Holder | None, data: bytes) -> bytes:
+        """What the reply means beyond its bytes; answers what the client gets of it."""
         exchange = self.exchange
         exchange.noted = False
+        if exchange.naming:
+            spans, exchange.naming = exchange.naming, []
+            if client is not None and self.internal is None:
+                data = client.with_own_names(data, spans)
         if exchange.changed_parameters is not None:
             self._parameters_changed(client, exchange.changed_parameters)
             exchange.changed_parameters = None
@@ -178,6 +180,7 @@ class ServerSession(ServerRecord):
             exchange.replay = False
             if client is not None and self.internal is None:
                 self._say_again(client)
+        return data
 
     def _say_again(self, client: Holder) -> None:
         """The whole exchange failed because of how we prepared its statements, and the client has heard nothing of it yet."""
@@ -200,6 +203,8 @@ class ServerSession(ServerRecord):
         for name, value in changes:
             if name == "application_name":
                 self.application_name = value
+            elif name == "in_hot_standby":  # a promotion, while it is connected
+                self.pooler.opening.standby_changed(self, value == "on")
         if client is not None and client.values is not None:
             client.values = tracker.updated(client.values, changes)
 
@@ -363,89 +368,3 @@ def _said(body: bytes) -> messages.ErrorFields | None:
         return messages.parse_error(body) if body else None
     except ProtocolError:
         return None
-
-
-class ServerLogin:
-    """The protocol of a server's wire from StartupMessage to the first ReadyForQuery."""
-
-    __slots__ = ("_authentication", "_parameters", "_reader", "_server", "_wire")
-
-    def __init__(self, server: ServerSession, wire: Wire) -> None:
-        self._server = server
-        self._wire = wire
-        self._reader = MessageReader(MAX_LOGIN_MESSAGE)
-        self._authentication: ServerAuthentication = server.pooler.credentials.authentication(server)
-        self._parameters: dict[str, str] = {}
-
-    def start(self) -> None:
-        self._wire.write(messages.startup_message(self._server.pooler.server_startup_parameters(self._server.pool)))
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for type_, body in self._reader.feed(data):
-                if self._message(type_, body):
-                    break
-            else:
-                return
-            if self._reader.rest and self._server.state is not ServerState.CLOSED:
-                self._server.data_received(self._reader.rest)  # what came right behind its first ReadyForQuery
-        except (ProtocolError, ServerLoginError) as error:
-            self._failed(error.message, error.sqlstate)
-
-    def _message(self, type_: int, body: bytes) -> bool:
-        """True when this object's work is over."""
-        server = self._server
-        if type_ in _AFTER_AUTHENTICATION and not self._authentication.completed:
-            raise ProtocolError("the server skipped the authentication")  # an impostor might
-        match type_:
-            case B.AUTHENTICATION:
-                answer = self._authentication.receive(body)
-                if isinstance(answer, HeavyStep):
-                    server.pooler.edge.compute(answer.run, lambda result: self._resume(answer, result))
-                elif answer:
-                    self._wire.write(answer)
-            case B.PARAMETER_STATUS:
-                name, value = messages.parse_parameter_status(body)
-                self._parameters[name] = value
-            case B.BACKEND_KEY_DATA:
-                server.cancel_key = messages.parse_backend_key_data(body)
-                server.pid = int.from_bytes(server.cancel_key[:4], "big")
-            case B.READY_FOR_QUERY:
-                server.exchange.status = framing.STATUS_IDLE
-                server.values = server.pooler.tracker.values(self._parameters)
-                server.application_name = self._parameters.get("application_name", "")
-                server.pooler.opening.logged_in(server, self._parameters)
-                return True
-            case B.ERROR_RESPONSE:
-                error = messages.parse_error(body)
-                server.pooler.opening.failed(server, error.message, error.sqlstate or CONNECTION_FAILURE, answered=True)
-                return True
-            case B.NOTICE_RESPONSE | B.NEGOTIATE_PROTOCOL_VERSION:
-                pass
-            case _:
-                raise ProtocolError(f"unexpected message {chr(type_)!r} during the login")
-        return False
-
-    def _resume(self, step: HeavyStep[bytes], result: object) -> None:
-        """The heavy part of our proof is done; the server waits for it."""
-        if self._server.state is not ServerState.LOGIN:
-            return
-        try:
-            self._wire.write(step.resume(result))
-        except (ProtocolError, ServerLoginError) as error:
-            self._failed(error.message, error.sqlstate)
-
-    def _failed(self, message: str, sqlstate: str) -> None:
-        self._wire.close()
-        self._server.pooler.opening.failed(self._server, message, sqlstate, answered=False)
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._server.state is ServerState.LOGIN:
-            self._failed("server closed the connection during the login", CONNECTION_FAILURE)

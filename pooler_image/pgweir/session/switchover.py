@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session import moves
 from pgweir.session.holds import EndedBy, Hold, ReleaseWhen
+from pgweir.session.probe import Probe
 from pgweir.session.wire import printable
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def _watch_drain(pooler: Pooler, order: Hold) -> None:
             return
         pooler.on_server_gone.remove(look)
         order.drained = pooler.holds.current is order
+        if order.drained and order.release_when is ReleaseWhen.RESTARTED:
+            pooler.probe = Probe(pooler, order, lambda: release(pooler, order.id, EndedBy.RESTARTED))
+            pooler.probe.look()
 
     pooler.on_server_gone.append(look)
     look()

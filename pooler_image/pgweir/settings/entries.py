@@ -65,6 +65,13 @@ class DatabaseSettings:
         choices=("disable", "round-robin"),
         meaning="With several hosts: use them in turn (round-robin), or one until it fails (disable).",
     )
+    target_session_attrs: str | None = setting(
+        None,
+        since=2,
+        kind=Kind.ENUM,
+        choices=("any", "primary"),
+        meaning="target_session_attrs of this database.",
+    )
     connect_query: str | None = setting(
         None, kind=Kind.OPTIONAL_TEXT, meaning="Query that runs on each new server connection before its first use."
     )

@@ -436,6 +436,15 @@ class Settings:
         group="Pooling and server connections",
         meaning="Use the server connection that has been idle longest rather than the most recent one.",
     )
+    target_session_attrs: str = setting(
+        "any",
+        since=2,
+        kind=Kind.ENUM,
+        choices=("any", "primary"),
+        group="Pooling and server connections",
+        meaning="primary: a server in hot standby is never used; its connection is closed, and those who wait go on"
+        " waiting, with several hosts for the next one. libpq's word; unknown to PgBouncer.",
+    )
     keep_server_of_lost_client: bool = setting(
         True,
         since=2,

@@ -19,6 +19,8 @@ from pgweir.admin.nodes import Nodes
 from pgweir.admin.service import Consoles
 from pgweir.protocol.messages import query
 from pgweir.protocol.reasons import CloseReason
+from pgweir.session import switchover
+from pgweir.session.holds import ReleaseWhen
 
 LISTS = (
     "databases users pools free_clients used_clients login_clients free_servers used_servers dns_names dns_zones "
@@ -107,6 +109,17 @@ def test_reasons_and_failures_are_counted_by_name(service: HandService) -> None:
     assert value(service, "pgweir_descriptor_shortages") == 5
     assert value(service, "pgweir_paused") == 0
     assert value(service, "pgweir_configuration_info", version="9.9.9", digest=service.pooler.config.digest) == 1
+
+
+def test_holds_are_counted_by_what_ended_them_and_timed_while_they_stand(service: HandService) -> None:
+    assert value(service, "pgweir_hold_seconds") == 0
+    switchover.hold(service.pooler, "one", 60.0, ReleaseWhen.TOLD)
+    service.edge.now += 2.5
+    assert (value(service, "pgweir_held"), value(service, "pgweir_hold_seconds")) == (1, 2.5)
+    switchover.route(service.pooler, "one", "c1-rw", "10.0.0.7", 60.0)
+    service.edge.now += 2.5
+    assert (value(service, "pgweir_held"), value(service, "pgweir_hold_seconds")) == (0, 2.5)
+    assert value(service, "pgweir_holds", ended_by="route") == 1
 
 
 _PROCESS = {

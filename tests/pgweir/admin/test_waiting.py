@@ -10,6 +10,8 @@ from tests.pgweir.session.world import Client, World
 from pgweir.admin.service import Consoles
 from pgweir.admin.tables import TABLES, View
 from pgweir.protocol.messages import query
+from pgweir.session import switchover
+from pgweir.session.holds import ReleaseWhen
 
 
 def waiters(world: World) -> list[dict[str, Any]]:
@@ -69,6 +71,24 @@ def test_the_limit_that_is_too_small_is_named(
     assert (row["holder_state"], row["holder_seconds"]) == ("idle in transaction", 38)
     assert row["holder_pid"] > 0
     world.empty()
+
+
+@pytest.mark.parametrize(
+    ("release_when", "what_for"),
+    [(ReleaseWhen.TOLD, "a switchover"), (ReleaseWhen.RESTARTED, "a restart of PostgreSQL")],
+)
+def test_a_hold_is_named_with_what_it_is_for(release_when: ReleaseWhen, what_for: str) -> None:
+    world = World()
+    begin(world)
+    switchover.hold(world.pooler, "one", 60.0, release_when)
+    ask(world)
+    world.sleep(3)
+    (row,) = waiters(world)
+    assert row["limit"] == "hold"
+    assert row["reason"] == f"held for {what_for}: 3.0 of at most 60 s (hold one)"
+    assert row["holder_application_name"] == "holder", "whoever must end a transaction first"
+    world.operations.pause()
+    assert waiters(world)[0]["limit"] == "paused"
 
 
 def test_postgresqls_own_limit_is_told_apart_from_a_target_that_is_away() -> None:

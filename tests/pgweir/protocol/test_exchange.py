@@ -248,6 +248,26 @@ def test_what_stands_behind_a_sync_is_in_doubt_until_the_parse_before_it_is_answ
     assert not subject.in_doubt
 
 
+def test_where_an_error_names_a_statement_is_told_by_its_place_in_what_the_client_gets():
+    naming = messages.error_response("ERROR", "08P01", 'prepared statement "PGBOUNCER_1" requires 0')
+    statement = Statement(b"PGBOUNCER_1", b"SELECT 1\0\0\0")
+    for script in ([PARSED + naming + READY], [PARSED, naming + READY], [PARSED + naming[:30], naming[30:] + READY]):
+        subject = exchange()
+        subject.statements.add(statement, 9)
+        subject.expect_special(Owed(PARSE, Action.SKIP, statement))
+        for kind in (BIND, SYNC):
+            subject.expect(kind)
+        heard = b""
+        for chunk in script:
+            answer = subject.scan(chunk)
+            spans, subject.naming = subject.naming, []
+            assert [answer[at:end] for at, end in spans] == [naming] * (naming in answer)
+            assert subject.noted or not spans
+            heard += answer
+        assert heard == naming + READY
+        assert subject.settled
+
+
 # --- what is unasked for, and noise --------------------------------------------------------------------------------------------
 
 

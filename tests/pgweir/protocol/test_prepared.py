@@ -72,3 +72,31 @@ def test_broken_packets_are_protocol_errors():
         with pytest.raises(ProtocolError, match="broken Close packet"):
             prepared.split_target(wrong, "broken Close packet")
     assert prepared.split_target(b"Sx\0", "") == (b"S", b"x")
+
+
+def error(code: str, text: str) -> bytes:
+    return messages.error_response("ERROR", code, text)
+
+
+def test_an_error_gets_the_clients_own_name_back_and_nothing_else_changes():
+    one, other = Statement(b"PGBOUNCER_1", b""), Statement(b"PGBOUNCER_12", b"")
+    names = {b"mine": one, b"also mine": one, "gr\u00fc\u00dfe".encode(): other}
+    before, after = messages.command_complete("PGBOUNCER_1"), messages.ready_for_query(b"I")
+    for sent, wanted in (
+        ("PGBOUNCER_1", "mine"),
+        ("PGBOUNCER_12", "gr\u00fc\u00dfe"),
+        ("PGBOUNCER_123", "PGBOUNCER_123"),
+    ):
+        said = error("26000", f'prepared statement "{sent}" does not exist')
+        spans = [(len(before), len(before) + len(said))]
+        heard = prepared.with_own_names(before + said + after, spans, names)
+        assert heard == before + error("26000", f'prepared statement "{wanted}" does not exist') + after
+
+
+def test_only_an_error_that_is_about_a_statement_is_taken_for_one():
+    text = 'prepared statement "PGBOUNCER_7" does not exist'
+    told = {
+        code: prepared.names_statement(error(code, text)[5:]) for code in ("26000", "42P05", "08P01", "22012", "23505")
+    }
+    assert told == {"26000": True, "42P05": True, "08P01": True, "22012": False, "23505": False}
+    assert not prepared.names_statement(error("26000", 'prepared statement "theirs" does not exist')[5:])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.pgweir.mini_postgres import MiniPostgres
+from tests.pgweir.session.standbys import Newer
 from tests.pgweir.session.world import Client, RecorderWire, World
 
 from pgweir.log import JsonFormatter
@@ -251,6 +252,14 @@ def _() -> World:
     world = World()
     world.starts_login()
     world.fails_to_connect()
+    return world
+
+
+@ends_with(CloseReason.SERVER_STANDBY)
+def _() -> World:
+    world = World(target_session_attrs="primary")
+    world.starts_login()
+    world.accept(Newer(standby=True))
     return world
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.pgweir.mini_postgres import MiniPostgres
+from tests.pgweir.session.standbys import Older
 
 from pgweir.protocol import messages
 from pgweir.session import moves, switchover
@@ -269,3 +272,129 @@ def test_after_a_hold_the_target_is_tried_several_times_a_second_and_later_as_ev
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) < 10, "what was said is not said again five times a second"
     assert client.hears() == b""
+
+
+# --- a restart in place ------------------------------------------------------------------------------------------------
+
+
+class Restarting:
+    """What a probe of the world finds, in its order; the last one stays."""
+
+    def __init__(self, world: Any, *finds: str | Callable[[], MiniPostgres]) -> None:
+        self.world, self.finds, self.looks = world, list(finds), 0
+
+    def step(self) -> None:
+        world = self.world
+        world.sleep(0.2)
+        while world.edge.connecting:
+            self.looks += 1
+            found = self.finds.pop(0) if len(self.finds) > 1 else self.finds[0]
+            if callable(found):
+                wire = world.accept(found())
+                while wire.deliver():
+                    pass
+            elif found == "refused":
+                world.fails_to_connect()
+            else:
+                postgres = MiniPostgres(greeted=False)
+                postgres.refusal = (found, "not now")
+                world.accept(postgres).deliver()
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.step()
+
+
+def running(started: bytes = b"yesterday", *, standby: bool = False) -> Callable[[], MiniPostgres]:
+    return lambda: Older(standby=standby, started=started)
+
+
+@pytest.mark.parametrize(
+    "away", [["refused"], ["57P03", "57P03"], ["57P03", "refused", "57P03"]], ids=["refused", "57P03", "all of it"]
+)
+def test_a_hold_that_waits_for_a_restart_ends_when_postgresql_is_back(make_world, away):
+    world = make_world()
+    client = world.client()
+    hold(world, when=ReleaseWhen.RESTARTED)
+    client.says(SELECT)
+    restarting = Restarting(world, running(), running(), *away, running(b"today"))
+    restarting.steps(2 + len(away))
+    assert held(world)
+    restarting.steps(2)
+    assert world.pooler.holds.last.ended_by is EndedBy.RESTARTED
+    assert world.pooler.holds.last.seconds < 3
+    world.run()
+    assert b"SELECT 1" in client.hears()
+    assert world.pooler.server_login_errors == {}, "a look is no failure"
+
+
+def test_a_restart_between_two_looks_is_seen_by_the_time_of_its_start(make_world):
+    world = make_world()
+    world.client()
+    hold(world, when=ReleaseWhen.RESTARTED)
+    restarting = Restarting(world, running(), running(b"today"))
+    restarting.steps(3)
+    assert world.pooler.holds.last.ended_by is EndedBy.RESTARTED
+
+
+def test_without_a_restart_it_ends_at_its_ceiling_and_nobody_looks_any_more(make_world):
+    world = make_world()
+    world.client()
+    hold(world, ceiling=5.0, when=ReleaseWhen.RESTARTED)
+    restarting = Restarting(world, running())
+    restarting.steps(40)
+    assert world.pooler.holds.last.ended_by is EndedBy.CEILING
+    assert 10 < restarting.looks < 30
+    looks = restarting.looks
+    restarting.steps(10)
+    assert restarting.looks == looks
+    assert world.pooler.probe is None
+
+
+def test_one_that_comes_back_as_a_standby_is_not_back(make_world):
+    world = make_world()
+    world.client()
+    hold(world, when=ReleaseWhen.RESTARTED)
+    restarting = Restarting(world, "refused", running(b"today", standby=True))
+    restarting.steps(10)
+    assert held(world)
+    restarting.finds = [running(b"later")]
+    restarting.steps(3)
+    assert not held(world)
+
+
+def test_a_login_that_postgresql_refuses_says_that_it_is_back(make_world):
+    world = make_world()
+    world.client()
+    hold(world, when=ReleaseWhen.RESTARTED)
+    Restarting(world, running(), "57P03", "28P01").steps(5)
+    assert world.pooler.holds.last.ended_by is EndedBy.RESTARTED
+
+
+def test_nobody_looks_before_the_last_transaction_has_ended_and_looks_are_in_no_book(make_world):
+    world = make_world(max_server_connections=1, default_pool_size=1)
+    client = world.client()
+    client.query("BEGIN")
+    hold(world, when=ReleaseWhen.RESTARTED)
+    world.sleep(2)
+    assert not world.edge.connecting
+    client.says(messages.query("COMMIT"))
+    world.servers[0].deliver()
+    (probe,) = world.edge.connecting
+    world.sleep(0.5)
+    assert world.edge.connecting == [probe]
+    assert not list(world.pooler.servers())
+    assert world.operations.held_servers() == 0
+    assert world.pooler.holds.current.drained
+    switchover.release(world.pooler, "one")
+    world.fails_to_connect()
+    world.sleep(1)
+    assert not world.edge.connecting, "that was the last look"
+
+
+def test_a_told_hold_looks_for_nothing(make_world):
+    world = make_world()
+    world.client()
+    hold(world)
+    world.sleep(2)
+    assert not world.edge.connecting

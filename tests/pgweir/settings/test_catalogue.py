@@ -72,6 +72,7 @@ OURS = {
     "reserved_connections",
     "server_tls_sslnegotiation",
     "startup_parameters",
+    "target_session_attrs",
     "uncached_databases",
 }
 

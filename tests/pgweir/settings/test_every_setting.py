@@ -32,6 +32,7 @@ OPENING = "pgweir/session/test_opening.py::"
 PROBES = "pgweir/net/test_sockets.py::test_the_probes_and_the_patience_are_as_set"
 PROCESS = "data_plane/test_process.py::"
 RESOLVER = "pgweir/net/test_resolver.py::"
+STANDBY = "pgweir/session/test_standby.py::"
 TLS = "data_plane/test_tls.py::"
 TLS_CONTEXT = "pgweir/net/test_tls_contexts.py::"
 UPKEEP = "pgweir/session/test_upkeep.py::"
@@ -74,6 +75,7 @@ EFFECTS: Final[Mapping[str, str]] = {
     "client_overflow": AS_PGPOOL + "test_the_33rd_of_32_waits_and_comes_in_when_one_leaves",
     "default_pool_size": LIMITS + "test_no_more_servers_than_the_pool_size",
     "disable_pqexec": EFFECT + "test_simple_queries_are_refused_where_disable_pqexec_says_so",
+    "target_session_attrs": STANDBY + "test_a_client_waits_until_there_is_a_primary_and_nothing_reaches_the_standby",
     "max_client_conn": LIMITS + "test_one_client_too_many_is_refused_by_name_and_the_others_stay",
     "reserved_connections": AS_PGPOOL + "test_of_32_places_with_one_reserved_the_31st_is_served_and_the_32nd_refused",
     "max_db_client_connections": CONVERSATIONS + "test_client_limits_refuse_the_one_too_many",
@@ -169,6 +171,7 @@ EFFECTS: Final[Mapping[str, str]] = {
     "databases.server_lifetime": ONLY_A_DATABASE,
     "databases.query_wait_timeout": PRECEDENCE,
     "databases.load_balance_hosts": "pgweir/session/test_database.py::test_disable_stays_with_one_until_it_fails",
+    "databases.target_session_attrs": STANDBY + "test_of_several_hosts_the_next_one_is_tried_at_once",
     "databases.connect_query": EFFECT + "test_connect_query_runs_first_and_its_failure_is_no_reason_to_close",
     "databases.client_encoding": EFFECT + "test_a_database_starts_its_servers_with_its_own_variables",
     "databases.datestyle": EFFECT + "test_a_database_starts_its_servers_with_its_own_variables",

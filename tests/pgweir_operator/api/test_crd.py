@@ -55,13 +55,12 @@ def test_every_field_of_the_spec_is_described() -> None:
     assert undescribed == []
 
 
-@pytest.mark.parametrize("absent", ["switchover"])
-def test_a_field_that_nobody_carries_out_yet_is_absent(absent: str) -> None:
-    node = SPEC
-    *parents, name = absent.split(".")
-    for parent in parents:
-        node = node["properties"][parent]
-    assert name not in node["properties"]
+def test_a_switchover_is_held_unless_the_user_says_otherwise() -> None:
+    schema = SPEC["properties"]["switchover"]
+    assert schema["default"] == {}
+    mode, timeout = schema["properties"]["mode"], schema["properties"]["timeoutSeconds"]
+    assert (mode["default"], mode["enum"]) == ("Automatic", ["Automatic", "Off"])
+    assert (timeout["default"], timeout["minimum"], timeout["maximum"]) == (60, 1, 600)
 
 
 def test_autoscalers_find_everything_they_need() -> None:

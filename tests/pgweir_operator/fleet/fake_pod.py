@@ -1,7 +1,7 @@
 """A pod's control endpoint without a pod: real HTTPS with mutual TLS, and every way to be difficult.
 
-It keeps the endpoint's contract (revisions, digests, acknowledgement of a pause) and can be told to refuse a
-configuration, to lag, to hold servers, or to be silent. Used by the tests of fleet, reconcile and the control plane.
+It keeps the endpoint's contract (revisions, digests, acknowledgement of a pause, holds and routes) and can be told to
+refuse a configuration, to lag, to hold servers, or to be silent. Used by the tests of fleet, reconcile and the control plane.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import ssl
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -48,6 +49,14 @@ class FakePod:
     """It got SIGTERM and waits for its clients."""
     lookup: dict[str, Any] = field(default_factory=lambda: {"ok": True, "lastError": None})
     target: dict[str, Any] = field(default_factory=lambda: {"reachable": True, "lastError": None})
+    held: dict[str, Any] | None = None
+    """The order of a hold that stands."""
+    held_since: float = 0.0
+    last_hold: dict[str, Any] | None = None
+    route: dict[str, Any] | None = None
+    route_since: float = 0.0
+    orders: list[tuple[float, str, str]] = field(default_factory=list)
+    """Every hold, route and release: when (monotonic), which, and by what id."""
     asked: list[str] = field(default_factory=list)
     """Every request, as 'METHOD path'."""
     _runner: web.AppRunner | None = None
@@ -65,6 +74,9 @@ class FakePod:
         application.router.add_put("/v1/configuration", self._put)
         if not self.first_version:
             application.router.add_post("/v1/holders/terminate", self._terminate)
+            application.router.add_put("/v1/hold", self._hold)
+            application.router.add_delete("/v1/hold", self._release)
+            application.router.add_put("/v1/route", self._route)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.address, self.port, ssl_context=self._context(), reuse_address=True)
@@ -100,6 +112,24 @@ class FakePod:
             return "active"
         return "pausing" if self.holders else "paused"
 
+    def end_hold(self, by: str) -> None:
+        """As the pod does at the ceiling, or when it has seen a restart."""
+        if self.held is not None:
+            seconds = time.monotonic() - self.held_since
+            self.last_hold = {"id": self.held["id"], "seconds": seconds, "endedBy": by, "clientsHeld": 3}
+            self.held = None
+
+    def _switchover(self) -> dict[str, Any]:
+        now = time.monotonic()
+        if self.held is not None and now - self.held_since >= self.held["ceilingSeconds"]:
+            self.end_hold("ceiling")
+        hold = route = None
+        if self.held is not None:
+            hold = {**self.held, "seconds": now - self.held_since, "drained": not self.holders}
+        if self.route is not None and (left := self.route_since + self.route["seconds"] - now) > 0:
+            route = {"host": self.route["host"], "address": self.route["address"], "seconds": left}
+        return {"hold": hold, "route": route, "lastHold": self.last_hold}
+
     def status(self) -> dict[str, Any]:
         held = len(self.holders) if self.paused else 0
         return {
@@ -119,6 +149,7 @@ class FakePod:
             "target": self.target,
             "lookup": self.lookup,
             "restartNeeded": [],
+            **({} if self.first_version else self._switchover()),
         }
 
     def _context(self) -> ssl.SSLContext:
@@ -168,3 +199,30 @@ class FakePod:
         closed = len(self.holders)
         self.let_go()
         return web.json_response({**self.status(), "terminatedHolders": closed})
+
+    async def _hold(self, request: web.Request) -> web.Response:
+        if no := await self._answer(request):
+            return no
+        body = await request.json()
+        self.orders.append((time.monotonic(), "hold", body["id"]))
+        if self.held is None or self.held["id"] != body["id"]:
+            self.held, self.held_since = body, time.monotonic()
+        return web.json_response(self.status())
+
+    async def _release(self, request: web.Request) -> web.Response:
+        if no := await self._answer(request):
+            return no
+        return self._ended("release", await request.json(), "told")
+
+    async def _route(self, request: web.Request) -> web.Response:
+        if no := await self._answer(request):
+            return no
+        body = await request.json()
+        self.route, self.route_since = body, time.monotonic()
+        return self._ended("route", body, "route")
+
+    def _ended(self, order: str, body: dict[str, Any], by: str) -> web.Response:
+        self.orders.append((time.monotonic(), order, body["id"]))
+        if self.held is not None and self.held["id"] == body["id"]:
+            self.end_hold(by)
+        return web.json_response(self.status())

@@ -9,6 +9,7 @@ import time
 import pytest
 from tests.pgweir_operator import worlds
 
+from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import ClusterFlavour, SecretFacts
 from pgweir_operator.integration import automatic, provisioning
@@ -171,11 +172,47 @@ def test_a_login_that_does_not_work_asks_for_the_line_in_pg_hba(postgres_says_ye
 
 
 def test_with_secrets_of_ones_own_nothing_is_asked_of_postgresql(postgres_says_yes):
-    pooler = worlds.pooler(pgbouncer={"authQuery": "SELECT 1", "authQuerySecret": {"name": "mine"}})
-    result = integrate(observed(pooler), pooler=pooler).result
+    result = integrate(observed(OWN), pooler=OWN).result
     assert (result.status, result.reason) == ("False", Reason.MANUAL)
     assert "CREATE FUNCTION" in result.message
     assert postgres_says_yes == []
+
+
+OWN = worlds.pooler(pgbouncer={"authQuery": "SELECT 1", "authQuerySecret": {"name": "mine"}})
+
+
+def own(**data):
+    return dataclasses.replace(observed(OWN), secrets={"mine": worlds.secret("mine", **data)})
+
+
+def test_the_users_own_role_is_asked_what_postgresql_has_room_for(monkeypatch):
+    asked = []
+
+    async def capacity(where, login, database):
+        asked.append((where.host, where.ca, login.user, login.password, login.certificate, database))
+        return TargetCapacity(100, 3)
+
+    monkeypatch.setattr(provisioning, "capacity", capacity)
+    done = integrate(own(username="me", password="mine"), pooler=OWN)
+    assert (done.result.reason, done.result.capacity) == (Reason.MANUAL, TargetCapacity(100, 3))
+    pair = client_certificate(CA, "somebody", now=NOW)
+    integrate(own(tls_crt=pair.certificate, tls_key=pair.key), pooler=OWN)
+    assert asked == [
+        ("shop-rw.default.svc", CA.certificate, "me", "mine", None, "postgres"),
+        ("shop-rw.default.svc", CA.certificate, "somebody", None, pair, "postgres"),
+    ]
+
+
+@pytest.mark.parametrize("reason", [Reason.TARGET_UNAVAILABLE, Reason.ADMIN_LOGIN_FAILED])
+def test_where_it_cannot_be_asked_the_budget_says_why_and_nothing_else_changes(monkeypatch, reason):
+    async def no(*_):
+        raise PrerequisiteError(reason, "It is away.", retry_after=10.0)
+
+    monkeypatch.setattr(provisioning, "capacity", no)
+    done = integrate(own(username="me", password="mine"), pooler=OWN)
+    assert (done.result.reason, done.result.capacity_error) == (Reason.MANUAL, "It is away.")
+    assert done.retry_after == (10.0 if reason is Reason.TARGET_UNAVAILABLE else None)
+    assert "'mine'" in integrate(observed(OWN), pooler=OWN).result.capacity_error, "the Secret that is missing"
 
 
 def test_the_users_own_certificate_of_before_is_never_taken_for_ours(postgres_says_yes):

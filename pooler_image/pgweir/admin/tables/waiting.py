@@ -28,7 +28,8 @@ _NOBODY: Final[Row] = (None,) * 7
 class Binding:
     """What a pool's clients wait for."""
 
-    limit: str  # one word: a setting's name, `paused`, `target`, `password`, `max_connections` (PostgreSQL's), `login`, `check`
+    # One word: a setting's name, `paused`, `hold`, `target`, `password`, `max_connections` (PostgreSQL's), `login`, `check`.
+    limit: str
     reason: str  # the same as a sentence, with the numbers
     rivals: tuple[SessionPool, ...]  # the pools whose servers stand in their way
 
@@ -71,7 +72,11 @@ def _without_place(view: View, login: Candidate, since: float) -> Row:
 def binding(view: View, pool: SessionPool) -> Binding:
     """The limit that keeps this pool's waiters waiting, asked of the rules that decide about opening a server."""
     if pool.paused:  # asked first: a server that is still being reset would hide it from the ledger
-        return Binding("paused", "paused", (pool,))
+        hold = view.pooler.holds.current
+        if hold is None or view.pooler.paused:
+            return Binding("paused", "paused", (pool,))
+        so_far = f"{hold.age(view.now):.1f} of at most {hold.ceiling:g} s"
+        return Binding("hold", f"held for {hold.purpose}: {so_far} (hold {hold.id})", (pool,))
     if view.pooler.credentials.lost(pool):
         return Binding("password", f"the password of {pool.user} has changed: a client must show the new one", (pool,))
     everywhere = view.pooler.pools.values()

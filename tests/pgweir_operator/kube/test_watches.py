@@ -1,4 +1,4 @@
-"""Watches of named Secrets: one each, shared, ended when nobody listens, and taken up again when they break."""
+"""Watches of named objects: one each, shared, ended when nobody listens, and taken up again when they break."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 
 from tests.pgweir_operator.stories import story, until
 
-from pgweir_operator.kube import ApiError, secret_watch
-from pgweir_operator.kube.secret_watch import SecretWatches
+from pgweir_operator.kube import ApiError
+from pgweir_operator.kube import watches as room
+from pgweir_operator.kube.watches import Named, ObjectWatches
 
 
 class Api:
@@ -37,14 +38,18 @@ class Api:
         self.streams[name].put_nowait(item)
 
 
+def secrets(*names):
+    return [Named("Secret", "n", name) for name in names]
+
+
 def test_two_watchers_share_one_watch_and_it_ends_with_the_last():
     async def test():
         api, heard = Api(), []
-        watches = SecretWatches(api, lambda who, what: heard.append((who, what)))
-        watches.want("a", "n", ["s", "t"])
-        watches.want("b", "n", ["s"])
+        watches = ObjectWatches(api, lambda who, change: heard.append((who, change.what.name)))
+        watches.want("a", secrets("s", "t"))
+        watches.want("b", secrets("s"))
         await api.say("s", "1")
-        await until(lambda: sorted(heard) == [("a", "Secret s"), ("b", "Secret s")])
+        await until(lambda: sorted(heard) == [("a", "s"), ("b", "s")])
         assert sorted(api.opened) == ["s", "t"]
         watches.forget("a")
         await until(lambda: set(api.streams) == {"s"})
@@ -56,13 +61,13 @@ def test_two_watchers_share_one_watch_and_it_ends_with_the_last():
 
 
 def test_a_watch_that_breaks_is_taken_up_again_and_says_nothing_twice(monkeypatch):
-    monkeypatch.setattr(secret_watch, "RECONNECT", 0.01)
-    monkeypatch.setattr(secret_watch, "RECONNECT_MAXIMUM", 0.02)
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+    monkeypatch.setattr(room, "RECONNECT_MAXIMUM", 0.02)
 
     async def test():
         api, heard = Api(), []
-        watches = SecretWatches(api, lambda who, what: heard.append(what))
-        watches.want("a", "n", ["s"])
+        watches = ObjectWatches(api, lambda who, change: heard.append(change.what.name))
+        watches.want("a", secrets("s"))
         await api.say("s", "1")
         await until(lambda: len(heard) == 1)
         await api.say("s", ApiError(410, "too old"))
@@ -81,12 +86,12 @@ def test_a_watch_that_breaks_is_taken_up_again_and_says_nothing_twice(monkeypatc
 def test_a_watcher_that_changes_its_mind_hears_only_what_it_wants_now():
     async def test():
         api, heard = Api(), []
-        watches = SecretWatches(api, lambda who, what: heard.append(what))
-        watches.want("a", "n", ["s"])
-        watches.want("a", "n", ["t"])
+        watches = ObjectWatches(api, lambda who, change: heard.append(change.what.name))
+        watches.want("a", secrets("s"))
+        watches.want("a", secrets("t"))
         await until(lambda: set(api.streams) == {"t"})
         await api.say("t", "1")
-        await until(lambda: heard == ["Secret t"])
+        await until(lambda: heard == ["t"])
         await watches.close()
 
     story(test)

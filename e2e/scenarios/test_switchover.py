@@ -1,0 +1,254 @@
+"""PostgreSQL moves or restarts behind a Pooler, and its clients wait instead of failing.
+
+On a pair that acts like CloudNativePG (e2e/cloudnativepg): a Cluster object, two PostgreSQL with streaming replication, its
+timeline. One pair and one Pooler serve all tests; each leaves them whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+from e2e.cloudnativepg.pair import Pair
+from e2e.kubernetes_access import Kubernetes
+from e2e.measured import Measured
+from e2e.scenarios.pair_shop import Count, PairShop
+from e2e.scenarios.release import Operator
+from e2e.scenarios.shop import POOLER, until
+
+pytestmark = pytest.mark.cluster
+
+CLUSTER = "c1"
+LOAD = ("select=10", "tpcb=10", "connect=2")
+SIGNAL_TO_HOLD = 0.4  # seconds until every pod holds: the first session is closed after 0.5 s
+IN_FLIGHT = 1.0  # seconds after a kill in which whoever had a server hears of it
+
+
+@pytest.fixture(scope="module")
+def shop(kubernetes: Kubernetes, scenario_namespace: str) -> Iterator[PairShop]:
+    made = PairShop(kubernetes, scenario_namespace, CLUSTER)
+    try:
+        made.open()
+        made.pooler()
+        made.ready()
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event under load: when it began (unix time), and what the clients met."""
+
+    pair: Pair
+    began: float
+    counts: dict[str, Count]
+
+    @classmethod
+    def of(cls, shop: PairShop, order: str, meanwhile: Callable[[float], None] = lambda began: None) -> Event:
+        """From a pair at rest to a pair at rest, and a second more."""
+        shop.healthy()
+        shop.initialise()
+        with shop.counted(*LOAD) as load:
+            time.sleep(1)
+            began = shop.pair.order(order)
+            meanwhile(began)
+            shop.pair.wait("healthy", after=began)
+            time.sleep(1)
+            event = cls(shop.pair, began, load.finish())
+        event.show(order)
+        return event
+
+    def show(self, title: str) -> None:
+        print(f"\n{title}: {self.pair.timeline(self.began)}")
+        for count in self.counts.values():
+            print(f"  {count.line(self.began)}")
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [error for count in self.counts.values() for error in count.errors]
+
+    @property
+    def failed(self) -> int:
+        return sum(count.failed for count in self.counts.values())
+
+    @property
+    def gap(self) -> float:
+        return max(count.gap for count in self.counts.values())
+
+    def after(self, event: str) -> float:
+        """Seconds from the beginning to this note."""
+        return float(self.pair.wait(event, after=self.began, seconds=1.0)["at"]) - self.began
+
+
+def holds(shop: PairShop, since: float, *, ended: bool = False) -> dict[str, tuple[float, str]]:
+    """Pod → seconds from then until its first hold began (or ended), and what its log says about it."""
+    found: dict[str, tuple[float, str]] = {}
+    for pod in shop.pods():
+        name = pod["metadata"]["name"]
+        for line in shop.kubernetes.kubectl("logs", name, "--since=3m", namespace=shop.namespace).splitlines():
+            record = json.loads(line) if line.startswith("{") else {}
+            text = str(record.get("record", {}).get("msg", ""))
+            if not text.startswith("hold ") or (" ended after " if ended else " begins") not in text:
+                continue
+            at = datetime.fromisoformat(record["ts"]).timestamp()
+            if at > since:
+                found.setdefault(name, (at - since, text))
+    return found
+
+
+def latest(found: dict[str, tuple[float, str]]) -> float:
+    return max((seconds for seconds, _ in found.values()), default=float("inf"))
+
+
+def lost(event: Event) -> str:
+    processed = sum(count.processed for count in event.counts.values())
+    cured = sum(count.retried for count in event.counts.values())
+    reconnects = f", {cured} cured by a reconnect" if cured else ""
+    return f"{event.failed} of {processed} transactions failed{reconnects}; longest gap {event.gap:.1f} s"
+
+
+def test_a_planned_switchover_costs_a_delay_and_no_error(shop: PairShop, measured: Measured) -> None:
+    event = Event.of(shop, "switchover")
+    began, ended = holds(shop, event.began), holds(shop, event.began, ended=True)
+    moved = event.after("currentPrimary")
+    measured.note(
+        "Planned switchover, 20 clients",
+        f"{lost(event)}; currentPrimary after {moved:.1f} s, every pod served after {latest(ended):.1f} s",
+        "0 failed; promotion + 2 s",
+    )
+    measured.note(
+        "Switchover announced → every pod holds", f"{latest(began) * 1000:.0f} ms", f"{SIGNAL_TO_HOLD * 1000:.0f} ms"
+    )
+    assert event.errors == []
+    assert event.failed == 0
+    shop.books_have(event.counts["tpcb"].processed)
+    assert len(began) == len(ended) == 3
+    assert latest(began) < 10 * SIGNAL_TO_HOLD
+    assert event.gap < moved + 2
+
+
+def test_the_manual_way_pause_switch_resume_costs_a_delay_and_no_error(shop: PairShop, measured: Measured) -> None:
+    """As without a Cluster object that anybody watches: the Pooler is paused, PostgreSQL moves, it is resumed."""
+    shop.healthy()
+    shop.patch({"switchover": {"mode": "Off"}})
+    try:
+        shop.initialise()
+        with shop.counted(*LOAD) as load:
+            shop.pause(True)
+            shop.paused()
+            paused = time.time()
+            shop.pair.order("switchover")
+            shop.pair.wait("healthy", after=paused)
+            shop.pause(False)
+            shop.paused("false")
+            time.sleep(1)
+            event = Event(shop.pair, paused, load.finish())
+    finally:
+        shop.patch({"switchover": None})
+    event.show("paused by hand, switchover, resumed")
+    measured.note("Switchover by hand: paused, switched, resumed when healthy", lost(event), "0 failed")
+    assert holds(shop, paused) == {}
+    assert event.errors == []
+    assert event.failed == 0
+    shop.books_have(event.counts["tpcb"].processed)
+
+
+def test_a_killed_primary_costs_what_was_in_flight_and_nobody_is_refused(shop: PairShop, measured: Measured) -> None:
+    event = Event.of(shop, "kill")
+    moved, endpoint = event.after("currentPrimary"), event.after("label")
+    measured.note(
+        "kill -9 of the primary, 20 clients",
+        f"{lost(event)}; currentPrimary after {moved:.1f} s, the -rw endpoint (who connects directly) {endpoint:.1f} s",
+        "those in flight; gap ≤ direct",
+    )
+    assert [error for error in event.errors if error["where"] == "login"] == []
+    assert event.counts["select"].failed == 0  # one statement: nothing was answered, and a reconnect cures it
+    assert event.counts["connect"].failed == 0
+    assert event.counts["tpcb"].failed <= event.counts["tpcb"].clients
+    assert len(event.errors) <= sum(count.clients for count in event.counts.values())
+    late = [error for error in event.errors if float(error["at"]) > event.began + IN_FLIGHT]
+    assert late == []
+    # Straight to the new primary: who is led by the Service waits for its endpoint.
+    assert event.gap < moved + 2
+
+
+def test_a_restart_in_place_is_not_held_up_by_the_poolers_connections(shop: PairShop, measured: Measured) -> None:
+    event = Event.of(shop, "restart")
+    down = shop.pair.wait("down", after=event.began)
+    ended = holds(shop, event.began, ended=True)
+    measured.note(
+        "Primary restarted in place",
+        f"{lost(event)}; smart shutdown {down['seconds']:.1f} s, every pod served after {latest(ended):.1f} s",
+        "0 failed",
+    )
+    assert not down["forced"]
+    assert event.errors == []
+    assert event.failed == 0
+    shop.books_have(event.counts["tpcb"].processed)
+    assert len(ended) == 3
+    assert all("(restarted)" in text for _, text in ended.values()), ended
+
+
+def test_the_operator_dies_in_the_middle_and_the_next_one_goes_on(
+    shop: PairShop, operator: Operator, measured: Measured
+) -> None:
+    def kill_the_operator(began: float) -> None:
+        shop.pair.wait("down", after=began)
+        operator.kill_pod()
+
+    event = Event.of(shop, "switchover", kill_the_operator)
+    ended = holds(shop, event.began, ended=True)
+    measured.note("The same, and the operator's pod killed when PostgreSQL is down", lost(event), "0 failed")
+    assert event.errors == []
+    assert event.failed == 0
+    shop.books_have(event.counts["tpcb"].processed)
+    assert len(ended) == 3
+
+
+def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(shop: PairShop, measured: Measured) -> None:
+    victim = shop.pods()[0]["metadata"]["name"]
+
+    def delete_a_pod(began: float) -> None:
+        shop.pair.wait("down", after=began)
+        shop.kubernetes.kubectl("delete", "pod", victim, "--wait=false", namespace=shop.namespace)
+
+    event = Event.of(shop, "switchover", delete_a_pod)
+    measured.note("The same, and one of three pooler pods deleted when PostgreSQL is down", lost(event), "0 failed")
+    assert event.failed == 0
+    assert {error["where"] for error in event.errors} <= {"first", "login"}
+    shop.books_have(event.counts["tpcb"].processed)
+    until(lambda: len(shop.pods()) == 3 and all(row["ready"] for row in shop.status()["pods"]), "the new pod")
+
+
+def test_a_day_of_changes_costs_nobody_a_transaction(shop: PairShop, measured: Measured) -> None:
+    """20 changed parameters, 5 pauses, a rollout, and 3 → 1 → 5 → 2 pods, under one load."""
+    shop.healthy()
+    shop.initialise()
+    with shop.counted("select=10", "tpcb=10") as load:
+        began = time.time()
+        for size in range(20, 40):
+            generation = shop.parameters(default_pool_size=str(size))
+            if size % 4 == 3:
+                shop.proved(generation)
+        for _ in range(5):
+            shop.pause(True)
+            shop.paused()
+            shop.pause(False)
+            shop.paused("false")
+        shop.kubernetes.kubectl("rollout", "restart", f"deployment/{POOLER}", namespace=shop.namespace)
+        shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
+        for instances in (1, 5, 2):
+            shop.kubernetes.kubectl("scale", "pooler", POOLER, f"--replicas={instances}", namespace=shop.namespace)
+            until(lambda wanted=instances: len(shop.pods()) == wanted, f"{instances} pods")  # type: ignore[misc]
+            shop.ready()
+        event = Event(shop.pair, began, load.finish())
+    event.show("a day of changes")
+    measured.note("20 configuration changes, 5 pauses, a rollout, scaled 3 → 1 → 5 → 2", lost(event), "0 failed")
+    assert event.failed == 0
+    shop.books_have(event.counts["tpcb"].processed)

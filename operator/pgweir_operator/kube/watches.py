@@ -1,0 +1,102 @@
+"""Watching objects by name, one watch each, and only while somebody asks for it.
+
+WHY by name: a watch of all Secrets would hold every password of a namespace in this process's memory, and would need
+the right to list them. Called by handlers (Secrets) and switchover (Clusters).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from pgweir_operator.kube.api import Kube, Object
+from pgweir_operator.kube.errors import ApiError
+
+logger = logging.getLogger(__name__)
+
+RECONNECT = 1.0
+RECONNECT_MAXIMUM = 30.0
+
+Watcher = TypeVar("Watcher", bound=Hashable)
+
+
+class Named(NamedTuple):
+    """An object, by the word for its kind in kube/api.py."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An event of a watch."""
+
+    what: Named
+    type: str
+    object: Object = field(repr=False)
+
+
+class ObjectWatches(Generic[Watcher]):
+    """Who wants to hear of which object. `heard` is called with the watcher, once for every change."""
+
+    def __init__(self, kube: Kube, heard: Callable[[Watcher, Change], None]) -> None:
+        self._kube = kube
+        self._heard = heard
+        self._wanted: dict[Named, set[Watcher]] = {}
+        self._tasks: dict[Named, asyncio.Task[None]] = {}
+
+    def want(self, watcher: Watcher, wanted: Iterable[Named]) -> None:
+        """From now on exactly these: watches that nobody wants any more end."""
+        keys = set(wanted)
+        for key in keys - self._tasks.keys():
+            self._tasks[key] = asyncio.create_task(self._watch(key), name=f"watch of {' '.join(key)}")
+        for key in keys:
+            self._wanted.setdefault(key, set()).add(watcher)
+        for key, watchers in list(self._wanted.items()):
+            if key not in keys:
+                watchers.discard(watcher)
+            if not watchers:
+                del self._wanted[key]
+                self._tasks.pop(key).cancel()
+
+    def is_watched(self, key: Named) -> bool:
+        return key in self._wanted
+
+    def forget(self, watcher: Watcher) -> None:
+        self.want(watcher, ())
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        self._wanted.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, key: Named) -> None:
+        version: str | None = None
+        pause = RECONNECT
+        while True:
+            begun = time.monotonic()
+            try:
+                async for event in self._kube.changes(*key):
+                    pause = RECONNECT
+                    seen = event["object"]["metadata"]["resourceVersion"]
+                    # A watch without a version begins with what is there: no news after a reconnect.
+                    if seen == version:
+                        continue
+                    version = seen
+                    change = Change(key, event["type"], event["object"])
+                    for watcher in tuple(self._wanted.get(key, ())):
+                        self._heard(watcher, change)
+                # The server ends every watch after a while: that is no trouble, and nothing is to be missed.
+                wait = 0.0 if time.monotonic() - begun > RECONNECT else pause
+            except ApiError as error:
+                logger.warning("%s %s/%s cannot be watched: %s", *key, error.message)
+                wait = pause = min(pause * 2, RECONNECT_MAXIMUM)
+            await asyncio.sleep(wait)

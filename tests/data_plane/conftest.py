@@ -1,0 +1,36 @@
+"""Against Debian's PgBouncer: scenes that stand in docs/differences-by-scene.md must differ, all others must not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.pooler.debian import pgbouncer_version
+from tests.pooler.differences import TABLE, VERSION, read_table
+from tests.pooler.process import FLAVOUR
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if FLAVOUR != "pgbouncer":
+        return
+    table = read_table(TABLE.read_text())
+    # A newer PgBouncer does more: what it does as we do is no failure.
+    is_known = f"{pgbouncer_version()}.".startswith(f"{VERSION}.")
+    for item in items:
+        if not isinstance(item, pytest.Function) or item.path.parent != Path(__file__).parent:
+            continue
+        difference = table.get((item.path.name, item.name)) or table.get((item.path.name, item.originalname))
+        if difference is None:
+            continue
+        if not difference.is_asked:
+            item.add_marker(pytest.mark.skip(reason=difference.words))
+        else:
+            strict = is_known and not difference.is_race
+            item.add_marker(pytest.mark.xfail(reason=f"PgBouncer {VERSION} {difference.words}", strict=strict))
+
+
+@pytest.fixture
+def ours_only() -> None:
+    """Here the table says what is not PgBouncer's; this only tells whoever did not know."""
+    if FLAVOUR != "pgweir":
+        pytest.fail(f"{TABLE.name} is where a scene says that PgBouncer differs")
