@@ -195,7 +195,13 @@ class World:
 
     # --- the operator ------------------------------------------------------------------------------------------------
 
-    def start_operator(self, *arguments: str, recheck: float = 5.0, everywhere: bool = False) -> Operator:
+    def start_operator(
+        self,
+        *arguments: str,
+        recheck: float = 5.0,
+        everywhere: bool = False,
+        image: str = "localhost/pgweir-pooler:dev",
+    ) -> Operator:
         operator = Operator(
             self.folder,
             f"--kubeconfig={self._operator_kubeconfig}",
@@ -208,7 +214,7 @@ class World:
                 "PGWEIR_CONTROL_PORT": str(self.control_port),
                 "PGWEIR_DIAL_TARGET": f"127.0.0.1:{self.server.port}",
                 "PGWEIR_LOG_LEVEL": "DEBUG",
-                "PGWEIR_POOLER_IMAGE": "localhost/pgweir-pooler:dev",
+                "PGWEIR_POOLER_IMAGE": image,
             },
         )
         self.operators.append(operator)

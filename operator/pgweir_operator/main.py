@@ -112,10 +112,9 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
         watches: ObjectWatches[Key] = ObjectWatches(
             kube, lambda key, change: workers.wake(key, f"Secret {change.what.name}", known_only=True)
         )
-        workers = Workers(
-            Reconciler(kube, events, options, switchovers).reconcile,
-            lambda key, outcome: handlers.settled(watches, key, outcome),
-        )
+        reconciler = Reconciler(kube, events, options, switchovers)
+        workers = Workers(reconciler.reconcile, lambda key, outcome: handlers.settled(watches, key, outcome))
+        reconciler.rollouts.on_free = lambda key: workers.wake(key, "its turn to roll", known_only=True)
         server = await _serve(listen, leadership, workers)
         try:
             if not await _unless(stop, _wait_for_crd(kube)) or not await _unless(stop, leadership.acquire()):

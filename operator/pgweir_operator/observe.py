@@ -29,6 +29,8 @@ from pgweir_operator.kube.api import Object
 
 # The endings of a cluster's Services and Secrets.
 _CLUSTERS_OWN: Final = ("rw", "ro", "r", "superuser", "app", "ca", "server", "replication")
+# Of a rollout that has made no progress for the Deployment's progressDeadlineSeconds.
+STUCK: Final = "ProgressDeadlineExceeded"
 _POD_MONITOR: Final = ("monitoring.coreos.com/v1", "PodMonitor")
 
 
@@ -268,7 +270,16 @@ def _deployment(child: Object | None) -> DeploymentFacts | None:
         ready_replicas=int(status.get("readyReplicas") or 0),
         available_replicas=int(status.get("availableReplicas") or 0),
         wanted_replicas=int((child.get("spec") or {}).get("replicas") or 0),
+        stuck=progress_of(child) == STUCK,
     )
+
+
+def progress_of(deployment: Mapping[str, Any]) -> str:
+    """What Kubernetes says of its rollout, in its own word."""
+    for row in (deployment.get("status") or {}).get("conditions") or ():
+        if row["type"] == "Progressing":
+            return str(row.get("reason") or "")
+    return ""
 
 
 def _why_not_ready(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str:

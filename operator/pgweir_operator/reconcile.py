@@ -36,6 +36,7 @@ from pgweir_operator.integration.control import ControlCertificates, renewed
 from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
 from pgweir_operator.kube.events import Events
 from pgweir_operator.observe import World, observe, watched_secrets
+from pgweir_operator.rollouts import Rollouts
 from pgweir_operator.scaling import making_room
 from pgweir_operator.siblings import automatic_siblings, shared_password
 from pgweir_operator.status import status as status_of
@@ -121,6 +122,8 @@ class _Pass:
     wanted: WantedConfiguration | None = None
     answers: dict[str, PodAnswer] = field(default_factory=dict)
     pause_timed_out: bool = False
+    waits_for: str = ""
+    """The Pooler that rolls while this one waits for its turn to."""
     oldest_pods: tuple[str, ...] = ()
     """Pods that decide which settings are left out."""
     making_room: list[str] = field(default_factory=list)
@@ -147,6 +150,7 @@ class Reconciler:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kube = kube
+        self.rollouts = Rollouts(kube, options.namespaces)
         self._events = events
         self._options = options
         self._switchovers = switchovers
@@ -207,7 +211,9 @@ class Reconciler:
             await self._integrate(manifest, pooler, world, memory, password, done)
             _refuse_missing_cluster(pooler, world.observed)
             desired = self._desired(pooler, world.observed, memory, done)
-            await children.apply(self._kube, world, desired.manifests, memory.written)
+            live = world.children.get(("Deployment", names.deployment_name(pooler.name)))
+            manifests, done.waits_for = await self.rollouts.in_turn(pooler, live, desired.manifests)
+            await children.apply(self._kube, world, manifests, memory.written)
             await children.prune(self._kube, pooler, world, desired.unwanted, memory.written)
             await self._push(pooler, world, memory, certificates, desired, done)
         except PrerequisiteError as error:
@@ -397,6 +403,7 @@ class Reconciler:
             pausing_since=memory.pausing_since,
             capacity=memory.capacity,
             making_room=done.making_room,
+            waits_for=done.waits_for,
             switchover=self._switchovers.sentence((pooler.namespace, pooler.name)),
         )
         await self._write_status(manifest, status)

@@ -2,91 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.pooler.process import SECRETS, eventually
-from tests.pooler.wire import WireClient, query
+from tests.pooler.pod import Pod
+from tests.pooler.process import eventually
+from tests.pooler.wire import query
 from tests.postgres.server import PostgresServer
-
-from pgweir.bundle import bundle_manifest
-from pgweir_operator.api.observed import PodReport
-from pgweir_operator.cli.local_pod import LocalPod
-from pgweir_operator.fleet import Push
-from pgweir_operator.integration.control import renewed
 
 pytestmark = pytest.mark.timeout(60)
 
-INI = """
-[databases]
-* = host=127.0.0.1 port={server_port}
-session = host=127.0.0.1 port={server_port} dbname=app pool_mode=session
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = userlist.txt
-pool_mode = transaction
-default_pool_size = 4
+DATABASES = """
+* = host=127.0.0.1 port={port}
+session = host=127.0.0.1 port={port} dbname=app pool_mode=session
 """
 GOODBYE = "admin forced disconnect: the deadline of a pause has passed"
 
 
-class Pod:
-    """A pod, and the operator's verbs on it."""
-
-    def __init__(self, folder: Path, postgres: PostgresServer) -> None:
-        self.process = LocalPod("pod", folder, renewed(None, pooler="shop", now=time.time()))
-        self._ini = INI.format(port=self.process.port, server_port=postgres.port).encode()
-        self.process.start(self.files(1, paused=False))
-
-    def files(self, revision: int, *, paused: bool) -> dict[str, bytes]:
-        return {
-            "pgbouncer.ini": self._ini,
-            "userlist.txt": "".join(f'"{name}" "{secret}"\n' for name, secret in SECRETS.items()).encode(),
-            "bundle.json": bundle_manifest(revision=revision, paused=paused, catalogue_version=1),
-        }
-
-    def push(self, revision: int, *, paused: bool) -> PodReport:
-        async def tell() -> PodReport:
-            async with self.process.fleet() as fleet:
-                answer = await fleet.push([self.process.member], Push(self.files(revision, paused=paused)))
-                return _report(answer["pod"])
-
-        return asyncio.run(tell())
-
-    def terminate_holders(self, revision: int) -> PodReport:
-        async def tell() -> PodReport:
-            async with self.process.fleet() as fleet:
-                return _report((await fleet.terminate_holders([self.process.member], revision))["pod"])
-
-        return asyncio.run(tell())
-
-    def report(self) -> PodReport:
-        async def ask() -> PodReport:
-            async with self.process.fleet() as fleet:
-                return _report((await fleet.poll([self.process.member]))["pod"])
-
-        return asyncio.run(ask())
-
-    def client(self, database: str = "app", **parameters: str) -> WireClient:
-        return WireClient(self.process.port).log_in("alice", database, SECRETS["alice"], **parameters)
-
-
-def _report(answer: object) -> PodReport:
-    assert isinstance(answer, PodReport), answer
-    return answer
-
-
 @pytest.fixture
 def pod(tmp_path: Path, postgres: PostgresServer) -> Iterator[Pod]:
-    made = Pod(tmp_path, postgres)
+    made = Pod(tmp_path, DATABASES.format(port=postgres.port))
     yield made
-    made.process.stop()
+    made.stop()
 
 
 def queries(postgres: PostgresServer) -> list[object]:

@@ -101,9 +101,10 @@ class PostgresServer(EmbeddedPostgres):
         *,
         settings: Mapping[str, str] | None = None,
         hba: tuple[str, ...] = TEST_HBA,
+        template: Path | None = None,
     ) -> None:
         installation = installation or find_installation()
-        super().__init__(installation, settings=settings, hba=hba, template=_template(installation))
+        super().__init__(installation, settings=settings, hba=hba, template=template or _template(installation))
 
     def connection_string(
         self, user: str = "alice", password: str | None = None, dbname: str = "app", **more: str | int

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Drain, Pooler
+from pgweir_operator.desired import digest
 from pgweir_operator.desired.child import Manifest, labels, metadata
 from pgweir_operator.desired.merge import merged
 
@@ -32,15 +33,20 @@ def default_image(environment: Mapping[str, str], version: str) -> str:
 
 def deployment(pooler: Pooler, *, image: str, restart_digest: str, replicas: int | None = None) -> Manifest:
     """`replicas`: fewer than the spec says, while pods make room for more."""
+    template = _pod_template(pooler, image, restart_digest)
+    made_from = {
+        names.TEMPLATE_ANNOTATION: digest.of(template),
+        names.ASKED_ANNOTATION: digest.asked(pooler, restart_digest),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(pooler, names.deployment_name(pooler.name)),
+        "metadata": metadata(pooler, names.deployment_name(pooler.name), annotations=made_from),
         "spec": {
             "replicas": pooler.spec.instances if replicas is None else replicas,
             "selector": {"matchLabels": names.selector(pooler.name)},
             "strategy": _strategy(pooler.spec.deployment_strategy),
-            "template": _pod_template(pooler, image, restart_digest),
+            "template": template,
         },
     }
 

@@ -206,3 +206,21 @@ async def test_a_request_that_an_older_pod_does_not_know_is_no_silence():
 def test_nothing_prints_the_files_or_keys():
     assert "secret bytes" not in repr(Push(bundle()))
     assert "PRIVATE" not in repr(identity())
+
+
+@pytest.mark.parametrize("address", ["::1", "127.0.9.1"])
+def test_a_pod_may_have_an_address_of_either_family(address):
+    async def look():
+        pair = CERTIFICATES.pod
+        try:
+            pod = FakePod("pod", CERTIFICATES.trusted, pair.certificate, pair.key, address=address)
+            async with pod, Fleet(identity(), port=pod.port) as fleet:
+                assert isinstance((await fleet.push(members([pod]), Push(bundle())))["pod"], PodReport)
+                await pod.stop()
+                silent = (await fleet.poll(members([pod])))["pod"]
+                assert isinstance(silent, PodSilence)
+                assert f"[::1]:{pod.port}" in silent.error or address != "::1"
+        except OSError:
+            pytest.skip("this machine has no ::1")
+
+    asyncio.run(asyncio.wait_for(look(), 60))

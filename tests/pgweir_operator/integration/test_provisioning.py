@@ -8,6 +8,7 @@ import time
 
 import psycopg
 import pytest
+from tests.postgres.server import PostgresError
 
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import AUTH_QUERY
@@ -335,3 +336,17 @@ def test_with_the_clusters_authority_the_role_logs_in_by_certificate_alone(make_
             Credentials("postgres", password="password"),
         )
     assert caught.value.reason is Reason.TARGET_UNAVAILABLE
+
+
+def test_an_address_of_postgresql_may_be_ipv6(make_postgres):
+    server = make_postgres(hba=("local all all trust", "host all all ::1/128 scram-sha-256"))
+    server.set({"listen_addresses": "::1"})
+    try:
+        server.start()
+    except PostgresError:
+        pytest.skip("this machine has no ::1")
+    server.execute("DROP SCHEMA pgweir CASCADE")
+    endpoint = Endpoint("::1", server.port)
+    assert str(endpoint) == f"[::1]:{server.port}"
+    provision(endpoint, Credentials("postgres", password="password"))
+    assert check_login(endpoint).max_connections > 0
