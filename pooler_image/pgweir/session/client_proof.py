@@ -1,7 +1,8 @@
 """Who a client is: the method that auth_type or the HBA file asks for, its stored secret, and its proof.
 
 `ClientLogin` makes one when the startup packet is in, hands on what the client sends, and is told `proved` or `refuse`.
-A look-up, PBKDF2 and a directory take time: meanwhile what the client sends is kept, up to a bound, and not looked at.
+A look-up, PBKDF2 and a directory take time, and in a storm of logins so does its turn: meanwhile what the client sends is
+kept, up to a bound, and not looked at.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class ClientProof:
         self._reader = reader
         self._ldap: LdapOptions | None = None
         self._authentication: ClientAuthentication | None = None
-        self._busy = False  # a look-up, heavy work or a directory is being waited for
+        self._busy = False  # a look-up, heavy work, a directory or its turn is being waited for
+        self._has_turn = False
         self._looking_up = False
         self._looked_up_secret = False  # the secret is an answer of auth_query
         self._is_paused = False  # so much has come meanwhile that the client is not read
@@ -112,6 +114,13 @@ class ClientProof:
                 self._is_paused = True
                 self._login.wire.pause_reading()
             return
+        if not self._reader.rest:
+            return
+        if not self._has_turn and not self._pooler.turns.take():
+            self._busy = True
+            self._pooler.turns.wait(self._turn_has_come)
+            return
+        self._has_turn = False
         for type_, body in incoming:
             if type_ == messages.F.TERMINATE:
                 self._login.leave()
@@ -162,9 +171,16 @@ class ClientProof:
     # --- the secret, looked up -----------------------------------------------------------------------------------------
 
     def _looked_up(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
+        """One answer may be for hundreds."""
+        self._looking_up = False
+        if self._pooler.turns.take():
+            self._take_secret(outcome, exchange)
+        else:
+            self._pooler.turns.wait(lambda: self._take_secret(outcome, exchange))
+
+    def _take_secret(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
         if self._login.is_over:
             return
-        self._looking_up = False
         try:
             if isinstance(outcome, LookupFailed):
                 log.warning("%s error in auth_query: %s", self._login.name(), outcome.message)
@@ -239,6 +255,15 @@ class ClientProof:
             self._answer(resume())
             if not self._busy and not self._login.is_proved:
                 self._free()
+        except (ClientError, ProtocolError) as error:
+            self._refuse(error)
+
+    def _turn_has_come(self) -> None:
+        if self._login.is_over:
+            return
+        self._has_turn = True
+        try:
+            self._free()
         except (ClientError, ProtocolError) as error:
             self._refuse(error)
 

@@ -36,6 +36,7 @@ class Opening:
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
+        self._greeting: set[SessionPool] = set()  # whose next clients wait for their turn
 
     def wake(self, pool: SessionPool) -> Limit | Open:
         """Open what servers the pool's clients need and its limits allow. Answers the last decision."""
@@ -168,14 +169,23 @@ class Opening:
             self._pooler.drop_server(server, CloseReason.SERVER_STANDBY)
 
     def greet_waiting_logins(self, pool: SessionPool) -> None:
-        """Complete the logins that waited for the pool's first server, if there is (or was) one."""
+        """Complete the logins that waited for the pool's first server, if there is (or was) one; some in each turn."""
         while pool.welcome is not None and pool.alive(self._pooler.clock()) and pool.waiting_login:
+            if not self._pooler.turns.take():
+                if pool not in self._greeting:
+                    self._greeting.add(pool)
+                    self._pooler.turns.wait(lambda: self._greet_on(pool))
+                return
             client = pool.waiting_login.popleft()
             client.waiting_since = 0.0
             client.state = ClientState.IDLE
             if isinstance(client, ClientSession) and client.login is not None:
                 login, client.login = client.login, None
                 login()
+
+    def _greet_on(self, pool: SessionPool) -> None:
+        self._greeting.discard(pool)
+        self.greet_waiting_logins(pool)
 
     def failed(self, server: ServerSession, message: str, sqlstate: str, *, answered: bool) -> None:
         """Connect or login failed. `answered`: PostgreSQL itself said no (then sqlstate and message are its own)."""

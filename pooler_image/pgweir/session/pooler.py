@@ -46,6 +46,7 @@ from pgweir.session.overflow import Overflow
 from pgweir.session.probe import Probe
 from pgweir.session.replication import policy_for
 from pgweir.session.server import ServerSession
+from pgweir.session.turns import Turns
 from pgweir.session.wire import Edge, Origin, Wire, printable
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Pooler:
         self.opening = Opening(self)
         self.clients: set[ClientSession] = set()
         self.logins = Logins(self)
+        self.turns = Turns(edge)
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
         self.overflow = Overflow(self)

@@ -184,7 +184,8 @@ class Client:
         return self.session.state
 
     def says(self, *data: bytes) -> Client:
-        """One read of the pooler."""
+        """One read of the pooler, in a turn of its own."""
+        self.world.edge.move(self.world.edge.now)
         self.wire.protocol.data_received(b"".join(data))
         return self
 
@@ -270,6 +271,7 @@ class World:
     def run(self) -> None:
         """Connections come about and replies are handed on, until nothing moves."""
         while True:
+            self.edge.move(self.edge.now)
             self.edge.connecting = [s for s in self.edge.connecting if s.state is ServerState.LOGIN]
             moved = False
             if self.edge.connecting:

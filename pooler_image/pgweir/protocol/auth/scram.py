@@ -151,7 +151,8 @@ class ScramCache:
                 self._keys.popitem(last=False)
             return keys
 
-        return HeavyStep(lambda: scram_keys(password, salt, iterations), remember)
+        # Of many logins with the same secret at once, the first one computes; the others find it when their thread is free.
+        return HeavyStep(lambda: self._keys.get(at) or scram_keys(password, salt, iterations), remember)
 
 
 class ScramServer:
