@@ -13,6 +13,7 @@ import typer
 
 from pgweir_operator.cli.exit_codes import MEANINGS
 from pgweir_operator.cli.main import app
+from pgweir_operator.cli.plugin.main import app as plugin
 
 _HEADER: Final = """\
 # The command line
@@ -38,7 +39,7 @@ def cli_reference() -> str:
 
 def programs() -> dict[str, Any]:
     """The commands by the words that a person types (groups of typer's own click)."""
-    return {"pgweir": typer.main.get_command(app)}
+    return {"pgweir": typer.main.get_command(app), "kubectl pgweir": typer.main.get_command(plugin)}
 
 
 def _help(command: Any) -> str:

@@ -154,6 +154,32 @@ class Kube:
         path = RESOURCES[target["kind"]].path(metadata["namespace"], metadata["name"])
         return await self._request("PATCH", path, body=body, content_type=MERGE, attempts=1)
 
+    async def merge(
+        self, kind: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str | None = None
+    ) -> Object:
+        """Change what is named and nothing else; None takes a field away. Raises NotFoundError."""
+        path = RESOURCES[kind].path(namespace, name, subresource)
+        return await self._request("PATCH", path, body=body, content_type=MERGE, attempts=1)
+
+    async def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool = False, **query: str
+    ) -> AsyncIterator[bytes]:
+        """What a container wrote, a line each. With `follow`, as it writes them."""
+        words = {"container": container, **query, **({"follow": "true"} if follow else {})}
+        response = await self._send(
+            "GET",
+            RESOURCES["Pod"].path(namespace, pod, "log"),
+            query=words,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=None if follow else REQUEST_TIMEOUT),
+        )
+        try:
+            async for line in response.content:
+                yield line.rstrip(b"\n")
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise ApiError(0, f"the log of pod {pod} broke off: {error}") from None
+        finally:
+            response.close()
+
     async def delete(self, kind: str, namespace: str, name: str, *, uid: str) -> None:
         """Delete exactly this object: one that was made anew under the same name has another uid."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}

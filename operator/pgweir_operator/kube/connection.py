@@ -51,6 +51,16 @@ async def connect(access: Access) -> client.Configuration:
     return configuration
 
 
+def namespace_of(access: Access) -> str:
+    """The namespace that a person means who names none: that of the context, or the pod's own."""
+    if access.is_in_cluster:
+        return own_namespace() or "default"
+    contexts, active = config.list_kube_config_contexts(access.kubeconfig)  # type: ignore[no-untyped-call]
+    if access.context is not None:
+        active = next((each for each in contexts if each["name"] == access.context), active)
+    return str((active.get("context") or {}).get("namespace") or "default")
+
+
 def own_namespace() -> str | None:
     """The namespace of the pod that we are; None outside a cluster."""
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from tests.pgweir_operator.cli.test_files import pgweir
 
 from pgweir.admin.tables import TABLES
+from pgweir_operator.cli.plugin.main import complete
 from pgweir_operator.cli.reference import cli_reference, programs
 
 ROOT = Path(__file__).parents[3]
@@ -50,6 +53,22 @@ def test_completion_knows_the_commands_and_the_tables(tmp_path: Path) -> None:
     asked |= {"COMP_CWORD": "2", "COMP_WORDS": "pgweir show pool_"}
     expected = [name.lower() for name in TABLES if name.startswith("POOL_")]
     assert completing(tmp_path, **asked).stdout.split() == expected
+
+
+def test_the_plugin_and_its_completion_are_programs_that_kubectl_finds() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    for name in ("kubectl-pgweir", "kubectl_complete-pgweir"):
+        module, _, function = scripts[name].partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize(("words", "expected"), [(["st"], "status\n:4\n"), (["status", "x"], ":4\n")])
+def test_kubectl_is_told_the_plugins_words(
+    words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kubectl_complete-pgweir", *words])
+    complete()
+    assert capsys.readouterr().out == expected
 
 
 def completing(home: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

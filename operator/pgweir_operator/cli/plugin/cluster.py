@@ -1,0 +1,154 @@
+"""What every command of the plugin begins with: the API server, the namespace, the Poolers and their pods."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from pgweir_operator.api import names
+from pgweir_operator.cli import screen
+from pgweir_operator.cli.exit_codes import DONE, FAILED, UNREACHABLE
+from pgweir_operator.kube import Access, ApiError, ConflictError, InvalidError, Kube, NotFoundError, connect
+from pgweir_operator.kube.api import Object
+from pgweir_operator.kube.connection import ConfigException, namespace_of
+from pgweir_operator.kube.portforward import Forward, forwarded
+
+AT_ONCE: Final = 10  # pods asked at the same time
+ASK_TIMEOUT: Final = 15.0
+
+
+class Impossible(Exception):
+    """What was asked for cannot be done; the message says why and what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """kubectl's own options."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    everywhere: bool = False
+
+
+class Cluster:
+    """The API server, in one namespace ("": in all)."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.kube = kube
+        self.namespace = namespace
+
+    async def pooler(self, name: str) -> Object:
+        found = await self.kube.get("Pooler", self.namespace, name)
+        if found is None:
+            there = sorted(each["metadata"]["name"] for each in await self.kube.items("Pooler", self.namespace))
+            known = f"; there are {', '.join(there)}" if there else ", nor any other"
+            raise Impossible(f"there is no Pooler {name!r} in namespace {self.namespace!r}{known}")
+        return found
+
+    async def poolers(self, name: str | None) -> list[Object]:
+        if name is not None:
+            return [await self.pooler(name)]
+        found = await self.kube.items("Pooler", self.namespace)
+        return sorted(found, key=lambda each: (each["metadata"]["namespace"], each["metadata"]["name"]))
+
+    async def pods(self, pooler: str | None) -> list[Object]:
+        """Those that run, of one Pooler or of all."""
+        labels = names.POOLER_LABEL if pooler is None else names.selector_text(pooler)
+        found = await self.kube.items("Pod", self.namespace, labels=labels)
+        running = [pod for pod in found if (pod.get("status") or {}).get("phase") == "Running"]
+        return sorted(running, key=lambda pod: str(pod["metadata"]["name"]))
+
+
+def namespace_and_name(pod: Object) -> tuple[str, str]:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def run(where: Where, work: Callable[[Cluster], Awaitable[int]]) -> int:
+    """One command: connect, do it, and make an exit code of whatever comes."""
+    screen.fresh()
+    try:
+        return asyncio.run(_run(where, work))
+    except ConfigException as error:
+        screen.complain(f"no cluster to speak to: {error}")
+        return UNREACHABLE
+    except Impossible as error:
+        screen.complain(str(error))
+        return FAILED
+    except ApiError as error:
+        screen.complain(error.message)
+        refused = isinstance(error, (NotFoundError, ConflictError, InvalidError))
+        return FAILED if refused else UNREACHABLE
+    except KeyboardInterrupt:
+        return DONE
+
+
+async def _run(where: Where, work: Callable[[Cluster], Awaitable[int]]) -> int:
+    access = Access(where.kubeconfig, where.context)
+    namespace = "" if where.everywhere else where.namespace or namespace_of(access)
+    async with Kube(await connect(access)) as kube:
+        return await work(Cluster(kube, namespace))
+
+
+# --- into the pods --------------------------------------------------------------------------------------------------
+
+
+class PodRest:
+    """The REST of one pod."""
+
+    def __init__(self, pod: str, forward: Forward, session: aiohttp.ClientSession) -> None:
+        self.pod = pod
+        self._forward = forward
+        self._session = session
+
+    async def get(self, path: str) -> Any:
+        """The answer of a path, as JSON. Raises ApiError or Impossible."""
+        self._forward.error = None
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT), self._session.get(f"http://pod{path}") as answer:
+                document = json.loads(await answer.read())
+                status = answer.status
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            if self._forward.error is not None:
+                raise self._forward.error from None
+            raise ApiError(0, f"pod {self.pod} does not answer: {error or type(error).__name__}") from None
+        if status != 200:
+            raise Impossible(f"pod {self.pod}: {document.get('error') if isinstance(document, dict) else status}")
+        return document
+
+
+@contextlib.asynccontextmanager
+async def rest_of(cluster: Cluster, pods: Sequence[Object]) -> AsyncIterator[list[PodRest]]:
+    """A way to the REST of each pod, through sockets that nobody else on this machine may use."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgweir-")))
+        found = []
+        for number, pod in enumerate(pods):
+            namespace, name = namespace_and_name(pod)
+            path = folder / str(number)
+            forward = await stack.enter_async_context(forwarded(cluster.kube, namespace, name, names.PORT_HTTP, path))
+            session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
+            found.append(PodRest(name, forward, await stack.enter_async_context(session)))
+        yield found
+
+
+async def each_answer(pods: Sequence[PodRest], path: str) -> dict[str, Any]:
+    """By pod: what stands there, or the ApiError or Impossible that came instead."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(pod: PodRest) -> Any:
+        async with gate:
+            try:
+                return await pod.get(path)
+            except (ApiError, Impossible) as error:
+                return error
+
+    return dict(zip((pod.pod for pod in pods), await asyncio.gather(*map(ask, pods)), strict=True))
