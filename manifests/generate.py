@@ -22,6 +22,11 @@ NAMESPACE = {
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
+def is_hook(document: dict[str, Any]) -> bool:
+    """What Helm runs at certain moments is nothing to apply."""
+    return "helm.sh/hook" in (document["metadata"].get("annotations") or {})
+
+
 def without_helm(value: Any) -> Any:
     if isinstance(value, dict):
         kept = {key: without_helm(item) for key, item in value.items() if not key.startswith("helm.sh/")}
@@ -34,7 +39,8 @@ def without_helm(value: Any) -> Any:
 
 
 def main() -> None:
-    documents = [without_helm(document) for document in yaml.safe_load_all(sys.stdin) if document]
+    printed = [document for document in yaml.safe_load_all(sys.stdin) if document and not is_hook(document)]
+    documents = [without_helm(document) for document in printed]
     if not documents:
         sys.exit("nothing to read: helm template printed no manifest")
     sys.stdout.write(HEAD)
