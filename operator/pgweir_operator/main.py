@@ -113,9 +113,11 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
             kube, lambda key, change: workers.wake(key, f"Secret {change.what.name}", known_only=True)
         )
         reconciler = Reconciler(kube, events, options, switchovers)
-        workers = Workers(reconciler.reconcile, lambda key, outcome: handlers.settled(watches, key, outcome))
+        workers = Workers(
+            reconciler.reconcile, lambda key, outcome: handlers.settled(watches, key, outcome), rest=options.recheck
+        )
         reconciler.rollouts.on_free = lambda key: workers.wake(key, "its turn to roll", known_only=True)
-        server = await _serve(listen, leadership, workers)
+        server = await _serve(listen, leadership, workers, kube)
         try:
             if not await _unless(stop, _wait_for_crd(kube)) or not await _unless(stop, leadership.acquire()):
                 return 0
@@ -211,7 +213,7 @@ async def _wait_for_crd(kube: Kube) -> None:
         await asyncio.sleep(2.0)
 
 
-async def _serve(listen: tuple[str, int], leadership: Leadership, workers: Workers) -> web.AppRunner:
+async def _serve(listen: tuple[str, int], leadership: Leadership, workers: Workers, kube: Kube) -> web.AppRunner:
     """`/healthz`: the loop runs (a standby is healthy). `/metrics`: Prometheus."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -223,6 +225,12 @@ async def _serve(listen: tuple[str, int], leadership: Leadership, workers: Worke
     passes.set_function(lambda: float(workers.passes))
     failures = Gauge("pgweir_operator_failures", "Passes that ended in an unforeseen error.", registry=registry)
     failures.set_function(lambda: float(workers.failures))
+    requests = Gauge("pgweir_operator_api_requests", "Requests to the API server since the start.", registry=registry)
+    requests.set_function(lambda: float(kube.requests))
+    watches = Gauge(
+        "pgweir_operator_watches", "Objects that are watched by name, one connection each.", registry=registry
+    )
+    watches.set_function(lambda: float(kube.watches))
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"leader": leadership.is_leader, "poolers": len(workers)})

@@ -12,13 +12,16 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pgweir_operator.reconcile import Memory, Outcome
+from pgweir_operator.reconcile import RECHECK, Memory, Outcome
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 """Namespace and name of a Pooler."""
 
+# With many Poolers each is looked at less often, so that at rest the API server hears as little of 300 as of 60. Whatever
+# happens wakes its Pooler all the same.
+REST_EACH = 0.5
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
 
@@ -34,10 +37,11 @@ class _Worker:
 
 
 class Workers:
-    """`settled` is told the outcome of every pass."""
+    """`settled` is told the outcome of every pass. `rest`: a Pooler that is looked at so late has nothing on its way."""
 
-    def __init__(self, reconcile: Reconcile, settled: Settled) -> None:
+    def __init__(self, reconcile: Reconcile, settled: Settled, *, rest: float = RECHECK) -> None:
         self._reconcile = reconcile
+        self._rest = rest
         self._settled = settled
         self._workers: dict[Key, _Worker] = {}
         self._closed = False
@@ -66,6 +70,12 @@ class Workers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _rested(self, again: float) -> float:
+        """Only where nothing is on its way; spread, since all of them began together."""
+        if again < self._rest:
+            return again
+        return max(again, len(self._workers) * REST_EACH) * random.uniform(0.9, 1.1)  # noqa: S311 (as above)
+
     async def _work(self, key: Key, worker: _Worker) -> None:
         memory = Memory()
         retry = FIRST_RETRY
@@ -93,7 +103,7 @@ class Workers:
                 self._settled(key, outcome)
                 if outcome.gone and not worker.woken.is_set():
                     return
-                retry, again = FIRST_RETRY, outcome.again
+                retry, again = FIRST_RETRY, self._rested(outcome.again)
         finally:
             self._workers.pop(key, None)
             await memory.close()

@@ -119,3 +119,21 @@ def test_nothing_begins_after_the_end(known_only):
         assert len(passes.begun) == 1
 
     story(test)
+
+
+def test_at_rest_many_are_looked_at_less_often_and_what_is_on_its_way_is_not_put_off():
+    async def test():
+        passes = Passes()
+        passes.outcome = Outcome(again=0.3)
+        workers = Workers(passes, lambda key, outcome: None, rest=0.3)
+        for number in range(40):  # 20 s between two looks at each
+            workers.wake(("n", f"p{number}"), "first")
+        await until(lambda: len(passes.begun) == 40)
+        await asyncio.sleep(0.6)
+        assert len(passes.begun) == 40
+        passes.outcome = Outcome(again=0.01)
+        workers.wake(("n", "p0"), "changed")
+        await until(lambda: len(passes.begun) >= 43)
+        await workers.close()
+
+    story(test)

@@ -77,6 +77,10 @@ class Kube:
     def __init__(self, configuration: client.Configuration) -> None:
         self._configuration = configuration
         self._client: client.ApiClient | None = None
+        self.requests = 0
+        """All that were sent; a watch counts when it is opened."""
+        self.watches = 0
+        """Those that are open."""
 
     async def __aenter__(self) -> Self:
         self._client = client.ApiClient(self._configuration)
@@ -201,6 +205,7 @@ class Kube:
             query=query,
             timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10, sock_read=WATCH_SECONDS + 30),
         )
+        self.watches += 1
         try:
             async for line in _lines(response.content):
                 event = json.loads(line)
@@ -211,6 +216,7 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise ApiError(0, f"the watch of {kind} {name} broke: {error}") from None
         finally:
+            self.watches -= 1
             response.close()
 
     async def websocket(self, path: str) -> tuple[str, dict[str, str], ssl.SSLContext]:
@@ -265,6 +271,7 @@ class Kube:
     ) -> aiohttp.ClientResponse:
         """One request, answered with success; else an ApiError."""
         assert self._client is not None, "a Kube is entered before it is used"
+        self.requests += 1
         headers = {"Accept": "application/json", "Content-Type": content_type}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
