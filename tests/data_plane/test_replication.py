@@ -10,18 +10,17 @@ from pathlib import Path
 import pytest
 from tests.pooler.process import PoolerProcess, eventually
 from tests.pooler.wire import LoginRefused, WireClient, copy_data, copy_done, query
-from tests.postgres.server import PASSWORDS, TEST_HBA, Installation, PostgresServer, find_installation
+from tests.postgres.fixtures import version_id
+from tests.postgres.server import PASSWORDS, TEST_HBA, Installation, PostgresServer, installations
 
-pytestmark = [
-    pytest.mark.timeout(90),
-]
+pytestmark = pytest.mark.timeout(90)
 MakePooler = Callable[..., PoolerProcess]
 
 
-@pytest.fixture(scope="module")
-def primary() -> Iterator[PostgresServer]:
-    """A server that lets replication in, with the tools beside it."""
-    installation = find_installation()
+@pytest.fixture(scope="module", params=installations(), ids=version_id)
+def primary(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """A server that lets replication in, with the tools beside it, of every version that is here."""
+    installation = request.param
     settings = {"wal_level": "logical", "max_wal_senders": "4", "max_replication_slots": "4"}
     hba = ("host replication all 127.0.0.1/32 scram-sha-256", *TEST_HBA)
     with PostgresServer(installation, settings=settings, hba=hba) as server:
