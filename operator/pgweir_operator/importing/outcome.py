@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from pgweir.settings import SettingError, Support, format_value, parse_value
+from pgweir.settings import SettingError, SettingInfo, Support, format_value, parse_value
 from pgweir_operator.api import names
 from pgweir_operator.api.parameters import PARAMETERS
 
@@ -61,6 +61,8 @@ class Draft:
 
     pool_mode: str = "session"
     parameters: dict[str, str] = field(default_factory=dict)
+    databases: dict[str, dict[str, str]] = field(default_factory=dict)
+    users: dict[str, dict[str, str]] = field(default_factory=dict)
     host: str = ""
     port: int = 5432
     lines: list[Line] = field(default_factory=list)
@@ -94,15 +96,15 @@ class Draft:
         else:
             target = {"cluster": {"name": PLACEHOLDER_CLUSTER}}
             self.tell(0, "spec.cluster.name", PLACEHOLDER_CLUSTER, Fate.WARNING, _NO_CLUSTER)
+        pgbouncer: dict[str, Any] = {"poolMode": self.pool_mode, "parameters": dict(sorted(self.parameters.items()))}
+        for kind, entries in (("databases", self.databases), ("users", self.users)):
+            if entries:
+                pgbouncer[kind] = [{"name": entry, "parameters": given} for entry, given in entries.items()]
         return {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
             "metadata": {"name": name},
-            "spec": {
-                **target,
-                "instances": 1,
-                "pgbouncer": {"poolMode": self.pool_mode, "parameters": dict(sorted(self.parameters.items()))},
-            },
+            "spec": {**target, "instances": 1, "pgbouncer": pgbouncer},
         }
 
 
@@ -122,6 +124,10 @@ def parameter_problem(name: str, text: str) -> str:
 
 def normal_form(name: str, text: str) -> str:
     """A value as a manifest wants it: numbers in decimal, switches 0 or 1. Raises SettingError."""
-    info = PARAMETERS[name]
+    return entry_form(PARAMETERS[name], text)
+
+
+def entry_form(info: SettingInfo, text: str) -> str:
+    """The same, of a setting that one database or user has."""
     printed = format_value(info, parse_value(info, text))
     return text if printed is None else printed

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from pgweir.config.ini import ConfigError, Pair, Section, parse_connection_string, parse_ini
-from pgweir.settings import SETTINGS, SettingError, Support
-from pgweir_operator.api.parameters import PARAMETERS
-from pgweir_operator.importing.outcome import NOT_SHOWN, Draft, Fate, Imported, normal_form
+from pgweir.settings import SETTINGS, SettingError, SettingInfo, Support
+from pgweir_operator.api import names
+from pgweir_operator.api.parameters import DATABASE_PARAMETERS, MAX_ENTRIES, PARAMETERS, USER_PARAMETERS
+from pgweir_operator.importing.outcome import NOT_SHOWN, Draft, Fate, Imported, entry_form, normal_form
 
 _OPERATOR: Final = "the operator sets it in every pod"
 _LOGS: Final = "log records are JSON lines on standard output"
@@ -39,9 +40,14 @@ _FILES: Final[Mapping[str, str]] = {
 }
 # What clients would notice: a person has to decide.
 _MISSED: Final = frozenset({"auth_hba_file", "auth_ident_file"})
-_ONE_POOLER: Final = (
-    "a Pooler has one server, and the same limits for all its databases and users; write another Pooler for this"
-)
+_ONE_SERVER: Final = "a Pooler has one server; write another Pooler for this"
+_NOT_OF_AN_ENTRY: Final[Mapping[str, str]] = {
+    "password": "put it into a Secret, and name that in spec.pgbouncer.users, as passwordSecret of its user",
+    "auth_user": _SECRETS,
+    "auth_query": _SECRETS,
+    "auth_dbname": _SECRETS,
+}
+_LOOKUP: Final = "passwords are looked up in this database, as it is; give the entry another name"
 
 
 def import_pgbouncer(text: str, *, name: str, cluster: str | None = None) -> Imported:
@@ -58,7 +64,7 @@ def import_pgbouncer(text: str, *, name: str, cluster: str | None = None) -> Imp
         elif section == "databases":
             _database(draft, item, targets)
         elif section == "users":
-            draft.tell(item.line, item.key, item.value, Fate.REFUSED, _ONE_POOLER)
+            _user(draft, item)
         elif section == "peers":
             draft.tell(item.line, item.key, item.value, Fate.DROPPED, "the operator makes the pods known to each other")
         elif section == "pgbouncer":
@@ -89,12 +95,10 @@ def _items(draft: Draft, text: str) -> list[Section | Pair]:
 
 
 def _database(draft: Draft, item: Pair, targets: dict[tuple[str, str], None]) -> None:
-    """The first server named is the target; what is said of one database alone has no place in a Pooler."""
+    """The first server named is the target; what is said of one database alone becomes an entry of its own."""
     shown = NOT_SHOWN if "password" in item.value else item.value
-    try:
-        given = dict(parse_connection_string(item.value))
-    except ValueError as error:
-        draft.tell(item.line, item.key, shown, Fate.REFUSED, str(error))
+    given = _given(draft, item, shown)
+    if given is None:
         return
     host, port = given.pop("host", ""), given.pop("port", "5432")
     if given.get("dbname") == item.key:
@@ -105,15 +109,68 @@ def _database(draft: Draft, item: Pair, targets: dict[tuple[str, str], None]) ->
         sentence = "a Pooler reaches its server by one name or address; say it with --cluster, or in spec.target"
         draft.tell(item.line, item.key, shown, Fate.REFUSED, sentence)
     elif where != next(iter(targets)):
-        draft.tell(item.line, item.key, shown, Fate.REFUSED, f"it is at another server: {_ONE_POOLER}")
+        draft.tell(item.line, item.key, shown, Fate.REFUSED, f"it is at another server: {_ONE_SERVER}")
+        return  # what else it says is said of that one
     elif not port.isdecimal() or not 1 <= int(port) <= 65535:
         draft.tell(item.line, item.key, shown, Fate.REFUSED, "write a port from 1 to 65535")
     else:
         draft.host, draft.port = host, int(port)
         sentence = f"spec.target: {host} port {port}; every database of that server can be asked for by its name"
         draft.tell(item.line, item.key, shown, Fate.MAPPED, sentence)
-    if given:
-        draft.tell(item.line, item.key, ", ".join(sorted(given)), Fate.REFUSED, _ONE_POOLER)
+    if item.key == names.AUTH_DATABASE:
+        for name in sorted({"dbname", "user"} & given.keys()):
+            draft.tell(item.line, f"{item.key}: {name}", given.pop(name), Fate.REFUSED, _LOOKUP)
+    _entry(draft, item, given, "databases", draft.databases, DATABASE_PARAMETERS)
+
+
+def _user(draft: Draft, item: Pair) -> None:
+    given = _given(draft, item, item.value)
+    if given is not None:
+        _entry(draft, item, given, "users", draft.users, USER_PARAMETERS)
+
+
+def _given(draft: Draft, item: Pair, shown: str) -> dict[str, str] | None:
+    try:
+        return dict(parse_connection_string(item.value))
+    except ValueError as error:
+        draft.tell(item.line, item.key, shown, Fate.REFUSED, str(error))
+        return None
+
+
+def _entry(
+    draft: Draft,
+    item: Pair,
+    given: Mapping[str, str],
+    kind: str,
+    entries: dict[str, dict[str, str]],
+    catalogue: Mapping[str, SettingInfo],
+) -> None:
+    """What is left of a line: an entry of spec.pgbouncer.databases or .users. A name's last line counts, as a whole."""
+    if entries.pop(item.key, None) is not None:
+        sentence = "this name stands further up, too; only this line counts"
+        draft.tell(item.line, item.key, "", Fate.WARNING, sentence)
+    parameters: dict[str, str] = {}
+    for key, text in sorted(given.items()):
+        info = next((info for info in catalogue.values() if key in (info.name, *info.aliases)), None)
+        shown = NOT_SHOWN if key == "password" else text
+        if info is None:
+            sentence = _NOT_OF_AN_ENTRY.get(key, "a Pooler has no such setting there")
+            draft.tell(item.line, f"{item.key}: {key}", shown, Fate.REFUSED, sentence)
+            continue
+        try:
+            parameters[info.name] = entry_form(info, text)
+        except SettingError as error:
+            draft.tell(item.line, f"{item.key}: {key}", shown, Fate.REFUSED, error.expected)
+    if not parameters:
+        return
+    became = ", ".join(f"{name} = {text}" for name, text in parameters.items())
+    if not 1 <= len(item.key) <= 63 or item.key == "pgbouncer":
+        draft.tell(item.line, item.key, became, Fate.REFUSED, f"no entry of spec.pgbouncer.{kind} can have this name")
+    elif len(entries) >= MAX_ENTRIES:
+        draft.tell(item.line, item.key, became, Fate.REFUSED, f"a Pooler has at most {MAX_ENTRIES} such entries")
+    else:
+        entries[item.key] = parameters
+        draft.tell(item.line, item.key, became, Fate.MAPPED, f"spec.pgbouncer.{kind}: {item.key} with {became}")
 
 
 def _setting(draft: Draft, item: Pair) -> None:

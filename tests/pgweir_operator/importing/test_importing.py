@@ -215,9 +215,50 @@ def test_databases_at_another_server_are_for_another_pooler() -> None:
     assert answer.manifest["spec"]["target"]["host"] == "one"
     assert [(line.key, line.value) for line in answer.refused] == [
         ("b", "host=two"),
-        ("c", "pool_size"),
         ("d", ""),
     ]
+
+
+def test_what_one_database_or_user_has_of_its_own_becomes_an_entry() -> None:
+    answer = conf(
+        "[databases]\na = host=one dbname=b reserve_pool=010 pool_mode=Session\n* = host=one pool_size=0x10\nc = host=one\n"
+        "a = host=one connect_query='SET ROLE x'\npostgres = host=one user=x pool_size=2\n"
+        "[users]\nalice = pool_size=3 idle_transaction_timeout=1.5\nbob =\n[pgbouncer]\n"
+    )
+    pgbouncer = answer.manifest["spec"]["pgbouncer"]
+    assert pgbouncer["databases"] == [
+        {"name": "*", "parameters": {"pool_size": "16"}},
+        {"name": "a", "parameters": {"connect_query": "SET ROLE x"}},
+        {"name": "postgres", "parameters": {"pool_size": "2"}},
+    ]
+    assert pgbouncer["users"] == [
+        {"name": "alice", "parameters": {"idle_transaction_timeout": "1.5", "pool_size": "3"}}
+    ]
+    assert [line.key for line in answer.refused] == ["postgres: user"]
+    assert lines(answer, Fate.WARNING)[0] == "a"
+    assert problems(answer) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a = host=one password=geheim", "a = host=one auth_user=x", "a = host=one pool_size=many", "a = host=one color=red",
+        f"{'a' * 64} = host=one pool_size=3", "pgbouncer = host=one pool_size=3",
+    ],
+)  # fmt: skip
+def test_what_no_entry_may_have_is_refused_and_a_password_is_not_repeated(line: str) -> None:
+    answer = conf(f"[databases]\n{line}\n[pgbouncer]\n")
+    assert len(answer.refused) == 1
+    assert "geheim" not in str([str(each) for each in answer.lines])
+    assert "databases" not in answer.manifest["spec"]["pgbouncer"]
+    assert problems(answer) == []
+
+
+@pytest.mark.parametrize("user", ["carol = pool_size=x", "carol = password=x", "carol = 'open"])
+def test_what_no_user_may_have_is_refused(user: str) -> None:
+    answer = conf(f"[databases]\n* = host=one\n[users]\n{user}\n[pgbouncer]\n")
+    assert len(answer.refused) == 1
+    assert "users" not in answer.manifest["spec"]["pgbouncer"]
 
 
 # --- profiles ---
