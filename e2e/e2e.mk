@@ -13,4 +13,7 @@ endif
 e2e-results: export E2E_RESULTS := $(CURDIR)/e2e/results.md
 e2e-results: e2e ## The end-to-end tests, and their numbers into e2e/results.md
 
-.PHONY: e2e e2e-results
+fleet: venv ## 300 Poolers under one operator, a real API server and no node: how long, how much, printed
+	PGWEIR_FLEET=$${PGWEIR_FLEET:-300} $(BIN)/python -m pytest e2e/control_plane/test_fleet.py
+
+.PHONY: e2e e2e-results fleet
