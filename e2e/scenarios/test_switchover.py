@@ -20,6 +20,7 @@ from e2e.measured import Measured
 from e2e.scenarios.pair_shop import Count, PairShop
 from e2e.scenarios.release import Operator
 from e2e.scenarios.shop import POOLER, until
+from e2e.scenarios.typed import kubectl_pgweir
 
 pytestmark = pytest.mark.cluster
 
@@ -131,6 +132,27 @@ def test_a_planned_switchover_costs_a_delay_and_no_error(shop: PairShop, measure
     assert len(began) == len(ended) == 3
     assert latest(began) < 10 * SIGNAL_TO_HOLD
     assert event.gap < moved + 2
+
+
+def test_on_purpose_with_the_plugin_everybody_is_held_before_anything_is_announced(
+    shop: PairShop, measured: Measured
+) -> None:
+    shop.healthy()
+    shop.initialise()
+    with shop.counted(*LOAD) as load:
+        time.sleep(1)
+        asked = time.time()
+        code, said, told = kubectl_pgweir(shop, "switchover", CLUSTER, "--timeout=60", timeout=90)
+        assert code == 0, told
+        shop.pair.wait("healthy", after=asked)
+        time.sleep(1)
+        event = Event(shop.pair, asked, load.finish())
+    event.show("kubectl pgweir switchover")
+    measured.note("Switchover on purpose (kubectl pgweir switchover)", lost(event), "0 failed")
+    assert f"{POOLER}: clients waited" in said
+    assert event.errors == []
+    assert event.failed == 0
+    shop.books_have(event.counts["tpcb"].processed)
 
 
 def test_the_manual_way_pause_switch_resume_costs_a_delay_and_no_error(shop: PairShop, measured: Measured) -> None:
