@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e.control_plane.harness import ROLE, Loop, World
+from e2e.control_plane.harness import ROLES, Loop, World
 from tests.postgres.server import PostgresServer, installations
 
 from pgweir_operator.integration.certificates import KeyPair, authority, server_certificate
@@ -77,7 +77,7 @@ def server(cluster_ca, tmp_path_factory) -> Iterator[PostgresServer]:
         (folder / name).write_bytes(content)
     hba = (
         "local all all trust",
-        f"hostssl postgres {ROLE} all cert",
+        *(f"hostssl postgres {role} all cert" for role in ROLES),
         "host all all all scram-sha-256",
     )
     with PostgresServer(installation, hba=hba) as made:
@@ -109,9 +109,10 @@ def world(loop, kubeconfig, kubectl, operator_kubeconfig, server, cluster_ca, tm
 def forget(server: PostgresServer) -> None:
     """The target as it was before the test."""
     server.execute("DROP SCHEMA IF EXISTS pgweir CASCADE")
-    if server.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{ROLE}'"):
-        server.execute(f"DROP OWNED BY {ROLE}")
-        server.execute(f"DROP ROLE {ROLE}")
+    for role in ROLES:
+        if server.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'"):
+            server.execute(f"DROP OWNED BY {role}")
+            server.execute(f"DROP ROLE {role}")
 
 
 def lease_rights(namespace: str) -> list[dict[str, object]]:

@@ -31,6 +31,7 @@ Manifest = dict[str, Any]
 T = TypeVar("T")
 
 ROLE = "cnp_pooler_pgbouncer"
+ROLES = (ROLE, "cnpg_pooler_pgbouncer")
 PATIENCE = 30.0
 _octets = itertools.count(2)
 

@@ -190,6 +190,7 @@ async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts
         # EDB's clusters know the auth role by the name of the contract.
         flavour=ClusterFlavour.CLOUDNATIVEPG if kind == "Cluster" else ClusterFlavour.CONTRACT,
         object_kind=kind,
+        in_recovery=native is not None and _follows_another(native),
         found=service is not None or native is not None,
         **dict(zip(roles, found, strict=True)),
     )
@@ -201,6 +202,15 @@ async def _cluster_object(kube: Kube, namespace: str, name: str) -> tuple[str | 
         if (found := await _readable(kube, kind, namespace, name)) is not None:
             return kind, found
     return None, None
+
+
+def _follows_another(native: Mapping[str, Any]) -> bool:
+    """A replica cluster: switched on, or another member of a distributed topology is the primary one."""
+    replica = (native.get("spec") or {}).get("replica") or {}
+    if replica.get("enabled") is not None:
+        return bool(replica["enabled"])
+    own = replica.get("self") or native["metadata"]["name"]
+    return bool(replica.get("primary")) and replica["primary"] != own
 
 
 def _secret_names(cluster: str, native: Mapping[str, Any] | None) -> dict[str, str]:

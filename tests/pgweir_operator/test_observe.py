@@ -95,6 +95,29 @@ def test_a_cluster_object_names_its_own_secrets_and_wins():
     assert {"own-ca", "own-client-ca"} <= watched_secrets(POOLER, world.observed)
 
 
+def test_edbs_cluster_object_is_found_under_its_own_kind_and_knows_the_role_of_the_contract():
+    native = item("EdbCluster", "shop", status={"certificates": {"serverCASecret": "own-ca"}})
+    cluster = look(native, secret("own-ca", ca_crt="S")).observed.cluster
+    assert (cluster.object_kind, cluster.flavour) == ("EdbCluster", ClusterFlavour.CONTRACT)
+    assert cluster.server_ca.name == "own-ca"
+
+
+@pytest.mark.parametrize(
+    ("replica", "follows"),
+    [
+        (None, False),
+        ({"enabled": True, "source": "other"}, True),
+        ({"enabled": False, "source": "other"}, False),
+        ({"primary": "other", "source": "other"}, True),
+        ({"primary": "shop", "source": "other"}, False),
+        ({"primary": "here", "self": "here", "source": "other"}, False),
+    ],
+)
+def test_a_cluster_that_follows_another_one_has_no_primary_to_insist_on(replica, follows):
+    spec = {"replica": replica} if replica is not None else {}
+    assert look(item("Cluster", "shop", spec=spec)).observed.cluster.in_recovery is follows
+
+
 def test_what_may_not_be_read_is_as_if_it_did_not_exist():
     world = look(item("Service", "shop-rw"), item("Cluster", "shop"), forbidden=("Cluster", "PodMonitor"))
     assert world.observed.cluster.flavour is ClusterFlavour.CONTRACT

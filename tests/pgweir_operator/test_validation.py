@@ -126,6 +126,7 @@ def test_every_parameter_of_a_cloudnativepg_pooler_is_known() -> None:
         "server_tls_sslnegotiation",
         "startup_parameters",
         "stats_users",
+        "target_session_attrs",
         "transaction_timeout",
         "uncached_databases",
     }

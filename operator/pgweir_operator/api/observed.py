@@ -52,6 +52,8 @@ class ClusterFacts:
     flavour: ClusterFlavour = ClusterFlavour.CONTRACT
     object_kind: str | None = None
     """As what the Cluster object is known to kube/, where there is one: Cluster (CloudNativePG) or EdbCluster."""
+    in_recovery: bool = False
+    """A Cluster object says that all of it follows another cluster: its rw Service leads to a standby."""
     found: bool = True
     """The Service (or the Cluster object) exists; always True for a plain target, whose host nobody can look up."""
     superuser: SecretFacts | None = None

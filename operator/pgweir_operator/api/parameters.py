@@ -35,7 +35,7 @@ _OURS: Final = frozenset(
     auth_query_cache_time client_idle_limit client_overflow client_tls_ecdhcurve client_tls_protocols
     keep_server_of_lost_client login_notify_message max_db_client_connections max_server_connections
     max_user_client_connections pool_idle_timeout query_wait_notify reserved_connections scram_iterations
-    server_tls_sslnegotiation startup_parameters stats_users transaction_timeout uncached_databases
+    server_tls_sslnegotiation startup_parameters stats_users target_session_attrs transaction_timeout uncached_databases
     """.split()  # noqa: SIM905 - a list of 58 lines reads worse
 )
 

@@ -52,7 +52,13 @@ def bundle_files(
         configuration.HBA_FILE: render.pg_hba_conf(pooler.spec.pgbouncer.pg_hba).encode(),
     }
     there = sum(not pod.ended for pod in observed.pods)
-    settings = configuration.settings(pooler, credentials, files.keys(), budget.share(pooler, there))
+    settings = configuration.settings(
+        pooler,
+        credentials,
+        files.keys(),
+        budget.share(pooler, there),
+        in_recovery=observed.cluster.in_recovery,
+    )
     _check_tls(settings, files)
     _check_metrics_tls(pooler, files)
     settings, unknown = skew.known(SETTINGS, settings, catalogue_version)

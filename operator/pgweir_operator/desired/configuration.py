@@ -11,7 +11,7 @@ from typing import Final
 from pgweir_operator.api import names
 from pgweir_operator.api.observed import Provisioned
 from pgweir_operator.api.parameters import PARAMETERS
-from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.api.pooler import Pooler, ServiceType
 from pgweir_operator.desired.deployment import RUN_DIR
 
 HBA_FILE: Final = "pg_hba.conf"
@@ -38,7 +38,12 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "server_login_retry": "1",
     # What stands in a connection string reaches PostgreSQL, `options` included; it is part of the pool's key.
     "startup_parameters": "relay",
+    # In the middle of a switchover the name of the primary leads to a standby for a moment.
+    "target_session_attrs": "primary",
 }
+
+# Presumed only where the primary of a cluster is pooled.
+OF_PRIMARIES: Final = frozenset({"target_session_attrs"})
 
 # The user's value is appended to this one: drivers send these two without being asked. `options` stands for text that
 # cannot be read as settings; what can be read is relayed.
@@ -60,17 +65,22 @@ _FILE_SETTINGS: Final[Mapping[str, str]] = {
 
 
 def settings(
-    pooler: Pooler, credentials: Provisioned | None, files: Collection[str], share: int | None = None
+    pooler: Pooler,
+    credentials: Provisioned | None,
+    files: Collection[str],
+    share: int | None = None,
+    *,
+    in_recovery: bool = False,
 ) -> dict[str, str]:
     """Every line of the [pgbouncer] section; `files` are the names of the other files of the bundle, `share` is the
-    pod's part of the connection budget."""
+    pod's part of the connection budget; `in_recovery`: even the first of the cluster is a standby."""
     given = {
         name: value.strip()
         for name, value in pooler.spec.pgbouncer.parameters.items()
         if name in PARAMETERS and name not in {"auth_user", "ignore_startup_parameters"}
     }
     return {
-        **DEFAULTS,
+        **_defaults(pooler, in_recovery),
         "client_tls_sslmode": "prefer" if CLIENT_CERTIFICATE_FILE in files else "disable",
         "server_tls_sslmode": "verify-ca" if SERVER_CA_FILE in files else "prefer",
         **given,
@@ -81,6 +91,11 @@ def settings(
         **{setting: file for setting, file in _FILE_SETTINGS.items() if file in files},
         **ENFORCED,
     }
+
+
+def _defaults(pooler: Pooler, in_recovery: bool) -> dict[str, str]:
+    wants_primary = pooler.spec.type is ServiceType.RW and pooler.cluster_name is not None and not in_recovery
+    return {name: value for name, value in DEFAULTS.items() if wants_primary or name not in OF_PRIMARIES}
 
 
 def _share(given: Mapping[str, str], share: int | None) -> dict[str, str]:

@@ -66,6 +66,26 @@ def refused(of: Pooler, seen: Observed | None = None) -> PrerequisiteError:
 # --- children --------------------------------------------------------------------------------------------------------
 
 
+def test_a_replica_clusters_first_is_a_standby_and_is_used_all_the_same() -> None:
+    subject = pooler()
+    seen = observed(subject, cluster=replace(worlds.cluster(subject), in_recovery=True))
+    assert "target_session_attrs" not in ini(state(subject, seen))
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"cluster": {"name": "shop"}}, "primary"),
+        ({"cluster": {"name": "shop"}, "type": "ro"}, None),
+        ({"cluster": {"name": "shop"}, "type": "r"}, None),
+        ({"target": {"host": "db"}}, None),
+        ({"cluster": {"name": "shop"}, "pgbouncer": {"parameters": {"target_session_attrs": "any"}}}, "any"),
+    ],
+)
+def test_who_pools_the_primary_of_a_cluster_never_uses_a_standby(spec: dict[str, Any], word: str | None) -> None:
+    assert ini(state(pooler(**spec))).get("target_session_attrs") == word
+
+
 def test_the_deployment_is_applied_last_so_that_its_pods_find_everything() -> None:
     assert kinds(state(pooler(instances=3))) == [
         "ServiceAccount", "PodDisruptionBudget", "Secret", "Service", "Service", "Deployment",
