@@ -123,6 +123,7 @@ HEALTH_FIELDS: Final[Fields] = (
     ("uptime_seconds", "number", "how long ago that is"),
     ("revision", "number or null", "of the configuration that an operator sent; null where none did"),
     ("digest", "text or null", "of that configuration"),
+    ("hold", "text or null", "the id of the switchover for which clients are held now"),
     ("clients", "number", "connected and logged in"),
     ("waiting", "number", "of these, in a queue"),
     ("servers", "number", "connections to PostgreSQL"),
@@ -143,7 +144,7 @@ def unready_reason(service: Service) -> str | None:
 def health(service: Service, view: tables.View) -> dict[str, Any]:
     reason = unready_reason(service)
     uses = tables.usage(view)
-    bundle = service.bundle
+    bundle, hold = service.bundle, view.pooler.holds.current
     return {
         "ready": reason is None,
         "reason": reason,
@@ -153,6 +154,7 @@ def health(service: Service, view: tables.View) -> dict[str, Any]:
         "uptime_seconds": max(0, int(view.wall - service.started_at)),
         "revision": bundle.revision if bundle is not None else None,
         "digest": bundle.digest if bundle is not None else None,
+        "hold": hold.id if hold is not None else None,
         "clients": len(view.pooler.clients),
         "waiting": sum(each.waiting for each in uses),
         "servers": sum(pool.server_count for pool in view.pooler.pools.values()),

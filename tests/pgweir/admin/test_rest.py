@@ -18,6 +18,8 @@ from pgweir.admin.http import listening_socket, parse_address
 from pgweir.admin.resources import RESOURCES
 from pgweir.admin.rest_reference import rest_reference
 from pgweir.admin.tables import View
+from pgweir.session import switchover
+from pgweir.session.holds import ReleaseWhen
 
 
 def get(service: HandService, path: str, *, method: str = "GET") -> tuple[int, Any]:
@@ -165,6 +167,8 @@ def test_health_counts_what_the_console_counts(service: HandService) -> None:
     assert (health["clients"], health["servers"]) == (lists["used_clients"], lists["used_servers"]) == (2, 1)
     assert (health["ready"], health["state"], health["waiting"], health["held_servers"]) == (True, "active", 1, 1)
     assert (health["revision"], health["version"]) == (None, "9.9.9")
+    switchover.hold(service.pooler, "move-7", 60.0, ReleaseWhen.TOLD)
+    assert get(service, "/api/v1/health")[1]["hold"] == "move-7"
     service.operations.pause()
     service.stopping = True
     health = get(service, "/api/v1/health")[1]

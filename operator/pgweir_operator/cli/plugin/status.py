@@ -58,7 +58,7 @@ async def _ask_pods(cluster: Cluster, pooler: Object) -> list[str]:
         row = rows.get(pod)
         if row is not None:
             row |= {"clients": answer["clients"], "waitingClients": answer["waiting"], "servers": answer["servers"]}
-            row |= {"state": answer["state"]}
+            row |= {"state": f"held ({answer['hold']})" if answer.get("hold") else answer["state"]}
             row |= {} if answer["revision"] is None else {"configRevision": answer["revision"]}
     return troubles
 
