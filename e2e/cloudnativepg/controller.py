@@ -42,7 +42,7 @@ class Times:
     """Seconds after the first signal, as CloudNativePG was seen to take them; never earlier, later where it takes so."""
 
     old_label_goes: float = 0.2  # 0.15 to 0.31
-    sessions_are_closed: float = 0.5  # 0.48 to 1.07
+    sessions_are_closed: float = 0.7  # 0.48 to 1.07
     lease_is_released: float = 1.1  # 1.1 to 2.3
     lease_is_taken: float = 2.3  # 2.3 to 2.6
     current_primary: float = 3.3  # 3.2 to 5.5

@@ -46,7 +46,9 @@ else
     mkdir -p "${mark%/*}"
     echo "$id" > "$mark"
   }
-  import_missing() { in_node content ls --quiet | python3 "$HERE/archive.py" "$1" "$2" | in_node images import --snapshotter "$3" -; }
+  # Twice: while an image takes the place of another, containerd may collect a layer that it had just counted on.
+  import_missing() { import_once "$@" || import_once "$@"; }
+  import_once() { in_node content ls --quiet | python3 "$HERE/archive.py" "$1" "$2" | in_node images import --snapshotter "$3" -; }
   a_cluster_runs() { [ -n "$(cluster_pid)" ]; }
 fi
 
