@@ -69,7 +69,8 @@ async def observe(kube: Kube, pooler: Pooler) -> World:
         pods=pods_of(pods),
         deployment=_deployment(children.get(("Deployment", names.deployment_name(pooler.name)))),
         bundle=secret_facts(children.get(("Secret", names.bundle_secret_name(pooler.name))), pooler.uid),
-        pod_monitors_known=monitors_known,
+        # One that is there and no longer asked for must be known to be deleted.
+        pod_monitors_known=monitors_known or ("PodMonitor", names.pod_monitor_name(pooler.name)) in children,
         service_account_exists=(
             pooler.spec.service_account_name is None or ("ServiceAccount", pooler.spec.service_account_name) in children
         ),
