@@ -15,6 +15,7 @@ import time
 import pytest
 from tests.pgweir_operator import worlds
 from tests.pgweir_operator.fleet.fake_pod import FakePod
+from tests.pgweir_operator.stories import until
 from tests.postgres.server import free_port
 
 from pgweir_operator.api.budget import TargetCapacity
@@ -80,6 +81,11 @@ class Api:
     async def merge_status(self, kind, namespace, name, part):
         merged = {**(self.objects[kind, name].get("status") or {}), **part}
         return self.put(kind, name, status={key: value for key, value in merged.items() if value is not None})
+
+    async def changes(self, kind, namespace, name):
+        if (found := self.objects.get((kind, name))) is not None:
+            yield {"type": "ADDED", "object": copy.deepcopy(found)}
+        await asyncio.Event().wait()
 
     async def set_finalizers(self, target, finalizers):
         return self.put(target["kind"], target["metadata"]["name"], metadata={"finalizers": finalizers})
@@ -631,5 +637,47 @@ def test_an_object_that_is_no_pooler_says_so(target):
         status, reason, message = scene.condition("Ready")
         assert (status, reason) == ("False", "InvalidSpec")
         assert "instances" in message
+
+    story(test)
+
+
+# --- a switchover ----------------------------------------------------------------------------------------------------
+
+
+def test_a_pass_in_the_middle_of_a_switchover_concludes_nothing_from_a_primary_that_is_away(target):
+    async def test(scene):
+        scene.api.put("Cluster", "shop", status={"currentPrimary": "shop-1", "targetPrimary": "shop-1"})
+        pod = await ready(scene)
+        scene.switchovers.forget(("default", "pooler"))  # The watch begins anew, with what is there now.
+        scene.api.put("Cluster", "shop", status={"currentPrimary": "shop-1", "targetPrimary": "shop-2"})
+        await scene.look()
+        await until(lambda: pod.held and scene.status().get("switchover", {}).get("phase") == "Held")
+        pod.target = {"reachable": False, "lastError": "connection refused"}
+        pod.lookup = {"ok": False, "lastError": "connection refused"}
+        target.error, asked, scene.now = (
+            PrerequisiteError(Reason.TARGET_UNAVAILABLE, "gone"),
+            target.asked,
+            scene.now + 1,
+        )
+        await scene.look()
+        assert target.asked == asked
+        assert scene.condition("TargetAvailable")[:2] == ("Unknown", "SwitchingOver")
+        assert scene.condition("Ready")[0] == "True"
+        assert scene.status()["switchover"]["phase"] == "Held", "reconcile leaves that part alone"
+
+    story(test)
+
+
+def test_a_pooler_that_goes_is_not_held_any_more(target):
+    async def test(scene):
+        scene.api.put("Cluster", "shop", status={"currentPrimary": "shop-1", "targetPrimary": "shop-2"})
+        await scene.look()
+        pod = await scene.start_pod()
+        await scene.look()
+        await until(lambda: pod.held)
+        del scene.api.objects["Pooler", "pooler"]
+        outcome = await scene.look()
+        assert outcome.gone
+        assert scene.switchovers.episode(("default", "pooler")) is None
 
     story(test)

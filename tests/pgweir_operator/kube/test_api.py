@@ -1,0 +1,80 @@
+"""What goes over the wire to the API server, against a server that answers as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import web
+from kubernetes.aio import client
+
+from pgweir_operator.kube import ApiError, Kube
+
+
+@contextlib.asynccontextmanager
+async def served(handler):
+    application = web.Application()
+    application.router.add_route("*", "/{tail:.*}", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with Kube(client.Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")) as kube:
+            yield kube
+    finally:
+        await runner.cleanup()
+
+
+def watched(*chunks):
+    """What a watch of the Cluster `shop` brings when the server writes exactly these pieces."""
+
+    async def stream(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        return response
+
+    async def look():
+        async with served(stream) as kube:
+            return [event async for event in kube.changes("Cluster", "default", "shop")]
+
+    return asyncio.run(asyncio.wait_for(look(), 30))
+
+
+def test_an_event_longer_than_any_buffer_is_read_whole():
+    event = {"type": "MODIFIED", "object": {"metadata": {"annotations": {"history": "x" * 1_000_000}}}}
+    assert watched(json.dumps(event).encode() + b"\n") == [event]
+
+
+def test_events_are_told_apart_wherever_the_stream_is_cut():
+    events = [{"type": "ADDED", "object": {"n": 1}}, {"type": "MODIFIED", "object": {"n": 2}}]
+    text = b"".join(json.dumps(event).encode() + b"\n" for event in events)
+    for cut in range(1, len(text), 7):
+        assert watched(text[:cut], text[cut:]) == events
+
+
+@pytest.mark.parametrize("text", [b"no json\n", b'{"type": "ERROR", "object": {"code": 410, "message": "too old"}}\n'])
+def test_a_stream_that_cannot_be_read_is_an_error_of_the_api_server(text):
+    with pytest.raises(ApiError):
+        watched(text)
+
+
+def test_a_part_of_a_status_is_merged_into_what_others_wrote():
+    seen = []
+
+    async def answer(request):
+        seen.append((request.method, request.path, request.content_type, await request.json()))
+        return web.json_response({})
+
+    async def write():
+        async with served(answer) as kube:
+            await kube.merge_status("Pooler", "n", "p", {"switchover": {"phase": "Held", "endedAt": None}})
+
+    asyncio.run(asyncio.wait_for(write(), 30))
+    path = "/apis/pgweir.io/v1/namespaces/n/poolers/p/status"
+    body = {"status": {"switchover": {"phase": "Held", "endedAt": None}}}
+    assert seen == [("PATCH", path, "application/merge-patch+json", body)]
