@@ -19,7 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not isinstance(item, pytest.Function) or item.path.parent != Path(__file__).parent:
             continue
-        difference = table.get((item.path.name, item.name)) or table.get((item.path.name, item.originalname))
+        names = (item.name, item.originalname, "")
+        difference = next((table[item.path.name, name] for name in names if (item.path.name, name) in table), None)
         if difference is None:
             continue
         if not difference.is_asked:

@@ -23,7 +23,7 @@ _NOT_ASKED: Final = "Not asked: "
 
 @dataclass(frozen=True)
 class Difference:
-    """`test` is a function's name, or one of its cases (`test_direct_tls[1.3]`), in `file`."""
+    """`test` is a function's name, or one of its cases (`test_direct_tls[1.3]`), in `file`; empty: all that is there."""
 
     file: str
     test: str
@@ -39,7 +39,7 @@ class Difference:
 
 
 def read_table(text: str) -> Mapping[tuple[str, str], Difference]:
-    """By file and test. A row says a test's name in words; a row in bold begins a file."""
+    """By file and test. A row says a test's name in words; a row in bold begins a file, and with words is all of it."""
     found: dict[tuple[str, str], Difference] = {}
     file = ""
     for line in text.splitlines():
@@ -50,6 +50,8 @@ def read_table(text: str) -> Mapping[tuple[str, str], Difference]:
         heading = _FILE.fullmatch(scene)
         if heading is not None:
             file = heading[1] + ".py"
+            if words:
+                found[file, ""] = Difference(file, "", words)
             continue
         name, bracket, case = scene.partition("[")
         test = "test_" + name.replace(" ", "_") + bracket + case

@@ -15,15 +15,18 @@ def test_every_row_names_a_scene() -> None:
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef)
     }
-    named = {(row.file, row.test.partition("[")[0]) for row in read_table(TABLE.read_text()).values()}
-    assert named
-    assert named - scenes == set()
+    rows = read_table(TABLE.read_text()).values()
+    assert rows
+    assert {(row.file, row.test.partition("[")[0]) for row in rows if row.test} - scenes == set()
+    assert {row.file for row in rows if not row.test} <= {file for file, _ in scenes}
+    assert not any(row.is_asked for row in rows if not row.test), "what is asked is explained scene by scene"
 
 
 def test_a_row_is_a_test_in_words_under_its_file() -> None:
     text = """| scene | PgBouncer |\n| --- | --- |\n| **test_x** | |\n| it rains[at night] | At times: it is dry |
-| it is dry | Not asked: it is |\n| it snows | melts |"""
-    race, unasked, plain = read_table(text).values()
+| it is dry | Not asked: it is |\n| it snows | melts |\n| **test_y** | Not asked: ours |"""
+    race, unasked, plain, whole = read_table(text).values()
+    assert (whole.file, whole.test, whole.is_asked) == ("test_y.py", "", False)
     assert (race.file, race.test, race.is_race, race.is_asked) == ("test_x.py", "test_it_rains[at night]", True, True)
     assert (unasked.test, unasked.is_race, unasked.is_asked) == ("test_it_is_dry", False, False)
     assert plain == Difference("test_x.py", "test_it_snows", "melts")
