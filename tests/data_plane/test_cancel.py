@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from tests.pooler.process import PoolerProcess, eventually
 from tests.pooler.wire import WireClient, cancel_request, query
+from tests.postgres.server import PostgresServer
 
 pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
@@ -27,6 +28,21 @@ def test_a_running_query_is_cancelled(make_pooler: MakePooler, mode: str) -> Non
         assert time.monotonic() - started < 20
         timer.join()
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_query_whose_client_vanished_is_cancelled(
+    make_pooler: MakePooler, postgres: PostgresServer, mode: str
+) -> None:
+    pooler = make_pooler(pool_mode=mode, default_pool_size=1)
+    running = "SELECT query FROM pg_stat_activity WHERE usename = 'alice' AND query LIKE '%600%' AND state = 'active'"
+    client = pooler.wire()
+    client.say(query("SELECT pg_sleep(600)"))
+    eventually(lambda: postgres.execute(running))
+    client.close()
+    eventually(lambda: not postgres.execute(running), "it would run for ten minutes, for nobody")
+    with pooler.connect() as another:
+        assert another.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_cancel_for_an_idle_client_does_nothing(make_pooler: MakePooler) -> None:

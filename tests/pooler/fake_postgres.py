@@ -123,15 +123,17 @@ def obliging(session: Session) -> None:
 
 
 class FakePostgres:
-    """Listens on a free port of 127.0.0.1 and runs a script for each connection."""
+    """Listens on a free port of 127.0.0.1 (or where it is told) and runs a script for each connection."""
 
-    def __init__(self, script: Script = obliging, *, timeout: float = 15.0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, script: Script = obliging, *, timeout: float = 15.0, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.script = script
         self.timeout = timeout
         self.sessions: list[Session] = []
         self.errors: list[BaseException] = []
         self._closing = False
-        self._listener = socket.create_server((host, 0), backlog=128)
+        self._listener = socket.create_server((host, port), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()

@@ -67,3 +67,20 @@ def test_a_tag_without_end_is_no_tag() -> None:
     server.say(b"C\x7f\0\0\0")
     client.leaves()
     assert server.closed
+
+
+def test_the_query_of_a_client_that_vanished_is_cancelled_and_nothing_else_is() -> None:
+    for how, cancelled in (("vanishes", 1), ("says goodbye", 0), ("idle", 0), ("in a transaction", 0)):
+        world = World()
+        client = world.client()
+        if how == "in a transaction":
+            client.query("BEGIN")
+        elif how != "idle":
+            client.says(messages.query("SELECT 1"))
+        if how == "says goodbye":
+            client.says(messages.terminate())
+        else:
+            client.leaves()
+        assert len(world.edge.cancels) == cancelled, how
+        world.run()
+        world.balance()

@@ -365,6 +365,10 @@ class Pooler:
         client.server = client.linking = None
         if server is not None and server.client is client:
             server.client = None
+            is_busy = server.query_open and not server.own_query and not server.exchange.settled
+            if reason is CloseReason.CLIENT_GONE and is_busy:
+                # Nobody will read the answer, and PostgreSQL would not notice before it writes one, in an hour perhaps.
+                self.edge.send_cancel(server, lambda: None)
             if reason is CloseReason.CLIENT_GONE and not self.settings.keep_server_of_lost_client:
                 self.drop_server(server, CloseReason.CLIENT_LOST)
             else:

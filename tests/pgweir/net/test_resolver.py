@@ -15,6 +15,7 @@ from pgweir.net.resolver import is_address
 from pgweir.net.tls import TlsContexts
 from pgweir.pool.records import ServerState
 from pgweir.protocol.reasons import CloseReason
+from pgweir.session import switchover
 from pgweir.session.pooler import Pooler
 from pgweir.settings import DatabaseSettings, Settings
 
@@ -132,6 +133,79 @@ def test_an_address_that_refuses_is_followed_by_the_next_one():
 
     with FakePostgres() as fake:
         play(story, fake.port)
+
+
+def test_a_route_is_followed_before_the_resolver_has_answered_and_ends_with_its_time():
+    async def story(scene: Scene) -> None:
+        scene.held = asyncio.Event()
+        scene.answers = ["127.0.0.1"]
+        switchover.route(scene.pooler, "one", "db.example", "127.0.0.2", 600.0)
+        scene.open()
+        await scene.until(lambda: scene.addresses() == ["127.0.0.2"])
+        scene.held.set()
+        await scene.until(lambda: not scene.pooler.names.pending)
+        assert scene.addresses() == ["127.0.0.2"], "the resolver's word takes nothing from it"
+        scene.pooler.names.pin("db.example", "127.0.0.2", 0.0, scene.pooler.clock())  # its time is over
+        scene.open()
+        await scene.until(lambda: sorted(scene.addresses()) == ["127.0.0.1", "127.0.0.2"])
+
+    with FakePostgres() as fake, FakePostgres(host="127.0.0.2", port=fake.port):
+        play(story, fake.port)
+
+
+def test_an_address_in_the_configuration_can_be_routed_too():
+    async def story(scene: Scene) -> None:
+        scene.open()
+        await scene.until(lambda: scene.addresses() == ["127.0.0.1"])
+        switchover.route(scene.pooler, "one", "127.0.0.1", "127.0.0.2", 60.0)
+        scene.open()
+        await scene.until(lambda: scene.addresses() == ["127.0.0.2"])
+
+    with FakePostgres() as fake, FakePostgres(host="127.0.0.2", port=fake.port):
+        play(story, fake.port, host="127.0.0.1")
+
+
+def test_a_route_that_takes_the_connection_and_not_the_login_makes_room_for_the_resolver_s_address():
+    def starting(session: Session) -> None:
+        session.read_startup()
+        session.refuse("57P03", "the database system is starting up")
+
+    async def story(scene: Scene) -> None:
+        scene.answers = ["127.0.0.1"]
+        scene.open()
+        await scene.until(lambda: scene.addresses() == ["127.0.0.1"])
+        switchover.route(scene.pooler, "one", "db.example", "127.0.0.2", 60.0)
+        assert scene.addresses() == []
+        for _ in range(2):
+            scene.open()
+        await scene.until(lambda: scene.pool.failed_at is not None)
+        scene.open()
+        await scene.until(lambda: scene.addresses() == ["127.0.0.1"])
+
+    with FakePostgres() as fake, FakePostgres(starting, host="127.0.0.2", port=fake.port):
+        play(story, fake.port)
+
+
+def test_in_haste_an_address_that_says_nothing_is_given_up_soon():
+    async def story(scene: Scene) -> None:
+        connect = scene.edge._loop.create_connection
+
+        async def create_connection(protocol: Any, address: str, port: int) -> Any:
+            if address == "127.0.0.2":
+                await asyncio.sleep(3600)
+            return await connect(protocol, address, port)
+
+        loop: Any = scene.edge._loop
+        loop.create_connection = create_connection
+        scene.answers = ["127.0.0.1"]
+        switchover.route(scene.pooler, "one", "db.example", "127.0.0.2", 60.0)
+        scene.open()  # nothing is known beside the route yet: it fails
+        await scene.until(lambda: scene.pool.failed_at is not None)
+        scene.open()
+        await scene.until(lambda: scene.addresses() == ["127.0.0.1"])
+
+    with FakePostgres() as fake:
+        play(story, fake.port, server_connect_timeout=3600.0)
 
 
 def test_a_failed_look_up_is_not_repeated_before_its_time():
