@@ -123,6 +123,30 @@ def test_what_may_not_be_read_is_as_if_it_did_not_exist():
     assert world.observed.cluster.flavour is ClusterFlavour.CONTRACT
 
 
+def test_a_pod_monitor_that_is_there_is_known_though_nobody_asks_for_it_any_more():
+    assert not look(item("Service", "shop-rw"), kinds=("PodMonitor",)).observed.pod_monitors_known
+    assert look(item("Service", "shop-rw"), item("PodMonitor", "pooler", owner="u")).observed.pod_monitors_known
+
+
+def test_a_pods_image_and_whether_it_crashes_are_those_of_the_poolers_container():
+    spec = {"containers": [{"name": "other", "image": "o"}, {"name": "pgbouncer", "image": "p:1"}]}
+    states = {
+        "CrashLoopBackOff": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "ImagePullBackOff": {"waiting": {"reason": "ImagePullBackOff"}},
+        "ended": {"terminated": {"exitCode": 1}},
+        "done": {"terminated": {"exitCode": 0}},
+        "running": {"running": {}},
+    }
+    crashing = set()
+    for name, state in states.items():
+        rows = [{"name": "other", "state": {"terminated": {"exitCode": 1}}}, {"name": "pgbouncer", "state": state}]
+        one = pod("a", containerStatuses=rows)
+        facts = look(item("Service", "shop-rw"), {**one, "spec": spec}).observed.pods[0]
+        assert facts.image == "p:1"
+        crashing |= {name} if facts.crashing else set()
+    assert crashing == {"CrashLoopBackOff", "ended"}
+
+
 def test_a_plain_target_has_the_secrets_that_the_spec_names():
     pooler = worlds.pooler(target={"host": "db.example", "adminSecret": {"name": "admin"}})
     world = look(secret("admin", username="u"), pooler=pooler)

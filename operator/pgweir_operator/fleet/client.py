@@ -35,6 +35,7 @@ PAUSE_INTERVAL = 0.05
 # Longer than the time between two periodic looks: a pause that comes in between finds its connections open.
 KEEPALIVE = 90.0
 
+NOT_FOUND = 404
 UNPROCESSABLE = 422
 
 Answers = Mapping[str, PodAnswer]
@@ -157,7 +158,10 @@ class Fleet:
     async def _order(self, member: Member, method: str, path: str, order: Mapping[str, Any] | None) -> PodAnswer:
         body = None if order is None else json.dumps(order).encode()
         answer = await self._call(member, method, path, body, deadline=min(ORDER_DEADLINE, self._deadline))
-        return PodSilence(member.name, answer.error) if isinstance(answer, _Refusal) else answer
+        if isinstance(answer, _Refusal):
+            unknown = answer.status == NOT_FOUND
+            return PodSilence(member.name, "its image is too old for that" if unknown else answer.error)
+        return answer
 
     async def _all(self, members: Sequence[Member], ask: Callable[[Member], Awaitable[PodAnswer]]) -> Answers:
         answers = await asyncio.gather(*(ask(member) for member in members))

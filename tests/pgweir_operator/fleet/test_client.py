@@ -203,6 +203,15 @@ async def test_a_request_that_an_older_pod_does_not_know_is_no_silence():
     assert "POST /v1/holders/terminate" not in made[0].asked
 
 
+@conversation
+async def test_an_older_pod_that_cannot_hold_says_so_in_words_and_answers_on():
+    async with pods(1, first_version=True) as made, Fleet(identity(), port=made[0].port) as fleet:
+        (member,) = members(made)
+        answer = await fleet.hold(member, "1", ceiling=5.0, release_when="primary")
+        assert answer == PodSilence("pod-0", "its image is too old for that")
+        assert isinstance((await fleet.poll([member]))["pod-0"], PodReport)
+
+
 def test_nothing_prints_the_files_or_keys():
     assert "secret bytes" not in repr(Push(bundle()))
     assert "PRIVATE" not in repr(identity())
