@@ -1,7 +1,7 @@
-"""One run: pgbench through one pooler, and what that cost the pooler's process.
+"""What a load did and what it cost: pgbench through one pooler, and the CPU time and memory of that pooler's processes.
 
-The figure that holds on a noisy machine is the pooler's own CPU time per transaction, read from /proc before and
-after. Throughput and latency are kept beside it.
+The figure that holds on a noisy machine is the pooler's own CPU time per transaction, read from /proc before and after.
+Throughput and latency are kept beside it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-Protocol = Literal["simple", "extended", "prepared"]
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+
+Figures = dict[str, float]
+
+
+class BenchmarkFailed(Exception):
+    """A load did not do what it should; the message is its own."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,11 @@ class CpuTime:
 
     def __sub__(self, earlier: CpuTime) -> CpuTime:
         return CpuTime(self.user - earlier.user, self.system - earlier.system)
+
+    def per(self, transactions: int) -> Figures:
+        """Microseconds for each of so many."""
+        user, system = (1e6 * part / transactions for part in (self.user, self.system))
+        return {"cpu_us": user + system, "user_us": user, "system_us": system}
 
 
 def cpu_time(pid: int) -> CpuTime:
@@ -46,72 +57,83 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one run of pgbench gave."""
+def resident_kib(pid: int) -> float:
+    pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in (pid, *descendants(pid)))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1024
 
-    pooler: str
-    protocol: Protocol
-    repetition: int
-    seconds: float
-    transactions: int
-    failed: int
-    tps: float
-    latency_ms: float
-    user_us: float
-    system_us: float
+
+@dataclass(frozen=True)
+class Target:
+    """Something to connect to. `pid` 0: PostgreSQL itself, of which only the latency is of interest."""
+
+    name: str
+    port: int
+    pid: int
+    user: str = "trusty"
+    password: str = ""
+    sslmode: str = "disable"
+    database: str = "app"
 
     @property
-    def cpu_us(self) -> float:
-        """Microseconds of the pooler's CPU for one transaction."""
-        return self.user_us + self.system_us
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PGPASSWORD": self.password, "PGSSLMODE": self.sslmode, "PGGSSENCMODE": "disable"}
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "cpu_us": self.cpu_us}
-
-
-class BenchmarkFailed(Exception):
-    """pgbench did not do what it should; the message is its own."""
+    def cpu(self) -> CpuTime:
+        return cpu_time(self.pid) if self.pid else CpuTime(0.0, 0.0)
 
 
-def run_pgbench(
-    pgbench: Path,
-    script: Path,
-    *,
-    pooler: str,
-    pid: int,
-    port: int,
-    user: str,
-    database: str,
-    protocol: Protocol,
-    clients: int,
-    seconds: float,
-    repetition: int,
-) -> Run:
-    command: list[str | Path] = [pgbench, "--no-vacuum", "--file", script, "--protocol", protocol]
-    command += ["--client", str(clients), "--jobs", str(min(clients, os.cpu_count() or 1)), "--time", str(int(seconds))]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--username", user, database]
-    before = cpu_time(pid)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
-    except subprocess.TimeoutExpired:
-        raise BenchmarkFailed(f"pgbench -M {protocol} through {pooler} hangs: no end 60 s after its time") from None
-    used = cpu_time(pid) - before
-    transactions = int(_number(r"transactions actually processed: (\d+)", done.stdout))
-    if done.returncode != 0 or transactions == 0:
-        raise BenchmarkFailed(f"pgbench -M {protocol} through {pooler}: {done.stderr.strip() or done.stdout.strip()}")
-    return Run(
-        pooler=pooler,
-        protocol=protocol,
-        repetition=repetition,
-        seconds=seconds,
-        transactions=transactions,
-        failed=int(_number(r"failed transactions: (\d+)", done.stdout)),
-        tps=_number(r"tps = ([\d.]+)", done.stdout),
-        latency_ms=_number(r"latency average = ([\d.]+)", done.stdout),
-        user_us=used.user / transactions * 1e6,
-        system_us=used.system / transactions * 1e6,
-    )
+@dataclass(frozen=True)
+class Pgbench:
+    """A load that pgbench makes. `script`: SQL of our own, or else `builtin`: one of pgbench's."""
+
+    clients: int
+    protocol: str = "simple"
+    script: str = "SELECT 1;"
+    builtin: str = ""
+    reconnect: bool = False
+    sampling: float = 0.05  # of the transactions whose latency is looked at
+
+    def run(self, target: Target, seconds: float, program: Path) -> Figures:
+        with tempfile.TemporaryDirectory() as scratch:
+            return self._run(target, seconds, program, Path(scratch))
+
+    def _run(self, target: Target, seconds: float, program: Path, scratch: Path) -> Figures:
+        (scratch / "script.sql").write_text(self.script + "\n")
+        command: list[str | Path] = [program, "--no-vacuum", "--protocol", self.protocol]
+        command += ["--builtin", self.builtin] if self.builtin else ["--file", scratch / "script.sql"]
+        command += ["--client", str(self.clients), "--jobs", str(min(self.clients, os.cpu_count() or 1))]
+        command += ["--connect"] if self.reconnect else []
+        command += ["--log", "--log-prefix", scratch / "log", "--sampling-rate", str(self.sampling)]
+        command += ["--time", str(max(1, round(seconds))), "--host", "127.0.0.1", "--port", str(target.port)]
+        command += ["--username", target.user, target.database]
+        before = target.cpu()
+        what = f"pgbench -M {self.protocol} through {target.name}"
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=seconds + 60, env=target.environment
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchmarkFailed(f"{what} hangs: no end 60 s after its time") from None
+        used = target.cpu() - before
+        transactions = int(_number(r"transactions actually processed: (\d+)", done.stdout))
+        if done.returncode != 0 or transactions == 0:
+            raise BenchmarkFailed(f"{what}: {done.stderr.strip()[-300:] or done.stdout.strip()}")
+        return {
+            **used.per(transactions),
+            "transactions": transactions,
+            "failed": _number(r"failed transactions: (\d+)", done.stdout),
+            "tps": _number(r"tps = ([\d.]+)", done.stdout),
+            "latency_ms": _number(r"latency average = ([\d.]+)", done.stdout),
+            **_percentiles([int(line.split()[2]) for log in scratch.glob("log*") for line in log.open()]),
+        }
+
+
+def _percentiles(microseconds: Sequence[int]) -> Figures:
+    if not microseconds:
+        return {}
+    ordered = sorted(microseconds)
+    p50, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * part))] for part in (0.50, 0.99))
+    return {"p50_ms": p50 / 1000, "p99_ms": p99 / 1000, "tail": p99 / max(1, p50)}
 
 
 def _number(pattern: str, text: str) -> float:
