@@ -19,7 +19,8 @@ from pgweir_operator.kube.errors import ApiError
 logger = logging.getLogger(__name__)
 
 RECONNECT = 1.0
-RECONNECT_MAXIMUM = 30.0
+# Little, since a Cluster that is not watched announces nothing.
+RECONNECT_MAXIMUM = 5.0
 
 Watcher = TypeVar("Watcher", bound=Hashable)
 
