@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,24 @@ def world(loop, kubeconfig, kubectl, operator_kubeconfig, server, cluster_ca, tm
     finally:
         made.close()
         forget(server)
+
+
+@pytest.fixture
+def plugin(world, kubeconfig):
+    """`kubectl pgweir …`: exit code and all that was printed, as whoever the kubeconfig says."""
+
+    def run(*words: str, who: str = kubeconfig) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "pgweir_operator.cli.plugin.main", *words, f"--namespace={world.namespace}"],
+            env={**os.environ, "KUBECONFIG": str(who)},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
 
 
 def forget(server: PostgresServer) -> None:

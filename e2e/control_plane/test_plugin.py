@@ -6,9 +6,6 @@ What looks into pods needs a kubelet: e2e/scenarios/test_plugin.py.
 from __future__ import annotations
 
 import base64
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -26,24 +23,6 @@ def ready(world):
     world.pooler()
     world.until("Ready", "True")
     return world
-
-
-@pytest.fixture
-def plugin(world, kubeconfig):
-    """Exit code and all that was printed, as whoever the kubeconfig says."""
-
-    def run(*words: str, who: str = kubeconfig) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pgweir_operator.cli.plugin.main", *words, f"--namespace={world.namespace}"],
-            env={**os.environ, "KUBECONFIG": str(who)},
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
 
 
 def test_status_has_what_the_pods_said(ready, plugin):

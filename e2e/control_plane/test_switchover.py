@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from e2e.control_plane.harness import PATIENCE, wait
@@ -194,6 +195,35 @@ def test_an_annotation_asks_for_a_hold_before_anything_is_announced(followed, ku
     assert switchover(followed)["phase"] == "Held"
     followed.primary.says(currentPrimary="shop-2")
     assert reaches(followed, "Done")["id"] == "move-7"
+
+
+def test_the_plugin_holds_everybody_tells_the_cluster_and_waits_for_the_end(followed, plugin):
+    followed.primary.says(instanceNames=["shop-1", "shop-2"])
+
+    def promote():
+        wait(lambda: (followed.get("Cluster", "shop") or {})["status"].get("targetPrimary") == "shop-2", "it is told")
+        assert all(fake.held for fake in followed.fakes()), "held before anything was announced"
+        followed.primary.says(currentPrimary="shop-2", phase=HEALTHY)
+
+    with ThreadPoolExecutor(1) as pool:
+        promoted = pool.submit(promote)
+        code, said = plugin("switchover", "shop", "--timeout=40")
+        promoted.result()
+    assert code == 0, said
+    assert "pooler: clients waited" in said
+    assert switchover(followed)["id"].startswith("plugin-")
+    assert "pgweir.io/switchover" not in (followed.get("Pooler", "pooler")["metadata"].get("annotations") or {})
+
+
+def test_the_plugin_takes_everything_back_while_somebody_holds_a_server(followed, plugin):
+    followed.primary.says(instanceNames=["shop-1", "shop-2"])
+    followed.fakes()[0].hold(applicationName="month_end")
+    code, said = plugin("switchover", "pooler", "--to=shop-2", "--timeout=3")
+    assert code == 4, said
+    assert "the cluster was not touched" in said
+    assert followed.get("Cluster", "shop")["status"]["targetPrimary"] == "shop-1"
+    wait(lambda: not any(fake.held for fake in followed.fakes()), "every pod is released")
+    assert "pgweir.io/switchover" not in (followed.get("Pooler", "pooler")["metadata"].get("annotations") or {})
 
 
 def test_a_kind_that_is_installed_later_is_found_edbs_too(world, kinds, kubectl):

@@ -158,11 +158,9 @@ class Kube:
         path = RESOURCES[target["kind"]].path(metadata["namespace"], metadata["name"])
         return await self._request("PATCH", path, body=body, content_type=MERGE, attempts=1)
 
-    async def merge(
-        self, kind: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str | None = None
-    ) -> Object:
+    async def merge(self, kind: str, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
         """Change what is named and nothing else; None takes a field away. Raises NotFoundError."""
-        path = RESOURCES[kind].path(namespace, name, subresource)
+        path = RESOURCES[kind].path(namespace, name)
         return await self._request("PATCH", path, body=body, content_type=MERGE, attempts=1)
 
     async def log(

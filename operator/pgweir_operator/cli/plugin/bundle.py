@@ -87,8 +87,8 @@ class _Bundle:
             if child is not None:
                 put(kind.lower(), child)
         native = ((pooler.get("spec") or {}).get("cluster") or {}).get("name")
-        if native:
-            found = await self._read(f"Cluster {native}", cluster.kube.get("Cluster", namespace, native))
+        for kind in ("Cluster", "EdbCluster") if native else ():
+            found = await self._read(f"Cluster {native}", cluster.kube.get(kind, namespace, str(native)))
             if found is not None:
                 put("cluster", found)
         events = await self._read("Events", cluster.kube.items("Event", namespace)) or []

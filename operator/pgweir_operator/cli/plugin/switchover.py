@@ -15,18 +15,22 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pgweir_operator.api import names
+from pgweir_operator.api.conditions import SwitchoverPhase
 from pgweir_operator.cli import screen
 from pgweir_operator.cli.exit_codes import DEADLINE, DONE
 from pgweir_operator.cli.plugin.cluster import Cluster, Impossible
 from pgweir_operator.cli.plugin.pausing import progress
 from pgweir_operator.kube import ApiError
 from pgweir_operator.kube.api import Object
+from pgweir_operator.switchover.cluster import HEALTHY
 
-ANNOTATION: Final = f"{names.GROUP}/switchover"
+ANNOTATION: Final = names.SWITCHOVER_ANNOTATION
 IN_PROGRESS: Final = "Switchover in progress"
-HEALTHY: Final = "Cluster in healthy state"
+KINDS: Final = ("Cluster", "EdbCluster")
 LOOK_EVERY: Final = 0.15
-FAILED_PHASES: Final = frozenset({"TimedOut", "RolledBack"})
+_HELD: Final = frozenset({SwitchoverPhase.HELD, SwitchoverPhase.ROUTING, SwitchoverPhase.DONE})
+_DONE: Final = frozenset({SwitchoverPhase.DONE})
+_FAILED: Final = frozenset({SwitchoverPhase.TIMED_OUT, SwitchoverPhase.ROLLED_BACK})
 
 
 class Late(Exception):
@@ -35,7 +39,7 @@ class Late(Exception):
 
 async def switch_over(cluster: Cluster, name: str, to: str | None, timeout: float) -> int:
     """`name` is the Cluster's, or that of one of its Poolers."""
-    found = await _cluster(cluster, name)
+    kind, found = await _cluster(cluster, name)
     target = chosen_target(found, to)
     own = str(found["metadata"]["name"])
     held, left_out = rw_poolers(await cluster.kube.items("Pooler", cluster.namespace), own)
@@ -43,23 +47,22 @@ async def switch_over(cluster: Cluster, name: str, to: str | None, timeout: floa
         raise Impossible(f"no rw Pooler of cluster {own!r} holds clients in a switchover{_why(left_out)}")
     for pooler in left_out:
         screen.complain(f"{pooler}: switchover.mode is Off, so its clients will see errors")
-    work = _Switchover(cluster, own, target, held, timeout)
-    return await work.run()
+    return await _Switchover(cluster, kind, own, target, held, timeout).run()
 
 
-async def _cluster(cluster: Cluster, name: str) -> Object:
-    found = await cluster.kube.get("Cluster", cluster.namespace, name)
-    if found is not None:
-        return found
+async def _cluster(cluster: Cluster, name: str) -> tuple[str, Object]:
+    """The object of CloudNativePG or EDB, and as which of the two `kube` knows it."""
     pooler = await cluster.kube.get("Pooler", cluster.namespace, name)
     own = (((pooler or {}).get("spec") or {}).get("cluster") or {}).get("name")
-    found = await cluster.kube.get("Cluster", cluster.namespace, own) if own else None
-    if found is None:
-        raise Impossible(
-            f"there is no CloudNativePG Cluster {own or name!r} in namespace {cluster.namespace!r}. For another PostgreSQL:"
-            " kubectl pgweir pause POOLER --wait, promote, kubectl pgweir resume POOLER."
-        )
-    return found
+    for kind in KINDS:
+        for each in filter(None, (name, own)):
+            found = await cluster.kube.get(kind, cluster.namespace, each)
+            if found is not None:
+                return kind, found
+    raise Impossible(
+        f"there is no CloudNativePG Cluster {own or name!r} in namespace {cluster.namespace!r}. For another PostgreSQL:"
+        " kubectl pgweir pause POOLER --wait, promote, kubectl pgweir resume POOLER."
+    )
 
 
 def chosen_target(cluster: Mapping[str, Any], to: str | None) -> str:
@@ -102,8 +105,9 @@ def _why(left_out: Sequence[str]) -> str:
 
 
 class _Switchover:
-    def __init__(self, cluster: Cluster, name: str, target: str, poolers: list[str], timeout: float) -> None:
+    def __init__(self, cluster: Cluster, kind: str, name: str, target: str, poolers: list[str], timeout: float) -> None:
         self._cluster = cluster
+        self._kind = kind
         self._name = name
         self._target = target
         self._poolers = poolers
@@ -126,7 +130,7 @@ class _Switchover:
             try:
                 show(f"{', '.join(self._poolers)}: holding clients")
                 await self._annotate(f"{self.id} {until}")
-                await self._until_phase({"Held", "Routing", "Done"}, "held")
+                await self._until_phase(_HELD, "held")
                 show(
                     f"every client is held after {time.monotonic() - started:.1f} s; {self._target} is to be the primary"
                 )
@@ -134,7 +138,7 @@ class _Switchover:
                 patched = True
                 await self._until_promoted()
                 show(f"{self._target} is the primary; clients go on as its address is known")
-                await self._until_phase({"Done"}, "led to the new primary")
+                await self._until_phase(_DONE, "led to the new primary")
             except (Late, ApiError, asyncio.CancelledError) as error:
                 await self._annotate(None)
                 return self._gave_up(error, patched)
@@ -178,7 +182,7 @@ class _Switchover:
             if (status := (pooler.get("status") or {}).get("switchover") or {}).get("id") == self.id
         }
 
-    async def _until_phase(self, phases: set[str], word: str) -> None:
+    async def _until_phase(self, phases: frozenset[SwitchoverPhase], word: str) -> None:
         while True:
             statuses = await self._statuses()
             failed = [f"{name}: {row.get('message') or row['phase']}" for name, row in statuses.items() if _failed(row)]
@@ -204,11 +208,11 @@ class _Switchover:
             "phase": IN_PROGRESS,
             "phaseReason": f"Switching over to {self._target}",
         }
-        await self._cluster.kube.merge("Cluster", self._cluster.namespace, self._name, {"status": status}, "status")
+        await self._cluster.kube.merge_status(self._kind, self._cluster.namespace, self._name, status)
 
     async def _until_promoted(self) -> None:
         while True:
-            found = await self._cluster.kube.get("Cluster", self._cluster.namespace, self._name)
+            found = await self._cluster.kube.get(self._kind, self._cluster.namespace, self._name)
             status = (found or {}).get("status") or {}
             if status.get("currentPrimary") == self._target:
                 return
@@ -218,4 +222,4 @@ class _Switchover:
 
 
 def _failed(row: Mapping[str, Any]) -> bool:
-    return row.get("phase") in FAILED_PHASES
+    return row.get("phase") in _FAILED

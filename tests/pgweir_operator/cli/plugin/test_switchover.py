@@ -46,19 +46,21 @@ class Played:
     async def items(self, kind: str, namespace: str, **_: object) -> list[Object]:
         return [each for (of, _), each in self.objects.items() if of == kind]
 
-    async def merge(self, kind: str, namespace: str, name: str, body: Object, subresource: str | None = None) -> Object:
+    async def merge(self, kind: str, namespace: str, name: str, body: Object) -> Object:
         self.written.append((kind, name, body))
         found = self.objects[kind, name]
-        if kind == "Pooler":
-            self.operator(found, body["metadata"]["annotations"][ANNOTATION])
-        else:
-            assert subresource == "status"
-            found["status"] |= body["status"]
-            if self.promotes:
-                found["status"] |= {"currentPrimary": body["status"]["targetPrimary"]}
-                held = [each for each in await self.items("Pooler", namespace) if "status" in each]
-                for each in held:
-                    each["status"]["switchover"] |= {"phase": "Done", "heldMilliseconds": 2900}
+        self.operator(found, body["metadata"]["annotations"][ANNOTATION])
+        return found
+
+    async def merge_status(self, kind: str, namespace: str, name: str, part: Object) -> Object:
+        self.written.append((kind, name, {"status": part}))
+        found = self.objects[kind, name]
+        found["status"] |= part
+        if self.promotes:
+            found["status"] |= {"currentPrimary": part["targetPrimary"]}
+            held = [each for each in await self.items("Pooler", namespace) if "status" in each]
+            for each in held:
+                each["status"]["switchover"] |= {"phase": "Done", "heldMilliseconds": 2900}
         return found
 
     def run(self, name: str = "shop", to: str | None = None, timeout: float = 5.0) -> int:
@@ -69,7 +71,7 @@ class Played:
         """What was written, in order."""
         words = []
         for kind, name, body in self.written:
-            if kind == "Cluster":
+            if kind != "Pooler":
                 words.append(f"{name} → {body['status']['targetPrimary']}")
             else:
                 words.append(f"{name}: {'ask' if body['metadata']['annotations'][ANNOTATION] else 'take back'}")
@@ -107,6 +109,13 @@ def test_a_pooler_leads_to_its_cluster() -> None:
     world = Played(("Cluster", shop()), ("Pooler", pooler()))
     world.operator = holds
     assert world.run("shop-rw") == DONE
+
+
+def test_edbs_cluster_is_told_as_edbs() -> None:
+    world = Played(("EdbCluster", shop()), ("Pooler", pooler()))
+    world.operator = holds
+    assert world.run() == DONE
+    assert [kind for kind, _, _ in world.written] == ["Pooler", "EdbCluster", "Pooler"]
 
 
 def test_who_cannot_be_held_in_time_is_named_and_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> None:
