@@ -215,8 +215,7 @@ def test_a_cloudnativepg_cluster_has_the_role_that_its_hba_knows(world, kubectl)
     world.apply({**cluster, "status": {"certificates": {"serverCASecret": "shop-ca", "clientCASecret": "shop-ca"}}})
     world.start_operator()
     world.pooler()
-    # This server's HBA knows the other role alone: the condition names the one that it was tried with.
-    assert "cnpg_pooler_pgbouncer" in world.until("Integrated", "False", "LookupFailed")
+    assert "cnpg_pooler_pgbouncer" in world.until("Integrated", "True", "LookupSucceeded")
     world.delete("Pooler", "pooler")
     wait(lambda: world.get("Pooler", "pooler") is None, "it goes")
     assert world.server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'cnpg_pooler_pgbouncer'") == []
