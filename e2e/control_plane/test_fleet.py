@@ -91,8 +91,8 @@ def test_a_fleet_comes_up_takes_one_change_as_fast_as_one_alone_and_is_quiet_at_
     assert among_many < 10 * alone + 1.0
     # Every Pooler once in its time of rest, which grows with their number, and some whose time fell into ours twice.
     assert passes <= 2 * POOLERS * QUIET / max(REST, POOLERS / 2) + 10
-    # Its own three Secrets, and those of the cluster once for all.
-    assert watches <= 3 * POOLERS + 10
+    # All of their own by one, and those of the cluster once for all.
+    assert watches <= 10
     assert (memory - memory_of_one) / POOLERS < 4 * 2**20
 
 

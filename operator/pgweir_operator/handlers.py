@@ -6,14 +6,14 @@ raw events are asked for, so it needs neither annotations nor a finalizer of its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import kopf
 
 from pgweir_operator.api import names
 from pgweir_operator.kube.connection import Access, kopf_connection
-from pgweir_operator.kube.watches import Named, ObjectWatches
+from pgweir_operator.kube.watches import Change, Named, ObjectWatches
 from pgweir_operator.reconcile import Outcome
 from pgweir_operator.switchover import Switchovers
 from pgweir_operator.workers import Key, Workers
@@ -56,8 +56,21 @@ def registry(workers: Workers, switchovers: Switchovers, access: Access) -> kopf
     return table
 
 
+def own_secrets(watches: ObjectWatches[Key], namespaces: Sequence[str]) -> None:
+    """The Secrets of all Poolers by their label: three for each, and one watch for all of them."""
+    watches.want(("", ""), [Named("Secret", place, label=names.POOLER_LABEL) for place in namespaces or ("",)])
+
+
+def concerned(key: Key, change: Change) -> Key:
+    """Whom a change of a Secret wakes: who asked for it by name, or whose it is."""
+    if change.what.name:
+        return key
+    metadata = change.object["metadata"]
+    return metadata["namespace"], metadata["labels"][names.POOLER_LABEL]
+
+
 def settled(watches: ObjectWatches[Key], key: Key, outcome: Outcome) -> None:
-    """After each pass: watch exactly the Secrets that concern this Pooler."""
+    """After each pass: watch exactly the Secrets of others that concern this Pooler."""
     if outcome.gone:
         watches.forget(key)
     else:

@@ -110,7 +110,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
         events = Events(kube, instance=identity)
         switchovers = Switchovers(kube, events, lambda key: workers.wake(key, "a switchover", known_only=True))
         watches: ObjectWatches[Key] = ObjectWatches(
-            kube, lambda key, change: workers.wake(key, f"Secret {change.what.name}", known_only=True)
+            kube, lambda key, change: workers.wake(handlers.concerned(key, change), "a Secret", known_only=True)
         )
         reconciler = Reconciler(kube, events, options, switchovers)
         workers = Workers(
@@ -141,6 +141,7 @@ async def _lead(
 ) -> int:
     """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
     ready = asyncio.Event()
+    handlers.own_secrets(watches, options.namespaces)
     watching = asyncio.create_task(
         kopf.operator(
             registry=handlers.registry(workers, switchovers, access),

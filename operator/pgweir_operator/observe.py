@@ -86,13 +86,8 @@ async def observe(kube: Kube, pooler: Pooler) -> World:
 
 
 def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> frozenset[str]:
-    """Every Secret whose change concerns this Pooler: its own, those it names, those of its cluster."""
-    found = {
-        names.bundle_secret_name(pooler.name),
-        names.control_secret_name(pooler.name),
-        names.control_ca_secret_name(pooler.name),
-        *pooler.secret_names,
-    }
+    """Every Secret of others whose change concerns this Pooler: those it names, those of its cluster."""
+    found = set(pooler.secret_names)
     if pooler.cluster_name is not None:
         found |= set(_secret_names(pooler.cluster_name, None).values())
     if observed is not None:

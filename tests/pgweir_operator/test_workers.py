@@ -137,3 +137,22 @@ def test_at_rest_many_are_looked_at_less_often_and_what_is_on_its_way_is_not_put
         await workers.close()
 
     story(test)
+
+
+def test_so_many_passes_at_once_and_no_more(monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+
+    async def test():
+        passes = Passes()
+        workers = Workers(passes, lambda key, outcome: None)
+        passes.gate.clear()
+        for number in range(10):
+            workers.wake(("n", f"p{number}"), "first")
+        await until(lambda: len(passes.begun) == 3)
+        await asyncio.sleep(0.02)
+        assert len(passes.begun) == 3
+        passes.gate.set()
+        await until(lambda: len(passes.begun) == 10)
+        await workers.close()
+
+    story(test)

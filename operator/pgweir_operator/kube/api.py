@@ -190,13 +190,11 @@ class Kube:
         except NotFoundError:
             return
 
-    async def changes(self, kind: str, namespace: str, name: str) -> AsyncIterator[Object]:
-        """Watch one object by name: its events from now on, until the API server ends the stream."""
-        query = {
-            "watch": "true",
-            "fieldSelector": f"metadata.name={name}",
-            "timeoutSeconds": str(WATCH_SECONDS),
-        }
+    async def changes(self, kind: str, namespace: str, name: str, label: str = "") -> AsyncIterator[Object]:
+        """Watch one object by name, or all that bear a label: what is there and what becomes of it, until the API server
+        ends the stream."""
+        query = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS)}
+        query |= {"fieldSelector": f"metadata.name={name}"} if name else {"labelSelector": label}
         response = await self._send(
             "GET",
             RESOURCES[kind].path(namespace),

@@ -1,7 +1,7 @@
-"""Watching objects by name, one watch each, and only while somebody asks for it.
+"""Watching objects by name, one watch each, or all that bear a label; and only while somebody asks for it.
 
-WHY by name: a watch of all Secrets would hold every password of a namespace in this process's memory, and would need
-the right to list them. Called by handlers (Secrets) and switchover (Clusters).
+WHY never all: a watch of all Secrets would take every password of a namespace through this process, and a list of them
+is a right that nobody gives lightly. Called by handlers (Secrets) and switchover (Clusters).
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ Watcher = TypeVar("Watcher", bound=Hashable)
 
 
 class Named(NamedTuple):
-    """An object, by the word for its kind in kube/api.py."""
+    """An object, by the word for its kind in kube/api.py; or, without a name, each that bears a label."""
 
     kind: str
     namespace: str
-    name: str
+    name: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +81,27 @@ class ObjectWatches(Generic[Watcher]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self, key: Named) -> None:
-        version: str | None = None
+        versions: dict[str, str] = {}
         pause = RECONNECT
         while True:
             begun = time.monotonic()
             try:
                 async for event in self._kube.changes(*key):
                     pause = RECONNECT
-                    seen = event["object"]["metadata"]["resourceVersion"]
+                    metadata = event["object"]["metadata"]
+                    uid, seen = metadata.get("uid", ""), metadata["resourceVersion"]
                     # A watch without a version begins with what is there: no news after a reconnect.
-                    if seen == version:
+                    if versions.get(uid) == seen:
                         continue
-                    version = seen
+                    versions[uid] = seen
+                    if event["type"] == "DELETED":
+                        del versions[uid]
                     change = Change(key, event["type"], event["object"])
                     for watcher in tuple(self._wanted.get(key, ())):
                         self._heard(watcher, change)
                 # The server ends every watch after a while: that is no trouble, and nothing is to be missed.
                 wait = 0.0 if time.monotonic() - begun > RECONNECT else pause
             except ApiError as error:
-                logger.warning("%s %s/%s cannot be watched: %s", *key, error.message)
+                logger.warning("%s %s/%s%s cannot be watched: %s", *key, error.message)
                 wait = pause = min(pause * 2, RECONNECT_MAXIMUM)
             await asyncio.sleep(wait)

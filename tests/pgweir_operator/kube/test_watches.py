@@ -18,7 +18,8 @@ class Api:
         self.streams = {}
         self.opened = []
 
-    async def changes(self, kind, namespace, name):
+    async def changes(self, kind, namespace, name, label=""):
+        name = name or label
         self.opened.append(name)
         queue = self.streams[name] = asyncio.Queue()
         try:
@@ -28,7 +29,7 @@ class Api:
                     return
                 if isinstance(item, Exception):
                     raise item
-                yield {"type": "MODIFIED", "object": {"metadata": {"resourceVersion": item}}}
+                yield item if isinstance(item, dict) else modified(item)
         finally:
             if self.streams.get(name) is queue:
                 del self.streams[name]
@@ -36,6 +37,10 @@ class Api:
     async def say(self, name, item):
         await until(lambda: name in self.streams)
         self.streams[name].put_nowait(item)
+
+
+def modified(version, uid="u", kind="MODIFIED"):
+    return {"type": kind, "object": {"metadata": {"resourceVersion": version, "uid": uid}}}
 
 
 def secrets(*names):
@@ -92,6 +97,30 @@ def test_a_watcher_that_changes_its_mind_hears_only_what_it_wants_now():
         await until(lambda: set(api.streams) == {"t"})
         await api.say("t", "1")
         await until(lambda: heard == ["t"])
+        await watches.close()
+
+    story(test)
+
+
+def test_one_watch_hears_of_all_that_bear_a_label_and_a_reconnect_is_no_news(monkeypatch):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+
+    async def test():
+        api, heard = Api(), []
+
+        def hear(who, change):
+            heard.append((change.object["metadata"]["uid"], change.type))
+
+        watches = ObjectWatches(api, hear)
+        watches.want("a", [Named("Secret", "n", label="ours")])
+        for event in (modified("1", "x"), modified("1", "y"), None):
+            await api.say("ours", event)
+        await until(lambda: len(api.opened) == 2)
+        for event in (modified("1", "x"), modified("2", "y")):
+            await api.say("ours", event)
+        await api.say("ours", modified("3", "x", "DELETED"))
+        await until(lambda: len(heard) == 4)
+        assert heard == [("x", "MODIFIED"), ("y", "MODIFIED"), ("y", "MODIFIED"), ("x", "DELETED")]
         await watches.close()
 
     story(test)
