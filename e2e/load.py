@@ -31,10 +31,10 @@ TPCB = (
     ("UPDATE pgbench_accounts SET abalance = abalance + %(delta)s WHERE aid = %(aid)s", False),
     (BALANCE.replace("%s", "%(aid)s"), True),
     ("UPDATE pgbench_tellers SET tbalance = tbalance + %(delta)s WHERE tid = %(tid)s", False),
-    ("UPDATE pgbench_branches SET bbalance = bbalance + %(delta)s WHERE bid = 1", False),
+    ("UPDATE pgbench_branches SET bbalance = bbalance + %(delta)s WHERE bid = %(bid)s", False),
     (
         "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) "
-        "VALUES (%(tid)s, 1, %(aid)s, %(delta)s, CURRENT_TIMESTAMP)",
+        "VALUES (%(tid)s, %(bid)s, %(aid)s, %(delta)s, CURRENT_TIMESTAMP)",
         False,
     ),
 )
@@ -80,8 +80,9 @@ class Group:
 
 
 class Client:
-    def __init__(self, group: Group, stop: threading.Event) -> None:
+    def __init__(self, group: Group, number: int, stop: threading.Event) -> None:
         self.group = group
+        self.number = number
         self.stop = stop
         self.connection: psycopg.Connection[Any] | None = None
         self.replies = 0  # to the transaction under way
@@ -146,7 +147,9 @@ class Client:
     def tpcb(self) -> None:
         values = {
             "aid": random.randint(1, 100_000),
-            "tid": random.randint(1, 10),
+            # Each has a branch and a teller of its own: where they queue for a row, no transaction is short.
+            "bid": self.number,
+            "tid": self.number,
             "delta": random.randint(-5000, 5000),
         }
         self.say("BEGIN")
@@ -161,7 +164,9 @@ def main() -> None:
     stop = threading.Event()
     groups = [Group(kind, int(count)) for kind, _, count in (word.partition("=") for word in sys.argv[1:])]
     threads = [
-        threading.Thread(target=Client(group, stop).run, daemon=True) for group in groups for _ in range(group.clients)
+        threading.Thread(target=Client(group, number, stop).run, daemon=True)
+        for group in groups
+        for number in range(1, group.clients + 1)
     ]
     for thread in threads:
         thread.start()

@@ -303,6 +303,7 @@ class Controller:
                     )
                 case "kill":
                     await self.api.order(self.primary, "kill")
+                    note("killed", pod=self.primary)
                 case other:
                     note("not understood", order=other)
 

@@ -125,6 +125,11 @@ class PairShop(Shop):
         if self._pair is not None:
             self._pair.close()
 
+    def initialise(self, host: str = POOLER) -> None:
+        """Ten branches, one for each teller that pgbench makes: load.py has as many clients that write."""
+        Shop.initialise(self, host)
+        self.psql("insert into pgbench_branches (bid, bbalance) select generate_series(2, 10), 0", f"host={host}")
+
     def healthy(self) -> None:
         """The pair is whole again, and the fleet at rest."""
         ends = self.pair.notes[-1]["event"]
