@@ -82,7 +82,7 @@ class Api:
         merged = {**(self.objects[kind, name].get("status") or {}), **part}
         return self.put(kind, name, status={key: value for key, value in merged.items() if value is not None})
 
-    async def changes(self, kind, namespace, name):
+    async def changes(self, kind, namespace, name, label=""):
         if (found := self.objects.get((kind, name))) is not None:
             yield {"type": "ADDED", "object": copy.deepcopy(found)}
         await asyncio.Event().wait()
