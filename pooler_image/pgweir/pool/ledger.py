@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 from pgweir.pool.policy import PoolPolicy
 from pgweir.pool.records import ClientRecord, ClientState, ServerRecord, ServerState
 from pgweir.pool.turns import Turns
+from pgweir.protocol.variables import Values
 
 # How many logins a pool runs at a time, once one has succeeded. PgBouncer runs one: a ramp costs a round trip each.
 MAX_CONCURRENT_LOGINS: Final = 4
@@ -70,6 +71,8 @@ class Pool(Turns, Generic[Server, Client]):
         self.idle_due: dict[float, float] = {}  # by limit: when the first client can have been idle for that long
         self.opened_for_clients = 0  # those that went unused are taken off again
         self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
+        # What clients were told on the strength of it, by what they asked for.
+        self.greetings: dict[tuple[tuple[str, str], ...], tuple[Values, bytes]] = {}
         self.proven = False  # a server login succeeded since the last failure: `welcome` may be used, while `alive`
         self.emptied_at = 0.0  # when the last server that was logged in went
         self.paused_at = 0.0
@@ -244,7 +247,9 @@ class Pool(Turns, Generic[Server, Client]):
         return account
 
     def login_succeeded(self, welcome: dict[str, str]) -> None:
-        self.welcome = welcome
+        if welcome != self.welcome:
+            self.welcome = welcome
+            self.greetings.clear()
         self.proven = True
         self.forgive()
         self.failure = self.failure_sqlstate = ""

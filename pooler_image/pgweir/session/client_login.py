@@ -38,9 +38,11 @@ from pgweir.protocol.startup import (
     negotiate,
     split_parameters,
 )
+from pgweir.protocol.variables import Values
 from pgweir.session.client import HELD_LIMIT, ClientSession
 from pgweir.session.client_proof import ClientProof
 from pgweir.session.database import Database
+from pgweir.session.holder import SessionPool
 from pgweir.session.replication import server_parameters
 from pgweir.session.wire import Origin, TlsInfo, Wire, printable
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONSOLE_USER: Final = "pgbouncer"
+MAX_GREETINGS: Final = 64  # kept for each pool; an application_name of each client's own must not fill the memory
 
 
 class ClientLogin:
@@ -321,20 +324,14 @@ class ClientLogin:
         pool = client.pool
         assert pool.welcome is not None
         self.is_over = True
-        tracker = pooler.tracker
         requested = dict(plan.variables)
         if pooler.settings.application_name_add_host:
             requested["application_name"] = application_name_with_host(plan.application_name, str(self.origin))
-        defaults = tracker.values(pool.welcome)
-        client.values = tracker.filled(tracker.values(requested), defaults)
         client.application_name = requested.get("application_name", "")
+        client.values, greeting = self._greeting(pool, {} if plan.replication else requested)
         if plan.replication:
             client.values = None  # its server was opened with what it wants
-        tracked = dict(tracker.items(client.values or defaults))
-        spelled = {name.lower(): value for name, value in tracked.items()}
-        parts = [messages.authentication_ok()]
-        for name, value in pool.welcome.items():
-            parts.append(messages.parameter_status(name, spelled.get(name.lower(), value)))
+        parts = [greeting]
         key = pooler.cancels.give_key(client, minor=self.protocol_minor)
         parts.append(messages.backend_key_data(int.from_bytes(key[:4], "big"), key[4:]))
         if pooler.settings.login_notify_message:
@@ -352,6 +349,24 @@ class ClientLogin:
         client.resume_reading()
         if rest:
             client.data_received(rest)
+
+    def _greeting(self, pool: SessionPool, requested: dict[str, str]) -> tuple[Values, bytes]:
+        """The client's variables, and the messages that tell it of them. PERF: clients mostly ask for what others asked for."""
+        assert pool.welcome is not None
+        key = tuple(requested.items())
+        known = pool.greetings.get(key)
+        tracker = self.pooler.tracker
+        if known is not None:
+            return tracker.updated(known[0], ()), known[1]  # (the tracker may have forgotten them, and has others now)
+        values = tracker.filled(tracker.values(requested), tracker.values(pool.welcome))
+        spelled = {name.lower(): value for name, value in tracker.items(values)}
+        parts = [messages.authentication_ok()]
+        for name, value in pool.welcome.items():
+            parts.append(messages.parameter_status(name, spelled.get(name.lower(), value)))
+        if len(pool.greetings) >= MAX_GREETINGS:
+            pool.greetings.clear()
+        pool.greetings[key] = values, b"".join(parts)
+        return pool.greetings[key]
 
     def _open_console(self, *, admin: bool) -> None:
         self.is_over = True

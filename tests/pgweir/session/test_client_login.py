@@ -1,0 +1,55 @@
+"""What a client is told when it is in: kept for those who ask for the same, and never longer than it is true."""
+
+from __future__ import annotations
+
+from tests.pgweir.session.world import RecorderWire, World
+
+from pgweir.protocol import messages
+from pgweir.session.client_login import MAX_GREETINGS
+
+
+def told(world: World, **parameters: str) -> bytes:
+    """The greeting of a new client, without its cancel key."""
+    client = world.starts_login(**parameters)
+    world.run()
+    wire: RecorderWire = client.wire
+    return bytes(wire.written).partition(b"K\0\0\0\x0c")[0]
+
+
+def test_the_second_client_that_asks_for_the_same_is_told_the_same() -> None:
+    world = World()
+    first = told(world, application_name="shop", TimeZone="Asia/Tokyo")
+    assert messages.parameter_status("TimeZone", "Asia/Tokyo") in first
+    assert told(world, application_name="shop", TimeZone="Asia/Tokyo") == first
+    one, other = (client.session for client in world.clients)
+    assert one.values is other.values
+
+
+def test_another_wish_is_another_greeting() -> None:
+    world = World()
+    told(world, TimeZone="Asia/Tokyo")
+    assert messages.parameter_status("TimeZone", "Europe/Rome") in told(world, TimeZone="Europe/Rome")
+
+
+def test_a_server_that_says_something_else_is_believed_from_then_on() -> None:
+    world = World()
+    told(world)
+    welcome = dict(world.pool.welcome)
+    world.pool.login_succeeded({**welcome, "server_version": "99.1"})
+    assert messages.parameter_status("server_version", "99.1") in told(world)
+
+
+def test_a_greeting_outlives_what_the_tracker_forgets() -> None:
+    world = World()
+    first = told(world, application_name="shop")
+    world.pooler.tracker._interned.clear()
+    assert told(world, application_name="shop") == first
+    values = world.clients[1].session.values
+    assert values is world.pooler.tracker.updated(values, ())  # so that the comparison with its server is an identity
+
+
+def test_names_of_each_clients_own_do_not_pile_up() -> None:
+    world = World()
+    for number in range(3 * MAX_GREETINGS):
+        told(world, application_name=f"worker {number}")
+    assert len(world.pool.greetings) <= MAX_GREETINGS
