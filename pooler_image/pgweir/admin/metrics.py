@@ -24,7 +24,7 @@ from pgweir.admin.http import Room, open_room
 from pgweir.admin.service import Service
 from pgweir.admin.tables import Table, View
 from pgweir.config import Config, ConfigError
-from pgweir.pool.stats import Stats
+from pgweir.pool.stats import COUNTERS
 from pgweir.session.pooler import Pooler
 
 DEFAULT_PREFIX: Final = "cnp_pgbouncer"
@@ -323,7 +323,7 @@ def stats_line(pooler: Pooler) -> str:
     """The log's line of averages, in PgBouncer's words, over all databases."""
     averages = [database.averages for database in pooler.databases.values()]
     values = [average.values() for average in averages]
-    summed = {name: sum(each[name] for each in values) for name in Stats.__slots__}
+    summed = {name: sum(each[name] for each in values) for name in COUNTERS}
     # A time per query cannot be added up: weigh each database by its queries.
     for time_name, count_name in (("xact_time", "xact_count"), ("query_time", "query_count")):
         weight = summed[count_name]

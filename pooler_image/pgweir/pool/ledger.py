@@ -121,6 +121,7 @@ class Pool(Turns, Generic[Server, Client]):
             return None
         client = self.waiting.popleft()
         self.stats.wait_time += now - client.waiting_since
+        self.stats.waits.observe(now - client.waiting_since)
         client.waiting_since = 0.0
         if server.state is not ServerState.ACTIVE:  # it was tested, or a cancel was awaited
             self._take_off_shelf(server)

@@ -135,10 +135,12 @@ class ServerSession(ServerRecord):
             self.query_open = False
             stats.query_count += 1
             stats.query_time += now - self.query_started
+            stats.queries.observe(now - self.query_started)
         if exchange.transactions:
             stats.xact_count += exchange.transactions
             exchange.transactions = 0
             stats.xact_time += now - (self.transaction_started or now)
+            stats.transactions.observe(now - (self.transaction_started or now))
             self.transaction_started = 0.0
         self.settled_at = now
         if exchange.status == STATUS_IDLE:
@@ -262,6 +264,7 @@ class ServerSession(ServerRecord):
                 assert holder is not None
                 stats = pool.stats
                 stats.wait_time += now - holder.waiting_since
+                stats.waits.observe(now - holder.waiting_since)
                 stats.server_assignment_count += 1
                 holder.waiting_since = 0.0
                 holder.state = _CLIENT_ACTIVE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgweir.pool.stats import COUNTERS, Averages, Stats
+from pgweir.pool.stats import BOUNDS, COUNTERS, HISTOGRAMS, SLOTS, Averages, Histogram, Stats
 
 
 def stats(**counters: float) -> Stats:
@@ -15,7 +15,8 @@ def stats(**counters: float) -> Stats:
 def test_totals_are_sums():
     total = Stats.total([stats(query_count=2, sent=10), stats(query_count=3, wait_time=1.5)])
     assert (total.query_count, total.sent, total.wait_time) == (5, 10, 1.5)
-    assert set(COUNTERS) == set(Stats.__slots__)
+    assert {*COUNTERS, *HISTOGRAMS} == set(SLOTS)
+    assert set(HISTOGRAMS.values()) <= set(COUNTERS)
 
 
 def test_averages_are_of_the_last_period():
@@ -28,3 +29,35 @@ def test_averages_are_of_the_last_period():
     assert now["query_time"] == pytest.approx(0.05)
     assert now["sent"] == pytest.approx(100.0)
     assert now["xact_time"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"),
+    [
+        (0.0, 0),
+        (-1.0, 0),
+        (BOUNDS[0], 0),
+        (0.000126, 1),
+        (0.001, 3),
+        (0.0010001, 4),
+        (BOUNDS[-1], 19),
+        (66.0, 20),
+        (9e9, 20),
+    ],
+)
+def test_a_time_is_counted_where_it_is_no_more_than_the_bound(seconds: float, bucket: int):
+    seen = Histogram()
+    seen.observe(seconds)
+    assert [index for index, count in enumerate(seen.counts) if count] == [bucket]
+    assert bucket == sum(seconds > bound for bound in BOUNDS)
+
+
+def test_histograms_are_added_up_with_their_counters():
+    one, other = Stats(), Stats()
+    one.queries.observe(0.002)
+    other.queries.observe(0.002)
+    other.waits.observe(70.0)
+    total = Stats.total([one, other])
+    assert (sum(total.queries.counts), total.queries.counts[4]) == (2, 2)
+    assert (total.waits.counts[-1], sum(total.transactions.counts)) == (1, 0)
+    assert sum(one.queries.counts) == 1

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgweir import compiled
+from pgweir.pool.stats import COUNTERS, HISTOGRAMS
 from pgweir.protocol import messages
 
 pytestmark = pytest.mark.skipif(compiled.FOLDER is None, reason=f"only one form is here: {compiled.WHY_PLAIN}")
@@ -183,6 +184,7 @@ def test_two_clients_on_one_server_hear_the_same(
         log += [(server.written, server.closed) for server in world.servers]
         log.append([repr(client.wire.protocol).partition(" ")[2].partition(" ")[2] for client in clients])
         stats = world.pool.stats
-        log.append([getattr(stats, name) for name in type(stats).__slots__])
+        log.append([getattr(stats, name) for name in COUNTERS])
+        log.append([getattr(stats, name).counts for name in HISTOGRAMS])
         told.append(log)
     assert told[0] == told[1]
