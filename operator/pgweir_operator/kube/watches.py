@@ -104,4 +104,8 @@ class ObjectWatches(Generic[Watcher]):
             except ApiError as error:
                 logger.warning("%s %s/%s%s cannot be watched: %s", *key, error.message)
                 wait = pause = min(pause * 2, RECONNECT_MAXIMUM)
+            except Exception:
+                # A listener that stumbles, or an event of a shape that we do not know, must not make us deaf.
+                logger.exception("%s %s/%s%s: the watch stumbled and begins anew", *key)
+                wait = pause = min(pause * 2, RECONNECT_MAXIMUM)
             await asyncio.sleep(wait)

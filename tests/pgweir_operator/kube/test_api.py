@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 
 import pytest
 from aiohttp import web
@@ -78,3 +79,31 @@ def test_a_part_of_a_status_is_merged_into_what_others_wrote():
     path = "/apis/pgweir.io/v1/namespaces/n/poolers/p/status"
     body = {"status": {"switchover": {"phase": "Held", "endedAt": None}}}
     assert seen == [("PATCH", path, "application/merge-patch+json", body)]
+
+
+def test_a_watch_notices_an_api_server_that_vanished_without_a_word():
+    """TCP asks for a sign of life: without that, silence of the network and a quiet day look the same."""
+    seen = {}
+
+    async def stream(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'{"type": "ADDED", "object": {}}\n')
+        await asyncio.sleep(30)
+        return response
+
+    async def look():
+        async with served(stream) as kube:
+            async for _ in kube.changes("Cluster", "default", "shop"):
+                for transport in [
+                    protocol.transport
+                    for protocol in kube._client.rest_client.pool_manager.connector._acquired
+                    if protocol.transport is not None
+                ]:
+                    found = transport.get_extra_info("socket")
+                    seen["alive"] = found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    seen["idle"] = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                break
+
+    asyncio.run(asyncio.wait_for(look(), 30))
+    assert seen == {"alive": 1, "idle": 5}

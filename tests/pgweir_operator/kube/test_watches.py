@@ -124,3 +124,28 @@ def test_one_watch_hears_of_all_that_bear_a_label_and_a_reconnect_is_no_news(mon
         await watches.close()
 
     story(test)
+
+
+def test_a_listener_that_stumbles_does_not_make_the_watch_deaf(monkeypatch, caplog):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+    monkeypatch.setattr(room, "RECONNECT_MAXIMUM", 0.02)
+
+    async def test():
+        api, heard = Api(), []
+
+        def hear(who, change):
+            if change.object["metadata"]["resourceVersion"] == "1":
+                raise TypeError("no such attribute")
+            heard.append(change.object["metadata"]["resourceVersion"])
+
+        watches = ObjectWatches(api, hear)
+        watches.want("a", secrets("s"))
+        await api.say("s", "1")
+        await until(lambda: len(api.opened) == 2)
+        await api.say("s", "1")
+        await api.say("s", "2")
+        await until(lambda: heard == ["2"])
+        await watches.close()
+
+    story(test)
+    assert "the watch stumbled" in caplog.text
