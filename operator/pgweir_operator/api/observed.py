@@ -279,6 +279,8 @@ class PodSilence:
 
     pod: str
     error: str
+    is_too_old: bool = False
+    """It lives, and its image does not know what it was asked."""
 
 
 PodAnswer = PodReport | PodSilence

@@ -159,8 +159,9 @@ class Fleet:
         body = None if order is None else json.dumps(order).encode()
         answer = await self._call(member, method, path, body, deadline=min(ORDER_DEADLINE, self._deadline))
         if isinstance(answer, _Refusal):
-            unknown = answer.status == NOT_FOUND
-            return PodSilence(member.name, "its image is too old for that" if unknown else answer.error)
+            if answer.status == NOT_FOUND:
+                return PodSilence(member.name, "its image is too old for that", is_too_old=True)
+            return PodSilence(member.name, answer.error)
         return answer
 
     async def _all(self, members: Sequence[Member], ask: Callable[[Member], Awaitable[PodAnswer]]) -> Answers:

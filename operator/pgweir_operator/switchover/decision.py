@@ -191,7 +191,7 @@ def _holding(scene: Scene, episode: Episode, signal: Signal | None, lonely: floa
         return _hold(scene, _id("switchover", cluster, cluster.target_since or cluster.version), cluster.target_pod)
     if episode.is_restart:
         back = [last for last in ends if last.ended_by == "restarted"]
-        if cluster.phase == HEALTHY or (scene.pods and len(back) == len(scene.pods)):
+        if cluster.phase == HEALTHY or (back and len(back) == len(_able(scene))):
             return _ended(scene, episode, SwitchoverPhase.DONE, f"{episode.origin} was restarted in its place.")
     elif lonely is not None and scene.now - lonely >= CHANGE_OF_MIND:
         why = f"{_name(episode.origin)} stays primary: nothing asks for a switchover any more."
@@ -203,24 +203,28 @@ def _holding(scene: Scene, episode: Episode, signal: Signal | None, lonely: floa
 
 def _progress_of_hold(scene: Scene, episode: Episode) -> Episode:
     """Who holds already, and for whom is waited. What was Held once stays so: a pod that comes later is held too."""
-    now, count = scene.now, len(scene.pods)
+    now, able, without = scene.now, _able(scene), _without(scene)
+    count = len(able)
     missing, draining = [], []
-    for pod, answer in scene.pods.items():
+    for pod, answer in able.items():
         if sentence := _not_held(pod, answer, episode.id):
             missing.append(sentence)
         elif (hold := _hold_of(answer)) and not hold.drained:
             assert isinstance(answer, PodReport)
             servers = max(answer.held_servers, answer.servers)
             draining.append(f"pod {pod} has {servers} servers in use" if servers else f"pod {pod} closes its servers")
+    if scene.pods and not able:
+        return replace(episode, message=f"No pod can hold its clients.{without}")
     if not missing and episode.acknowledged is None:
         episode = replace(episode, acknowledged=now)
     if missing or draining:
         message = f"Told to hold: {count - len(missing)} of {count} pods. Waiting: {_listed([*missing, *draining])}."
-        return replace(episode, message=message)
+        return replace(episode, message=message + without)
     what = f"{episode.origin} to restart" if episode.is_restart else f"{episode.to or 'another primary'} to take over"
     told = f"within {(episode.acknowledged or now) - episode.started:.3f} s"
     who = f"All {count} pods hold their clients ({told}) and no server" if count else "There is no pod"
-    return replace(episode, phase=SwitchoverPhase.HELD, held=episode.held or now, message=f"{who}; waiting for {what}.")
+    message = f"{who}; waiting for {what}.{without}"
+    return replace(episode, phase=SwitchoverPhase.HELD, held=episode.held or now, message=message)
 
 
 def _turned(scene: Scene, episode: Episode) -> Episode:
@@ -250,15 +254,18 @@ def _routing(scene: Scene, episode: Episode, signal: Signal | None) -> Episode:
             return replace(episode, message=f"{episode.to} is primary; its address is being looked up.")
         message = f"{episode.to} is primary; its address is not known, so its Service is followed."
         return _ended(scene, episode, SwitchoverPhase.DONE, message)
-    late = [pod for pod, answer in scene.pods.items() if not _is_routed(answer, scene.policy.host, address, episode.id)]
+    able = _able(scene)
+    late = [pod for pod, answer in able.items() if not _is_routed(answer, scene.policy.host, address, episode.id)]
     if late and now - turned < ROUTE_SECONDS:
-        count = len(scene.pods)
+        count = len(able)
         message = f"{episode.to} is primary; {count - len(late)} of {count} pods go there. Waiting: {_listed(late)}."
-        return replace(episode, message=message)
+        return replace(episode, message=message + _without(scene))
     message = f"{episode.to} is primary; all pods go to {address}."
     if late:
         message = f"{episode.to} is primary; these pods did not say that they go to {address}: {_listed(late)}."
-    return _ended(scene, episode, SwitchoverPhase.DONE, message)
+    elif scene.pods and not able:
+        message = f"{episode.to} is primary; its Service is followed."
+    return _ended(scene, episode, SwitchoverPhase.DONE, message + _without(scene))
 
 
 def _refused(scene: Scene, episode: Episode | None) -> Episode | None:
@@ -318,6 +325,8 @@ def _order(scene: Scene, episode: Episode, answer: PodAnswer | None) -> Order | 
     until = episode.turned + ROUTE_SECONDS
     if until - scene.now < 1.0 or _is_routed(answer, scene.policy.host, address, episode.id):
         return None
+    if episode.ended is not None and _is_too_old(answer):
+        return None
     return Route(episode.id, scene.policy.host, address, until)
 
 
@@ -337,6 +346,20 @@ def _orphan(scene: Scene, last: Episode | None) -> str:
     """A hold that some pod reports and that we know nothing of."""
     holds = (_hold_of(answer) for answer in scene.pods.values())
     return next((hold.id for hold in holds if hold is not None and (last is None or hold.id != last.id)), "")
+
+
+def _able(scene: Scene) -> dict[str, PodAnswer | None]:
+    """The pods that are waited for: of an image that knows no holds there is nothing to be waited for."""
+    return {pod: answer for pod, answer in scene.pods.items() if not _is_too_old(answer)}
+
+
+def _without(scene: Scene) -> str:
+    old = [f"pod {pod}" for pod, answer in scene.pods.items() if _is_too_old(answer)]
+    return f" Without {_listed(old)}: the image is too old to hold clients." if old else ""
+
+
+def _is_too_old(answer: PodAnswer | None) -> bool:
+    return isinstance(answer, PodSilence) and answer.is_too_old
 
 
 def _not_held(pod: str, answer: PodAnswer | None, id_: str) -> str:

@@ -157,12 +157,16 @@ async def test_a_pause_is_acknowledged_everywhere_and_waits_for_the_last_holder(
         made[2].hold(serverPid=99)
 
         async def leave():
-            await asyncio.sleep(0.3)
-            assert [pod.state for pod in made] == ["paused", "paused", "pausing"]
+            while [pod.state for pod in made] != ["paused", "paused", "pausing"]:
+                await asyncio.sleep(0.01)
+            looks = made[2].asked.count("GET /v1/status")
+            while made[2].asked.count("GET /v1/status") < looks + 2:
+                await asyncio.sleep(0.01)
             made[2].let_go()
 
         leaving = asyncio.create_task(leave())
         answers = await fleet.pause(members(made), Push(bundle(2, paused=True)), patience=30)
+        assert leaving.done(), "it came back while somebody held a server"
         await leaving
         assert {a.state for a in answers.values()} == {"paused"}
 
@@ -208,7 +212,7 @@ async def test_an_older_pod_that_cannot_hold_says_so_in_words_and_answers_on():
     async with pods(1, first_version=True) as made, Fleet(identity(), port=made[0].port) as fleet:
         (member,) = members(made)
         answer = await fleet.hold(member, "1", ceiling=5.0, release_when="primary")
-        assert answer == PodSilence("pod-0", "its image is too old for that")
+        assert answer == PodSilence("pod-0", "its image is too old for that", is_too_old=True)
         assert isinstance((await fleet.poll([member]))["pod-0"], PodReport)
 
 

@@ -38,6 +38,8 @@ class Pod:
     name: str
     servers: int = 0
     silent: bool = False
+    old: bool = False
+    """Its image knows no holds: every order is answered with 404, a question with a report."""
     hold: str | None = None
     since: float = 0.0
     until: float = 0.0
@@ -49,6 +51,8 @@ class Pod:
         if self.silent:
             return
         self.told.append(order)
+        if self.old:
+            return
         match order:
             case Hold(id_, until, _) if self.hold != id_:
                 self.hold, self.since, self.until = id_, now, until
@@ -66,6 +70,8 @@ class Pod:
     def answer(self, now):
         if self.silent:
             return PodSilence(self.name, "no answer")
+        if self.old and self.told:
+            return PodSilence(self.name, "its image is too old for that", is_too_old=True)
         if self.hold is not None and now >= self.until:
             self.end("ceiling", now)
         hold = HoldReport(self.hold, drained=self.servers == 0) if self.hold else None
@@ -110,7 +116,7 @@ class Play:
             self.answers = {name: pod.answer(self.now) for name, pod in self.pods.items()}
             if before == (phase, self.answers):
                 return
-        if any(pod.silent for pod in self.pods.values()):
+        if any(pod.silent or pod.old for pod in self.pods.values()):
             return
         raise AssertionError(f"it does not settle: {self.decision}")
 
@@ -291,6 +297,45 @@ def test_when_every_pod_is_silent_the_end_comes_all_the_same():
     play.at(1.0, target="c1-2")
     play.until(14.0)
     assert play.words == ["Holding", "TimedOut"]
+
+
+def test_a_pod_that_is_too_old_for_holds_is_waited_for_by_nobody_and_named():
+    play = Play(pods=3)
+    play.pods["pod-1"].old = True
+    play.at(1.0, target="c1-2")
+    assert play.words == ["Holding", "Held"], "in the moment of the event"
+    assert "All 2 pods hold their clients" in play.episode.message
+    assert "Without pod pod-1: the image is too old to hold clients." in play.episode.message
+    play.at(4.0, current="c1-2")
+    assert play.words == ["Holding", "Held", "Routing", "Done"]
+    assert play.when("Done") == 4.0
+    assert "all pods go to 10.0.0.2. Without pod pod-1" in play.episode.message
+    told = len(play.orders("pod-1"))
+    play.until(30.0)
+    assert len(play.orders("pod-1")) == told, "it is not asked again for what it does not know"
+
+
+def test_a_restart_does_not_wait_for_a_pod_that_is_too_old_for_holds():
+    play = Play(pods=2)
+    play.pods["pod-1"].old = True
+    play.at(1.0, phase=IN_PLACE)
+    assert play.words == ["Holding", "Held"]
+    play.pods["pod-0"].end("restarted", play.now)
+    play.until(2.0)
+    assert play.words == ["Holding", "Held", "Done"]
+
+
+def test_where_every_pod_is_too_old_nobody_is_said_to_be_held():
+    play = Play(pods=2)
+    for pod in play.pods.values():
+        pod.old = True
+    play.at(1.0, target="c1-2")
+    play.until(3.0)
+    assert play.words == ["Holding"]
+    assert play.episode.message.startswith("No pod can hold its clients. Without pod pod-0; pod pod-1")
+    play.at(4.0, current="c1-2")
+    assert play.words == ["Holding", "Done"]
+    assert "its Service is followed. Without pod pod-0; pod pod-1" in play.episode.message
 
 
 def test_a_pod_that_comes_in_the_middle_gets_the_hold_for_what_is_left_and_later_the_route():
