@@ -48,11 +48,17 @@ class Operator:
         self.kubernetes.kubectl("delete", "pod", selector, namespace=self.namespace)
         self.kubernetes.rolled_out("deployment", RELEASE, namespace=self.namespace)
 
-    def kill_pod(self) -> None:
-        """No good-bye: it does not give its Lease back, and the next one has to wait until that has run out."""
+    def take_pod_away(self) -> None:
+        """Without waiting for it: what it still says and does is between it and the kubelet."""
         selector = f"--selector=app.kubernetes.io/instance={RELEASE}"
         options = ["--grace-period=0", "--force", "--wait=false"]
         self.kubernetes.kubectl("delete", "pod", selector, *options, namespace=self.namespace)
+
+    def leads(self) -> bool:
+        """The Lease is held by a pod that is there."""
+        lease = self.kubernetes.get("lease", "pgweir-operator", namespace=self.namespace)
+        holder = lease["spec"].get("holderIdentity") or ""
+        return self.kubernetes.find("pod", holder.partition("_")[0] or "nobody", namespace=self.namespace) is not None
 
     def logs(self) -> str:
         return self.kubernetes.kubectl("logs", f"deployment/{RELEASE}", "--tail=-1", namespace=self.namespace)

@@ -221,20 +221,25 @@ def test_a_restart_in_place_is_not_held_up_by_the_poolers_connections(shop: Pair
 def test_the_operator_dies_in_the_middle_and_the_next_one_goes_on(
     shop: PairShop, operator: Operator, measured: Measured
 ) -> None:
-    def kill_the_operator(began: float) -> None:
+    def take_the_operator_away(began: float) -> None:
         shop.pair.wait("down", after=began)
-        operator.kill_pod()
+        operator.take_pod_away()
 
-    event = Event.of(shop, "switchover", kill_the_operator)
+    event = Event.of(shop, "switchover", take_the_operator_away)
     ended = holds(shop, event.began, ended=True)
-    measured.note("The same, and the operator's pod killed when PostgreSQL is down", lost(event), "0 failed")
+    measured.note(
+        "Planned switchover, the operator's pod deleted by force when PostgreSQL is down", lost(event), "0 failed"
+    )
     assert event.errors == []
     assert event.failed == 0
     shop.books_have(event.counts["tpcb"].processed)
     assert len(ended) == 3
 
 
-def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(shop: PairShop, measured: Measured) -> None:
+def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(
+    shop: PairShop, operator: Operator, measured: Measured
+) -> None:
+    until(operator.leads, "the operator is back")
     victim = shop.pods()[0]["metadata"]["name"]
 
     def delete_a_pod(began: float) -> None:
@@ -242,7 +247,10 @@ def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(shop
         shop.kubernetes.kubectl("delete", "pod", victim, "--wait=false", namespace=shop.namespace)
 
     event = Event.of(shop, "switchover", delete_a_pod)
-    measured.note("The same, and one of three pooler pods deleted when PostgreSQL is down", lost(event), "0 failed")
+    measured.note(
+        "Planned switchover, one of three pooler pods deleted when PostgreSQL is down", lost(event), "0 failed"
+    )
+    print(f"  signal → hold: {milliseconds(holds(shop, event.began))}")
     assert event.failed == 0
     assert {error["where"] for error in event.errors} <= {"first", "login"}
     shop.books_have(event.counts["tpcb"].processed)
