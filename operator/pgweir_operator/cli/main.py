@@ -227,7 +227,7 @@ def import_(
 
     \b
     Example:
-      pgweir import /etc/pgpool2/pgpool.conf --name shop-pooler --cluster shop > pooler.yaml
+      pgweir import /etc/pgpool2/pgpool.conf --name pooler-example-rw --cluster cluster-example > pooler.yaml
     """
     from pgweir_operator.cli.files import run_import
 

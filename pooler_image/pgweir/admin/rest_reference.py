@@ -20,7 +20,8 @@ holds a password. Values are those that the [console](console.md) shows at the s
 
 ```console
 $ curl http://localhost:8080/api/v1/pools
-$ kubectl port-forward deploy/pooler-example-rw 8080 & curl http://localhost:8080/api/v1/waiters
+$ kubectl port-forward deploy/pooler-example-rw 8080 &
+$ curl --silent --retry 5 --retry-connrefused http://localhost:8080/api/v1/waiters
 ```
 
 From the pooler's own host (a port-forward and `kubectl exec` count) nothing is asked for. From elsewhere `/api/v1` wants

@@ -57,9 +57,9 @@ def plugin_command() -> None:
     \b
     Examples:
       kubectl pgweir status                                   # the fleet at a glance
-      kubectl pgweir waiters shop-rw                          # why do my clients wait?
-      kubectl pgweir pause shop-rw --wait --timeout 60
-      kubectl pgweir switchover shop --to shop-2
+      kubectl pgweir waiters pooler-example-rw                # why do my clients wait?
+      kubectl pgweir pause pooler-example-rw --wait --timeout 60
+      kubectl pgweir switchover cluster-example --to cluster-example-2
     """
 
 
@@ -81,7 +81,7 @@ def status(
     \b
     Examples:
       kubectl pgweir status -A
-      kubectl pgweir status shop-rw --live
+      kubectl pgweir status pooler-example-rw --live
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.status import show_status
@@ -107,7 +107,7 @@ def pause(
 
     \b
     Example:
-      kubectl pgweir pause shop-rw --wait --timeout 60
+      kubectl pgweir pause pooler-example-rw --wait --timeout 60
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.pausing import set_paused
@@ -131,7 +131,7 @@ def resume(
 
     \b
     Example:
-      kubectl pgweir resume shop-rw --wait
+      kubectl pgweir resume pooler-example-rw --wait
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.pausing import set_paused
@@ -172,7 +172,7 @@ def clients(
 
     \b
     Example:
-      kubectl pgweir clients shop-rw --columns pod,user,application_name,addr,state,transaction_seconds
+      kubectl pgweir clients pooler-example-rw --columns pod,user,application_name,addr,state,transaction_seconds
     """
     raise typer.Exit(_show(["clients"], pooler, as_json, watch, columns, (namespace, context, kubeconfig)))
 
@@ -191,7 +191,7 @@ def waiters(
 
     \b
     Example:
-      kubectl pgweir waiters shop-rw --watch 1
+      kubectl pgweir waiters pooler-example-rw --watch 1
     """
     raise typer.Exit(_show(["waiters"], pooler, as_json, watch, columns, (namespace, context, kubeconfig)))
 
@@ -213,7 +213,7 @@ def show(
 
     \b
     Example:
-      kubectl pgweir show pools shop-rw
+      kubectl pgweir show pools pooler-example-rw
     """
     raise typer.Exit(_show([table], pooler, as_json, watch, columns, (namespace, context, kubeconfig)))
 
@@ -245,8 +245,8 @@ def psql(
 
     \b
     Examples:
-      kubectl pgweir psql shop-rw -- -c "SELECT 1"
-      kubectl pgweir psql shop-rw --console -- -c "SHOW POOLS"
+      kubectl pgweir psql pooler-example-rw -- -c "SELECT 1"
+      kubectl pgweir psql pooler-example-rw --console -- -c "SHOW POOLS"
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.psql import console_command, run_psql
@@ -288,8 +288,8 @@ def logs(
 
     \b
     Examples:
-      kubectl pgweir logs shop-rw --grep close_reason
-      kubectl pgweir logs shop-rw -f
+      kubectl pgweir logs pooler-example-rw --grep close_reason
+      kubectl pgweir logs pooler-example-rw -f
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.logs import show_logs
@@ -322,7 +322,7 @@ def support_bundle(
 
     \b
     Example:
-      kubectl pgweir support-bundle shop-rw -f ticket-4711.tar.gz
+      kubectl pgweir support-bundle pooler-example-rw -f ticket-4711.tar.gz
     """
     from pgweir_operator.cli.plugin.bundle import support_bundle as collect
     from pgweir_operator.cli.plugin.cluster import Where, run
@@ -356,7 +356,7 @@ def switchover(
 
     \b
     Example:
-      kubectl pgweir switchover shop --to shop-2
+      kubectl pgweir switchover cluster-example --to cluster-example-2
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.switchover import switch_over
