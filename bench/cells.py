@@ -70,7 +70,7 @@ BUSY = Goal(1.05, 0.85)
 CELLS: tuple[Cell, ...] = (
     *_protocols("select1", 32, BUSY, core=True),
     *_protocols("select1", 1, Goal(1.25, 1.0)),
-    *_protocols("select1", 1000, BUSY, core=True),
+    *_protocols("select1", 1000, BUSY),
     *_protocols("select-S", 32, BUSY, "select-only"),
     *_protocols("select-S", 1, Goal(1.25, 1.0), "select-only"),
     *_protocols("select-S", 1000, BUSY, "select-only"),
@@ -118,7 +118,7 @@ CELLS: tuple[Cell, ...] = (
     Cell("session-32", Pgbench(32), (BUSY,), setup="session"),
     Cell("login-trust", Pgbench(8, reconnect=True), (Goal(1.1, 0.9),), core=True),
     Cell("login-md5", Pgbench(8, reconnect=True), (Goal(1.1, 0.9),), setup="md5"),
-    Cell("login-scram", Pgbench(8, reconnect=True), (Goal(1.1, 0.9),), setup="scram", core=True),
+    Cell("login-scram", Pgbench(8, reconnect=True), (Goal(1.1, 0.9),), setup="scram"),
     Cell("login-auth-query", Pgbench(8, reconnect=True), (Goal(1.1, 0.9),), setup="auth_query"),
     Cell("tls-clients", Pgbench(32), (Goal(1.3, 1.0),), setup="tls_clients"),
     Cell("tls-servers", Pgbench(32), (Goal(1.3, 1.0),), setup="tls_servers"),

@@ -105,12 +105,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, help="repetitions of every cell (5; 3 with --quick)")
     parser.add_argument("--seconds", type=float, help="length of one run (5; 2 with --quick)")
     parser.add_argument("--servers", type=int, default=8, help="default_pool_size of the poolers (8)")
-    parser.add_argument("--poolers", nargs="+", default=[THEIRS, "pgpool", OURS], choices=[THEIRS, "pgpool", OURS])
+    parser.add_argument(
+        "--poolers", nargs="+", choices=[THEIRS, "pgpool", OURS], help="all three; with --quick without pgpool"
+    )
     parser.add_argument(
         "--pooler", action="append", default=[], type=outsider, metavar="NAME=PORT:PID",
         help="another pooler that runs already, before a PostgreSQL with a database app and a trusted user trusty",
     )  # fmt: skip
     options = parser.parse_args()
+    options.poolers = options.poolers or ([THEIRS, OURS] if options.quick else [THEIRS, "pgpool", OURS])
     options.repeat = options.repeat or (3 if options.quick else 5)
     options.seconds = options.seconds or (2.0 if options.quick else 5.0)
     return options
