@@ -23,7 +23,7 @@ from pgweir import log as logs
 from pgweir.admin import control, metrics, rest
 from pgweir.admin.console import open_console
 from pgweir.admin.nodes import Nodes
-from pgweir.admin.service import Consoles
+from pgweir.admin.service import Consoles, Reloads
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, load
@@ -31,6 +31,7 @@ from pgweir.net.descriptors import Descriptors, raise_limit
 from pgweir.net.edge import NetworkEdge
 from pgweir.net.listener import Listeners
 from pgweir.net.tls import build_contexts
+from pgweir.pool.timings import Timings
 from pgweir.session import upkeep
 from pgweir.session.operations import OperationError, Operations
 from pgweir.session.pooler import Pooler
@@ -86,6 +87,8 @@ class Service:
             self.pooler.cancels.peers.discover(options.peers_host, options.peers_address)
         self.consoles = Consoles()
         self.nodes = Nodes()
+        self.reloads = Reloads()
+        self.loop_lag = Timings()
         self.descriptors = Descriptors()
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
         self.listeners = Listeners(self.pooler)
@@ -181,7 +184,9 @@ class Service:
     async def _tick(self) -> None:
         next_stats = time.monotonic() + self.pooler.settings.stats_period
         while True:
+            asked = time.monotonic()
             await asyncio.sleep(TICK)
+            self.loop_lag.observe(time.monotonic() - asked - TICK)
             try:
                 self.descriptors.look(time.monotonic())
                 upkeep.tick(self.pooler)
@@ -213,11 +218,14 @@ class Service:
 
     def reload(self) -> None:
         """Read the configuration again. Raises ConfigError, and then nothing has changed."""
-        if self.store is not None and self.bundle is not None:
+        try:
             # The bundle that runs is the truth; a file that changed under it comes with a higher revision, or not at all.
-            self.apply(self.store.load(self.bundle))
-            return
-        self.apply(load(self.config_path))
+            store, bundle = self.store, self.bundle
+            self.apply(load(self.config_path) if store is None or bundle is None else store.load(bundle))
+        except Exception as error:
+            self.reloads.refuse(str(error))
+            raise
+        self.reloads.took(time.time())
 
     def apply(self, config: Config) -> None:
         """Take a configuration that loaded. Raises ConfigError when its certificates do not."""

@@ -14,6 +14,7 @@ import binascii
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -150,6 +151,7 @@ class Control:
                 self._follow_wish(current)
             return self._refused(bundle, error)
         service.bundle = bundle
+        service.reloads.took(time.time())
         self._rejected = None
         self._follow_wish(bundle)
         await asyncio.to_thread(self._store.try_to_keep, bundle)
@@ -161,6 +163,7 @@ class Control:
         if isinstance(error, ConfigError):
             key, file = error.key or None, Path(error.file).name
         log.error("the configuration of revision %d is refused: %s", bundle.revision, sentence)
+        self._service.reloads.refuse(sentence)
         self._rejected = {"revision": bundle.revision, "error": sentence}
         return web.json_response({"error": sentence, "key": key, "file": file}, status=422)
 

@@ -14,6 +14,7 @@ from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config
 from pgweir.pool.stats import Stats
+from pgweir.pool.timings import Timings
 from pgweir.session.operations import Operations
 from pgweir.session.pooler import Pooler
 
@@ -29,6 +30,25 @@ class Consoles:
 
     sessions: set[ConsoleSession] = field(default_factory=set)
     stats: Stats = field(default_factory=Stats)
+
+
+@dataclass
+class Reloads:
+    """What became of the configurations that came after the first."""
+
+    applied: int = 0
+    refused: int = 0
+    applied_at: float = 0.0  # wall clock; 0: the first one runs
+    last_refused: str | None = None  # why the last one was refused; None: it was not
+
+    def took(self, wall: float) -> None:
+        self.applied += 1
+        self.applied_at = wall
+        self.last_refused = None
+
+    def refuse(self, why: str) -> None:
+        self.refused += 1
+        self.last_refused = why
 
 
 class Options(Protocol):
@@ -51,6 +71,8 @@ class Service(Protocol):
     operations: Operations
     consoles: Consoles
     nodes: Nodes
+    reloads: Reloads
+    loop_lag: Timings
 
     @property
     def options(self) -> Options: ...

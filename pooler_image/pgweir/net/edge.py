@@ -18,7 +18,7 @@ from typing import Any, Final
 from pgweir.ldap import LdapOptions, LdapOutcome
 from pgweir.net.resolver import Resolver, is_address
 from pgweir.net.sockets import tune
-from pgweir.net.tls import ALPN, TlsContexts, tls_info
+from pgweir.net.tls import ALPN, TlsContexts, failure_stage, tls_info
 from pgweir.net.workers import Workers
 from pgweir.pool.records import ServerState
 from pgweir.protocol import messages
@@ -124,6 +124,7 @@ class NetworkEdge:
                 raise ConnectionError("direct TLS without the protocol name 'postgresql'")
         except (OSError, ssl.SSLError) as error:
             wire.abort()
+            self._count_tls_failure("client", error)
             login.tls_failed(str(error))
             return
         finally:
@@ -234,9 +235,15 @@ class NetworkEdge:
                 upgraded.abort()
                 raise ConnectionError("direct TLS, but the server did not agree to speak the protocol 'postgresql'")
             return upgraded, tls_info(upgraded)
-        except BaseException:
+        except BaseException as error:
             transport.abort()
+            if tls.context is not None and isinstance(error, OSError):  # SSLError is one, too
+                self._count_tls_failure("server", error)
             raise
+
+    def _count_tls_failure(self, side: str, error: OSError) -> None:
+        counts, key = self.pooler.tls_failures, (side, failure_stage(error))
+        counts[key] = counts.get(key, 0) + 1
 
     # --- cancel requests -------------------------------------------------------------------------------------------------
 

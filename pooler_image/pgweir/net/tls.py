@@ -177,3 +177,16 @@ def _error(config: Config, key: str, expected: str) -> ConfigError:
     return ConfigError(
         config.settings.conffile or "pgbouncer.ini", 0, key, str(getattr(config.settings, key)), expected
     )
+
+
+_NO_AGREEMENT: Final = ("PROTOCOL", "VERSION", "CIPHER", "CURVE", "GROUP", "ALPN")
+
+
+def failure_stage(error: OSError) -> Literal["certificate", "agreement", "hung_up", "other"]:
+    """Where a handshake ended; a closed list, for a metric's label."""
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "hung_up"
+    reason = getattr(error, "reason", None) or ""  # (one that no OpenSSL raised has none)
+    if isinstance(error, ssl.SSLCertVerificationError) or "CERT" in reason or "UNKNOWN_CA" in reason:
+        return "certificate"
+    return "agreement" if any(word in reason for word in _NO_AGREEMENT) else "other"

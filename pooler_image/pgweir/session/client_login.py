@@ -338,6 +338,7 @@ class ClientLogin:
             parts.append(messages.notice_response("NOTICE", "00000", pooler.settings.login_notify_message))
         parts.append(messages.ready_for_query(b"I"))
         client.requested_at = pooler.clock()
+        pooler.client_logins.observe(client.requested_at - self.started_at)
         pooler.edge.set_protocol(self.wire, client)
         self.wire.write(b"".join(parts))
         if pooler.settings.log_connections:

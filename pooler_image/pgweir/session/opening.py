@@ -138,6 +138,7 @@ class Opening:
             return
         pooler.edge.set_protocol(server.wire, server)
         now = pooler.clock()
+        pooler.server_logins.observe(now - server.connected_at)
         server.connected_at = now
         if pooler.settings.log_connections:
             log.info("%s new connection to server (pid %d)", server.log_name(), server.pid)

@@ -15,6 +15,7 @@ from pgweir.config import Config
 from pgweir.pool.ledger import Pool
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.pool.stats import Stats
+from pgweir.pool.timings import Timings
 from pgweir.protocol import framing, messages
 from pgweir.protocol.auth.scram import ScramCache
 from pgweir.protocol.errors import (
@@ -102,7 +103,10 @@ class Pooler:
         self.accepting = True  # False: new logins are refused (shutting down)
         self.closed_counts: dict[CloseReason, int] = {}
         self.auth_failures: dict[str, int] = {}  # by stage
+        self.tls_failures: dict[tuple[str, str], int] = {}  # by side (client, server) and stage
         self.server_login_errors: dict[str, int] = {}  # by SQLSTATE
+        self.client_logins = Timings()  # from the connection to the greeting
+        self.server_logins = Timings()
         self.standbys: dict[tuple[str, int], bool] = {}  # by host and port: what in_hot_standby said at the last login
         self.on_server_gone: list[Callable[[], None]] = []  # PAUSE, WAIT_CLOSE and SHUTDOWN wait for this
         self.open_console: Callable[[ClientLogin, Wire, bool], object] | None = None  # set by `lifecycle`

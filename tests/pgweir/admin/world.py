@@ -12,10 +12,11 @@ from tests.pooler.wire import Message
 
 from pgweir.admin.console import ConsoleSession, open_console
 from pgweir.admin.nodes import Address, Nodes
-from pgweir.admin.service import Consoles
+from pgweir.admin.service import Consoles, Reloads
 from pgweir.bundle import Bundle
 from pgweir.config import Config, ConfigError, load
 from pgweir.pool.records import ClientState, ServerState
+from pgweir.pool.timings import Timings
 from pgweir.protocol.reader import MessageReader
 from pgweir.session.client import ClientSession
 from pgweir.session.operations import Operations
@@ -147,6 +148,8 @@ class HandService:
         self.stopping = False
         self.listening = True
         self.descriptor_shortages = 0
+        self.reloads = Reloads()
+        self.loop_lag = Timings()
         self.shutdowns: list[str] = []
         self.applied: list[Config] = []
         self.refuses: str | None = None

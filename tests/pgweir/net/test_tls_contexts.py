@@ -10,10 +10,16 @@ import pytest
 from tests.postgres.certificates import Certificates, make_certificates
 
 from pgweir.config import Config, ConfigError
-from pgweir.net.tls import TlsContexts, build_contexts
+from pgweir.net.tls import TlsContexts, build_contexts, failure_stage
 from pgweir.settings import Settings
 
 SIDES = ["client", "server"]
+
+
+def _ssl_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, reason)
+    error.reason = reason
+    return error
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +129,20 @@ def test_a_key_that_is_anothers_is_refused(certificates: Certificates, tmp_path:
             server_tls_cert_file=str(certificates.client_alice.certificate),
             server_tls_key_file=str(certificates.stranger.key),
         )
+
+
+@pytest.mark.parametrize(
+    ("error", "stage"),
+    [
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), "certificate"),
+        (_ssl_error("PEER_DID_NOT_RETURN_A_CERTIFICATE"), "certificate"),
+        (_ssl_error("TLSV1_ALERT_UNKNOWN_CA"), "certificate"),
+        (_ssl_error("NO_SHARED_CIPHER"), "agreement"),
+        (_ssl_error("UNSUPPORTED_PROTOCOL"), "agreement"),
+        (_ssl_error("SOMETHING_NEW"), "other"),
+        (ssl.SSLEOFError(8, "EOF occurred"), "hung_up"),
+        (ConnectionResetError(104, "reset"), "hung_up"),
+    ],
+)
+def test_a_handshake_that_fails_has_one_of_four_stages(error: OSError, stage: str) -> None:
+    assert failure_stage(error) == stage
