@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         else:
             strict = is_known and not difference.is_race
             item.add_marker(pytest.mark.xfail(reason=f"PgBouncer {VERSION} {difference.words}", strict=strict))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A scene differs in what happens in it: one that could not be set up, or cleared away, has shown nothing."""
+    report = yield
+    if call.when != "call" and call.excinfo is not None and hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        del report.wasxfail
+    return report
 
 
 @pytest.fixture
