@@ -47,6 +47,10 @@ format: venv ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: venv ## Build the documentation into build/site, strictly and offline, with every link checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
 demo: venv ## See the main job: a Pooler on an embedded PostgreSQL, under load, paused and resumed
 	@$(BIN)/pgweir demo $(DEMO_ARGS)
 
@@ -61,4 +65,4 @@ clean: ## Remove what was made here (not the caches outside the tree)
 -include tests/drivers/drivers.mk
 -include tests/robustness/robustness.mk
 
-.PHONY: help venv check test differential format demo clean
+.PHONY: help venv check test differential format docs demo clean

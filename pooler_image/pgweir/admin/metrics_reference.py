@@ -22,7 +22,8 @@ Written by `python -m pgweir.admin.metrics_reference > docs/metrics.md`; do not 
 In a pod `monitoring.enablePodMonitor` makes the PodMonitor, and `monitoring.tls.enabled` serves them over TLS.
 
 ```console
-$ kubectl port-forward deploy/pooler-example-rw 9127 & curl http://localhost:9127/metrics
+$ kubectl port-forward deploy/pooler-example-rw 9127 &
+$ curl --silent --retry 5 --retry-connrefused http://localhost:9127/metrics
 ```
 
 The chart has a dashboard for Grafana (`monitoring.dashboard.enabled`) and alerts (`monitoring.alerts.enabled`) made of these.
