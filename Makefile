@@ -39,6 +39,7 @@ check: venv ## Format, lint, strict types, import rules, generated files, tests
 test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel); PYTEST_ARGS=…
 	$(BIN)/python -m pytest tests --ignore tests/drivers $(PYTEST_ARGS)
 	PGWEIR_PLAIN=1 $(BIN)/python -m pytest $(BOTH_FORMS) $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory both-forms
 
 differential: venv ## The data plane's scenes against Debian's PgBouncer, held to docs/differences-by-scene.md
 	$(BIN)/python -m tests.pooler.differential $(PYTEST_ARGS)
