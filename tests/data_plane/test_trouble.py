@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.pooler.process import PoolerProcess, eventually
+from tests.pooler.wire import query
 from tests.postgres.server import PostgresServer
 
 pytestmark = pytest.mark.timeout(60)
@@ -58,17 +59,22 @@ def test_too_many_clients_already_is_waited_out_or_told_at_the_deadline(
     for thread in threads:
         thread.join(15)
     assert answers == [(1,)] * 10
-    answers.clear()
     pooler.console("RECONNECT")
     eventually(lambda: server.backends(usename="alice") == [])
-    pooler.reload(query_wait_timeout=0.5)
+    pooler.reload(query_wait_timeout=1)
     with contextlib.ExitStack() as others:
         for _ in range(17):
             others.enter_context(psycopg.connect(server.connection_string("bob")))
-        for thread in ten_ask():
-            thread.join(15)
-    assert len(answers) == 10
-    assert {str(answer)[:200].count("clients already") + str(answer).count("reserved") for answer in answers} == {1}
+        late = [others.enter_context(pooler.wire()) for _ in range(10)]
+        asked = time.monotonic()
+        for client in late:
+            client.say(query("SELECT 1"))
+        told = [client.until("E")[-1].fields for client in late]
+        waited = time.monotonic() - asked
+    assert {fields["C"] for fields in told} == {"53300"}
+    assert all("clients already" in fields["M"] or "reserved" in fields["M"] for fields in told), told
+    print(f"ten clients were told {waited:.2f} s after they asked; query_wait_timeout is 1 s")
+    assert 0.9 < waited < 10
 
 
 def test_which_of_postgresqls_timeouts_ended_a_session_is_in_the_log(
