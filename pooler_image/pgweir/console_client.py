@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from pgweir import VERSION_LINE
+from pgweir import VERSION_LINE, doctor_probe
 from pgweir.protocol import messages
 from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.server_auth import ServerAuthentication
@@ -227,6 +227,37 @@ def show(reply: Reply, *, json_output: bool, out: IO[str], err: IO[str]) -> None
     out.flush()
 
 
+# --- measuring -------------------------------------------------------------------------------------------------------------
+
+
+def probe(source: IO[str], out: IO[str]) -> int:
+    """One line of JSON in, one out; the console is asked beside it, if it can be."""
+    try:
+        request = json.loads(source.readline())
+    except ValueError as error:
+        print(f"pgweir-console --probe: a request is one line of JSON ({error})", file=sys.stderr)
+        return 2
+    try:
+        console = Console(*find_address(None, _environment_port()), os.environ.get("PGUSER", "pgbouncer"), None)
+    except NoConnection as error:
+        answer = {**doctor_probe.probe(request), "console_error": str(error)}
+    else:
+        with contextlib.closing(console):
+            answer = {**doctor_probe.probe(request, lambda name: _shown(console, name)), "console_error": ""}
+    print(json.dumps(answer), file=out, flush=True)
+    return 0
+
+
+def _shown(console: Console, table: str) -> list[dict[str, Any]]:
+    try:
+        reply = console.run(f"SHOW {table}")
+    except NoConnection as error:
+        raise doctor_probe.LookFailed(str(error)) from None
+    if reply.error is not None:
+        raise doctor_probe.LookFailed(reply.error)
+    return [_json_row(reply.columns, row) for row in reply.rows]
+
+
 # --- running ---------------------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +306,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.probe:
+        return probe(sys.stdin, sys.stdout)
     try:
         host, port = find_address(arguments.host or os.environ.get("PGHOST"), arguments.port)
         password = os.environ.get("PGPASSWORD")
@@ -312,6 +345,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-U", "--user", default=user, metavar="USER", help="user (PGUSER; default pgbouncer)")
     parser.add_argument("-c", "--command", action="append", metavar="COMMAND", help="run this; may be repeated")
     parser.add_argument("-j", "--json", action="store_true", help="print results as JSON")
+    parser.add_argument(
+        "--probe", action="store_true", help="measure what a JSON request on standard input asks for (the doctor)"
+    )
     parser.add_argument("-V", "--version", action="version", version=VERSION_LINE)
     return parser
 

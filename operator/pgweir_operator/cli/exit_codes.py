@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from pgweir_operator.doctor.findings import Class
+
 DONE: Final = 0
 FAILED: Final = 1
 UNUSABLE: Final = 2
@@ -16,4 +18,5 @@ MEANINGS: Final = {
     UNUSABLE: "the command line, or a file that it names, cannot be used",
     UNREACHABLE: "no connection, no login or no rights: nothing was done",
     DEADLINE: "it was not reached in the time given; the message says how things stand",
+    **{kind.exit_code: f"`doctor`: {kind.meaning}" for kind in Class},
 }

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import pgweir
+from pgweir_operator.cli import doctoring
 from pgweir_operator.cli.modes import Mode
 
 WHERE = """\
@@ -340,6 +341,55 @@ def bench(
     from pgweir_operator.cli.bench import run_bench
 
     raise typer.Exit(run_bench(dsn, clients=clients, seconds=seconds, mode=mode, query=query, as_json=as_json))
+
+
+@app.command()
+def doctor(
+    dsn: Annotated[
+        str,
+        typer.Argument(
+            metavar="[DSN]", help="How the application connects; what it leaves out, libpq's environment has."
+        ),
+    ] = "",
+    url: Url = None,
+    user: User = None,
+    token: Token = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            metavar="DSN",
+            help="PostgreSQL itself, past the pooler, as somebody who may see all of pg_stat_activity.",
+            show_default=False,
+        ),
+    ] = None,
+    tries: doctoring.Tries = 20,
+    threshold: doctoring.Threshold = 300.0,
+    stuck: doctoring.Stuck = 30.0,
+    timeout: doctoring.Timeout = 3.0,
+    patience: doctoring.Patience = 5.0,
+    burst: doctoring.Burst = 0.0,
+    clients: doctoring.Clients = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Find out what is wrong: names, ports, TLS, logins, the time of SELECT 1 by stages, limits, waiters, idle transactions.
+
+    Each finding has the evidence and the way out; where nothing is wrong, nothing is found and the exit code is 0.
+    Otherwise it is
+    the class of the first finding, 10 to 17 (see the exit codes). It only looks: logins, SELECT 1 and SHOW. The DSN
+    is any pooler; its
+    own tables, and which layer refused a login, come from --url.
+
+    \b
+    Examples:
+      pgweir doctor "host=localhost port=6432 user=app dbname=app" --url /run/pgweir
+      pgweir doctor "host=db user=app" --url http://db:8080 --backend "host=pg user=postgres"
+      pgweir doctor "host=localhost port=6432 user=app" --burst 5 --json
+    """
+    from pgweir_operator.cli.doctor import run_doctor
+
+    options = doctoring.options(tries, threshold, stuck, timeout, patience, burst, clients, as_json)
+    raise typer.Exit(run_doctor(dsn, options, url=url, user=user, token=token, backend=backend))
 
 
 @app.command()

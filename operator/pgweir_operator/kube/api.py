@@ -61,6 +61,7 @@ RESOURCES = {
         Resource("v1", "Namespace", "namespaces"),
         Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
         Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+        Resource("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
         Resource("monitoring.coreos.com/v1", "PodMonitor", "podmonitors"),
         Resource("postgresql.cnpg.io/v1", "Cluster", "clusters"),
         Resource("events.k8s.io/v1", "Event", "events"),

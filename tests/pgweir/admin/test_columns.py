@@ -19,4 +19,4 @@ def test_a_table_has_its_peers_columns_and_behind_them_ours(tmp_path: Path, name
 
 
 def test_no_table_of_pgbouncers_is_missing_and_ours_are_known_by_name() -> None:
-    assert set(TABLES) - set(COLUMNS | PGPOOL) == {"REUSE", "STATS_POOLS", "WAITERS"}
+    assert set(TABLES) - set(COLUMNS | PGPOOL) == {"FAILURES", "REUSE", "STATS_POOLS", "WAITERS"}

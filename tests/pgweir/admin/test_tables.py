@@ -151,3 +151,13 @@ def test_of_twenty_that_began_and_stopped_the_oldest_comes_first_with_its_name(s
         *((f"leak-{number}", "10.9.9.9", (number + 1) * 10) for number in reversed(range(20))),
         ("idle", "10.9.9.9", None),
     ]
+
+
+def test_failures_are_counted_by_kind(service: HandService) -> None:
+    service.pooler.auth_failures["hba"] = 2
+    service.pooler.server_login_errors["28P01"] = 1
+    service.server()
+    assert [tuple(row.values()) for row in rows(service, "FAILURES")] == [
+        ("auth_stage", "hba", 2),
+        ("server_login", "28P01", 1),
+    ]

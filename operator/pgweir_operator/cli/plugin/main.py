@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from pgweir_operator.cli import doctoring
+
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", metavar="NAMESPACE", help="Default: that of the context.", show_default=False),
@@ -363,6 +365,46 @@ def switchover(
 
     where = Where(namespace, context, kubeconfig)
     raise typer.Exit(run(where, lambda found: switch_over(found, cluster, to, timeout)))
+
+
+@app.command()
+def doctor(
+    pooler: PoolerOrAll = None,
+    tries: doctoring.Tries = 20,
+    threshold: doctoring.Threshold = 300.0,
+    stuck: doctoring.Stuck = 30.0,
+    timeout: doctoring.Timeout = 3.0,
+    patience: doctoring.Patience = 5.0,
+    burst: doctoring.Burst = 0.0,
+    clients: doctoring.Clients = 8,
+    as_json: AsJson = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Find out what is wrong: Service, endpoints, DNS, NetworkPolicies, TCP, TLS, logins, the time of SELECT 1,
+    limits, PostgreSQL.
+
+    What has to be measured from inside is measured in a pod of the Pooler, by exec: no other image is needed. Each
+    finding has the
+    evidence and the way out; where nothing is wrong, nothing is found and the exit code is 0. Otherwise it is the
+    class of the first
+    finding, 10 to 17 (see the exit codes).
+
+    Logins are the application's and the superuser's, where you may read those Secrets of the cluster. What you may
+    not look at (pods/exec,
+    pods/portforward, pods/log, endpointslices, networkpolicies, secrets) is left out and named.
+
+    \b
+    Examples:
+      kubectl pgweir doctor shop-rw
+      kubectl pgweir doctor shop-rw --burst 5 --json
+    """
+    from pgweir_operator.cli.plugin.cluster import Where, run
+    from pgweir_operator.cli.plugin.doctor import examine
+
+    options = doctoring.options(tries, threshold, stuck, timeout, patience, burst, clients, as_json)
+    raise typer.Exit(run(Where(namespace, context, kubeconfig), lambda cluster: examine(cluster, pooler, options)))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from pgweir.admin.tables.configured import (
     version,
 )
 from pgweir.admin.tables.connections import clients, pointer, servers, sockets
+from pgweir.admin.tables.failures import failures
 from pgweir.admin.tables.form import NUMERIC_OID, Row, Table, Value, View, one_value
 from pgweir.admin.tables.pgpool import nodes, pool_nodes, pool_pools, pool_processes
 from pgweir.admin.tables.pooling import pools
@@ -38,6 +39,7 @@ TABLES: Final[Mapping[str, Builder]] = {
     "DATABASES": databases,
     "DNS_HOSTS": dns_hosts,
     "DNS_ZONES": dns_zones,
+    "FAILURES": failures,
     "LISTS": lists,
     "MEM": mem,
     "PEERS": peers,
