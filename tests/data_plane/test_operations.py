@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -30,6 +31,28 @@ def test_pause_holds_everybody_and_resume_lets_go_without_an_error(
             pooler.console("RESUME")
             traffic.wait_for_more(50)
     assert traffic.errors == []
+
+
+def test_a_hundred_held_clients_are_served_at_the_resume_and_none_hears_an_error(make_pooler: MakePooler) -> None:
+    pooler = make_pooler(auth_type="trust", max_client_conn=200, default_pool_size=4)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(pooler.wire()) for _ in range(100)]
+        clients[0].ask("SELECT 1")
+        pooler.console("PAUSE")
+        for number, client in enumerate(clients):
+            client.say(query(f"SELECT {number}"))
+        eventually(lambda: pooler.pool()["cl_waiting"] == 100)
+        resumed = time.monotonic()
+        pooler.console("RESUME")
+        heard = [clients[0].until("Z")]
+        waited = time.monotonic() - resumed
+        print(
+            f"the first of 100 held clients had its result {waited * 1000:.0f} ms after RESUME was typed; goal 100 ms"
+        )
+        heard += [client.until("Z") for client in clients[1:]]
+        rows = [[item.values for item in items if item.type in "DE"] for items in heard]
+        assert rows == [[[str(number).encode()]] for number in range(100)]
+        assert waited < 1.0
 
 
 def test_pause_waits_for_the_running_transaction(make_pooler: MakePooler) -> None:
