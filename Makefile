@@ -37,7 +37,7 @@ check: venv ## Format, lint, strict types, import rules, generated files, tests
 	$(MAKE) --no-print-directory test
 
 test: venv ## Unit, wire and operator tests on Python alone (real PostgreSQL from a wheel); PYTEST_ARGS=…
-	$(BIN)/python -m pytest tests --ignore tests/drivers $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests --ignore tests/drivers --ignore tests/monitoring $(PYTEST_ARGS)
 	PGWEIR_PLAIN=1 $(BIN)/python -m pytest $(BOTH_FORMS) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory both-forms
 
@@ -64,6 +64,7 @@ clean: ## Remove what was made here (not the caches outside the tree)
 -include e2e/e2e.mk
 -include bench/bench.mk
 -include tests/drivers/drivers.mk
+-include tests/monitoring/monitoring.mk
 -include tests/robustness/robustness.mk
 
 .PHONY: help venv check test differential format docs demo clean

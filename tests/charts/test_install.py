@@ -112,3 +112,28 @@ def test_every_value_has_its_place_in_the_schema() -> None:
 def test_a_sample_is_a_pooler_of_the_current_version(file: Path) -> None:
     sample = yaml.safe_load(file.read_text())
     assert (sample["apiVersion"], sample["kind"]) == ("pgweir.io/v1", "Pooler")
+
+
+def test_what_is_for_monitoring_is_switched_off_until_somebody_asks() -> None:
+    monitoring = yaml.safe_load((CHART / "values.yaml").read_text())["monitoring"]
+    assert [monitoring[name]["enabled"] for name in ("dashboard", "alerts")] == [False, False]
+    assert monitoring["dashboard"]["labels"] == {"grafana_dashboard": "1"}
+    assert not installed("PrometheusRule")
+
+
+def test_the_dashboard_asks_for_metrics_that_exist_and_its_panels_do_not_overlap() -> None:
+    """(That they yield series is tried with a real Prometheus: tests/monitoring.)"""
+    panels = json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]
+    known = set(re.findall(r"\| `(pgweir_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    asked = {
+        name for panel in panels for target in panel["targets"] for name in re.findall(r"\bpgweir_\w+", target["expr"])
+    }
+    assert asked
+    assert {re.sub("_bucket$", "", name) for name in asked} <= known
+    places = [panel["gridPos"] for panel in panels]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in panels}) == len(panels)

@@ -1,6 +1,7 @@
 """The exporter's families that are ours, under `pgweir_`. Pure, like `families`.
 
-Labels are bounded: databases and users in use, and the closed lists of this program (reasons, stages, causes). SQLSTATE is
+What has a closed list of label values shows all of them from the start, so that the first time counts as an increase. Labels
+are bounded: databases and users in use, and the closed lists of this program (reasons, stages, causes). SQLSTATE is
 PostgreSQL's list. Histograms have the database alone, since each is twenty-odd series.
 """
 
@@ -16,6 +17,8 @@ from pgweir.admin.families import STATS, Family, Moment, Samples, Spread, Value
 from pgweir.admin.tables.waiting import binding
 from pgweir.pool.stats import HISTOGRAMS, Stats
 from pgweir.pool.timings import Timings
+from pgweir.protocol.reasons import CloseReason
+from pgweir.session.holds import EndedBy
 
 PREFIX: Final = "pgweir"
 
@@ -53,6 +56,14 @@ def _counter(name: str) -> Callable[[tables.Usage], float]:
     return lambda usage: float(getattr(usage.stats, name))
 
 
+def _longest_wait(moment: Moment) -> Samples:
+    found: dict[tuple[str, ...], float] = {}
+    for pool in moment.view.pooler.pools.values():
+        key = (pool.database, pool.user)
+        found[key] = max(found.get(key, 0.0), pool.max_wait(moment.view.now))
+    return sorted(found.items())
+
+
 def _waiting_by_cause(moment: Moment) -> Samples:
     found: Counter[tuple[str, ...]] = Counter()
     for pool in moment.view.pooler.pools.values():
@@ -73,6 +84,9 @@ _POOLS: Final = (
         " password, max_connections (PostgreSQL's), login, check.",
         _waiting_by_cause,
         (*_POOL, "cause"),
+    ),
+    Family(
+        "pool_max_wait_seconds", "gauge", "How long the first client in the queue has waited.", _longest_wait, _POOL
     ),
     _of_usage(
         ("hit_ratio", "gauge"),
@@ -168,7 +182,7 @@ _REASONS: Final = (
         "closed_connections",
         "Client and server connections that ended, by reason.",
         "reason",
-        lambda moment: {reason.label: count for reason, count in moment.view.pooler.closed_counts.items()},
+        lambda moment: {reason.label: moment.view.pooler.closed_counts.get(reason, 0) for reason in CloseReason},
     ),
     _counts(
         "auth_failures",
@@ -240,10 +254,11 @@ _PROCESS: Final[tuple[Family[Moment], ...]] = (
         "holds",
         "Holds that are over, by what ended them.",
         "ended_by",
-        lambda moment: {str(ended_by): count for ended_by, count in moment.view.pooler.holds.counts.items()},
+        lambda moment: {str(ended_by): moment.view.pooler.holds.counts.get(ended_by, 0) for ended_by in EndedBy},
     ),
     _total("hold_seconds", "Time spent in holds.", _hold_seconds),
     _one("draining", "1 when the pooler is shutting down.", lambda moment: int(moment.service.stopping)),
+    _one("clients", "Client connections that are logged in.", lambda moment: len(moment.view.pooler.clients)),
     _one(
         "max_client_conn",
         "Client connections that are allowed.",
