@@ -333,9 +333,8 @@ class World:
             await asyncio.gather(self._kubelet_task, return_exceptions=True)
             for pooler in await self.kube.items("Pooler", self.namespace):
                 await self.kube.set_finalizers({**pooler, "kind": "Pooler"}, [])
-            found = await self.kube.get("Namespace", "", self.namespace)
-            assert found is not None
-            await self.kube.delete("Namespace", "", self.namespace, uid=found["metadata"]["uid"])
+            if (found := await self.kube.get("Namespace", "", self.namespace)) is not None:
+                await self.kube.delete("Namespace", "", self.namespace, uid=found["metadata"]["uid"])
             await self.kube.__aexit__(None, None, None)
 
         self._loop.run(leave())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from e2e.control_plane.harness import ROLE, wait
-from e2e.control_plane.test_life_of_a_pooler import ready  # noqa: F401 (a fixture)
+from e2e.control_plane.test_life_of_a_pooler import leftovers, ready  # noqa: F401 (a fixture)
 
 from pgweir_operator.integration.certificates import client_certificate, is_due
 
@@ -82,3 +82,32 @@ def test_a_certificate_in_its_last_third_is_renewed_in_every_pod_without_a_resta
     assert len({fake.files["server.crt"] for fake in ready.fakes()}) == 1
     ready.until("Integrated", "True")
     assert uids(ready) == pods
+
+
+def test_a_namespace_that_is_deleted_with_all_that_is_in_it_goes_by_itself(ready: Any, kubectl: Any) -> None:  # noqa: F811
+    assert ready.get("Pooler", "pooler")["metadata"]["finalizers"]
+    kubectl("delete", "namespace", ready.namespace, "--wait=false")
+    wait(
+        lambda: ready.run(ready.kube.get("Namespace", "", ready.namespace)) is None,
+        lambda: f"{ready.get('Pooler', 'pooler')}\n{ready.operator.log[-3000:]}",
+        60.0,
+    )
+
+
+def test_an_operator_that_is_killed_while_it_makes_and_while_it_takes_back_leaves_nothing_undone(world: Any) -> None:
+    """kill -9, and the next one has to wait until the Lease of the dead one is over."""
+    world.has_cluster()
+    first = world.start_operator()
+    wait(lambda: "leading" in first.log, "the first leads")
+    world.pooler()
+    wait(lambda: world.get("Secret", "pooler-control-ca") is not None, "it has begun")
+    first.kill()
+    second = world.start_operator()
+    world.until("Ready", "True", patience=60)
+    assert len(world.fakes()) == 2
+    assert world.revision() == 1
+    world.delete("Pooler", "pooler")
+    second.kill()
+    world.start_operator()
+    wait(lambda: world.get("Pooler", "pooler") is None, lambda: world.operators[-1].log[-2000:], 60.0)
+    assert leftovers(world.server) == []
