@@ -8,11 +8,14 @@ import grp
 import logging
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from pgweir.net.sockets import origin_of, tune
+from pgweir.net.sockets import origin_of, tune_buffers, tune_listening, unix_origin_of
 from pgweir.session.pooler import Pooler
+from pgweir.session.wire import Origin
 from pgweir.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,8 +48,11 @@ class Listeners:
             raise ListenError("nothing to listen on: set listen_addr or unix_socket_dir")
         loop = asyncio.get_running_loop()
         for sock in sockets:
+            kind = _AcceptedUnix if sock.family == socket.AF_UNIX else _Accepted
             server = await loop.create_server(
-                lambda: cast(asyncio.Protocol, _Accepted(self._pooler)), sock=sock, backlog=settings.listen_backlog
+                partial(cast(Callable[..., asyncio.Protocol], kind), self._pooler),
+                sock=sock,
+                backlog=settings.listen_backlog,
             )
             self._servers.append((server, sock))
             if sock.family != socket.AF_UNIX:
@@ -55,10 +61,11 @@ class Listeners:
 
     def retune(self) -> None:
         """After RELOAD: what may change about a socket that listens already."""
-        seconds = self._pooler.settings.tcp_defer_accept
+        settings = self._pooler.settings
         for _, sock in self._servers:
             if sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, settings.tcp_defer_accept)
+                tune_listening(sock, settings)
 
     def stop_tcp(self) -> None:
         """No new TCP connections; the Unix socket stays, for the console."""
@@ -116,16 +123,20 @@ class _Accepted:
         self._pooler = pooler
 
     def connection_made(self, transport: Any) -> None:
-        settings = self._pooler.settings
         try:
-            tune(transport.get_extra_info("socket"), settings)
-            origin = origin_of(transport, settings.listen_port)
+            origin = self.origin_of(transport)
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # a client that left before it was accepted
                 raise
             transport.abort()
             return
         transport.set_protocol(self._pooler.accept(transport, origin))
+
+    def origin_of(self, transport: Any) -> Origin:
+        settings = self._pooler.settings
+        if settings.tcp_socket_buffer:
+            tune_buffers(transport.get_extra_info("socket"), settings)
+        return origin_of(transport)
 
     def data_received(self, data: bytes) -> None: ...
 
@@ -137,6 +148,11 @@ class _Accepted:
     def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+class _AcceptedUnix(_Accepted):
+    def origin_of(self, transport: Any) -> Origin:
+        return unix_origin_of(transport, self._pooler.settings.listen_port)
 
 
 def _tcp_sockets(settings: Settings) -> list[socket.socket]:
@@ -172,6 +188,7 @@ def _tcp_socket(family: int, kind: int, proto: int, sockaddr: Any, settings: Set
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if settings.tcp_defer_accept:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, settings.tcp_defer_accept)
+        tune_listening(sock, settings)
         sock.bind(sockaddr)
     except OSError:
         sock.close()

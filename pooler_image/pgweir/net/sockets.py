@@ -6,10 +6,18 @@ import os
 import pwd
 import socket
 import struct
-from typing import Any
+from typing import Any, Final
 
 from pgweir.session.wire import Origin
 from pgweir.settings import Settings
+
+_PATIENCE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+)
 
 
 def tune(sock: Any, settings: Settings) -> None:
@@ -17,6 +25,31 @@ def tune(sock: Any, settings: Settings) -> None:
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _probe(sock, settings)
+    tune_buffers(sock, settings)
+
+
+def tune_listening(sock: socket.socket, settings: Settings) -> None:
+    """The same for a socket that listens; whatever it accepts inherits that, at no cost (TCP_NODELAY is uvloop's own).
+
+    A RELOAD may ask for less than before: first everything is again as the system has it. Not the buffers: once a size was
+    set, the kernel never goes back to choosing it itself, so each connection gets its own (`tune_buffers`).
+    """
+    with socket.socket(sock.family, socket.SOCK_STREAM) as untouched:
+        for level, option in _PATIENCE:
+            usual = untouched.getsockopt(level, option)
+            if sock.getsockopt(level, option) != usual:
+                sock.setsockopt(level, option, usual)
+    _probe(sock, settings)
+
+
+def tune_buffers(sock: Any, settings: Settings) -> None:
+    if settings.tcp_socket_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.tcp_socket_buffer)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.tcp_socket_buffer)
+
+
+def _probe(sock: Any, settings: Settings) -> None:
     if settings.tcp_keepalive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (
@@ -28,19 +61,17 @@ def tune(sock: Any, settings: Settings) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if settings.tcp_user_timeout:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout)
-    if settings.tcp_socket_buffer:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.tcp_socket_buffer)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.tcp_socket_buffer)
 
 
-def origin_of(transport: Any, listen_port: int) -> Origin:
-    """Where an accepted connection comes from."""
+def unix_origin_of(transport: Any, listen_port: int) -> Origin:
+    """Who is at the other end of an accepted Unix socket."""
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family == socket.AF_UNIX:
-        pid, uid, _gid = struct.unpack(
-            "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        )
-        return Origin(None, listen_port, peer_user=_user_name(uid), peer_pid=pid, is_own_uid=uid == os.geteuid())
+    pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return Origin(None, listen_port, peer_user=_user_name(uid), peer_pid=pid, is_own_uid=uid == os.geteuid())
+
+
+def origin_of(transport: Any) -> Origin:
+    """Where an accepted TCP connection comes from."""
     peer = transport.get_extra_info("peername") or ("?", 0)
     local = transport.get_extra_info("sockname") or (None, 0)
     return Origin(_plain(peer[0]), peer[1], local_address=_plain(local[0]), local_port=local[1])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgweir.net.sockets import tune
+from pgweir.net.sockets import tune, tune_listening
 from pgweir.settings import Settings
 
 
@@ -58,3 +58,19 @@ def test_a_unix_socket_is_left_alone():
     with one, two:
         tune(one, Settings(tcp_keepalive=True, tcp_socket_buffer=20_000))
         assert option(one, socket.SOL_SOCKET, socket.SO_SNDBUF) != 40_000
+
+
+def test_what_a_listening_socket_accepts_has_its_probes_and_its_patience():
+    settings = Settings(tcp_keepidle=77, tcp_keepintvl=17, tcp_keepcnt=7, tcp_user_timeout=7700)
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        usual = [option(server, socket.IPPROTO_TCP, name) for name in names]
+        for wanted, expected, probed in (
+            (settings, [77, 17, 7, 7700], 1),
+            (Settings(), usual, 1),
+            (Settings(tcp_keepalive=False), usual, 0),
+        ):
+            tune_listening(server, wanted)
+            with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
+                assert [option(accepted, socket.IPPROTO_TCP, name) for name in names] == expected
+                assert option(accepted, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == probed
