@@ -125,6 +125,35 @@ def plugin(world, kubeconfig):
     return run
 
 
+@pytest.fixture
+def looker(world, kubectl, kubeconfig, tmp_path) -> Path:
+    """A kubeconfig of somebody who may read Poolers in this namespace, and nothing else."""
+    name, namespace = "looker", world.namespace
+    documents = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": name, "namespace": namespace},
+            "rules": [{"apiGroups": ["pgweir.io"], "resources": ["poolers"], "verbs": ["get", "list"]}],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+        },
+    ]
+    kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
+    token = kubectl("create", "token", name, f"--namespace={namespace}").strip()
+    config = yaml.safe_load(Path(kubeconfig).read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    target = tmp_path / "looker.kubeconfig"
+    target.write_text(yaml.safe_dump(config))
+    return target
+
+
 def forget(server: PostgresServer) -> None:
     """The target as it was before the test."""
     server.execute("DROP SCHEMA IF EXISTS pgweir CASCADE")

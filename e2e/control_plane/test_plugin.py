@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import tarfile
-from pathlib import Path
 
 import pytest
 import yaml
@@ -76,34 +75,11 @@ def test_the_support_bundle_has_no_secret_of_the_namespace_in_it(ready, plugin, 
     assert isinstance(events, list)
 
 
-def test_looking_needs_the_right_to_look_and_nothing_more(ready, plugin, kubectl, kubeconfig, tmp_path):
-    name, namespace = "looker", ready.namespace
-    documents = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": {"name": name, "namespace": namespace},
-            "rules": [{"apiGroups": ["pgweir.io"], "resources": ["poolers"], "verbs": ["get", "list"]}],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": name, "namespace": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-        },
-    ]
-    kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
-    token = kubectl("create", "token", name, f"--namespace={namespace}").strip()
-    config = yaml.safe_load(Path(kubeconfig).read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
-    who = tmp_path / "looker.kubeconfig"
-    who.write_text(yaml.safe_dump(config))
-    code, said = plugin("status", who=who)
+def test_looking_needs_the_right_to_look_and_nothing_more(ready, plugin, looker):
+    code, said = plugin("status", who=looker)
     assert code == 0, said
     for words in (("pause", "pooler"), ("clients", "pooler"), ("logs", "pooler")):
-        code, said = plugin(*words, who=who)
+        code, said = plugin(*words, who=looker)
         assert code == 3, said
         assert "forbidden" in said
     assert not ready.get("Pooler", "pooler")["spec"].get("paused")

@@ -238,7 +238,9 @@ def probe(source: IO[str], out: IO[str]) -> int:
         print(f"pgweir-console --probe: a request is one line of JSON ({error})", file=sys.stderr)
         return 2
     try:
-        console = Console(*find_address(None, _environment_port()), os.environ.get("PGUSER", "pgbouncer"), None)
+        console = Console(
+            *find_address(os.environ.get("PGHOST"), _environment_port()), os.environ.get("PGUSER", "pgbouncer"), None
+        )
     except NoConnection as error:
         answer = {**doctor_probe.probe(request), "console_error": str(error)}
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import json
 from collections import Counter
@@ -61,15 +62,11 @@ async def look(cluster: Cluster, manifest: Object, options: Options, notes: list
     kube, namespace = cluster.kube, cluster.namespace
     pods = await _or_note(kube.items("Pod", namespace, labels=names.selector_text(pooler.name)), [], "pods", notes)
     pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-    service = await _or_note(
-        kube.get("Service", namespace, names.service_name(pooler.name)), None, "the Service", notes
-    )
-    slices = await _or_note(
-        kube.items("EndpointSlice", namespace, labels=f"kubernetes.io/service-name={names.service_name(pooler.name)}"),
-        None,
-        "its EndpointSlices",
-        notes,
-    )
+    called = names.service_name(pooler.name)
+    unseen: Object | None = {"metadata": {"name": called}}  # not allowed to look is no proof that it is not there
+    service = await _or_note(kube.get("Service", namespace, called), unseen, "the Service", notes)
+    of_service = kube.items("EndpointSlice", namespace, labels=f"kubernetes.io/service-name={called}")
+    slices = await _or_note(of_service, None, "its EndpointSlices", notes)
     policies = await _or_note(kube.items("NetworkPolicy", namespace), None, "NetworkPolicies", notes)
     found = reading.kubernetes(manifest, service, slices or (), pods, policies, target_port=pooler.target_port)
     if slices is None:  # not allowed to look: nothing may be concluded
@@ -180,7 +177,7 @@ async def _probe(cluster: Cluster, pod: Object, request: Mapping[str, Any], note
             process(cluster.kube, namespace, name, names.CONTAINER, PROBE) as running,
         ):
             await running.write(json.dumps(request).encode() + b"\n")
-            with screen.err.status(f"measuring in pod {name}"):
+            with screen.err.status(f"measuring in pod {name}") if screen.err.is_terminal else contextlib.nullcontext():
                 while (piece := await running.read()) is not None:
                     said[piece[0]] += piece[1]
         found: dict[str, Any] = json.loads(said[STDOUT])
