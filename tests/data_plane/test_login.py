@@ -110,6 +110,41 @@ def test_auth_query_looks_up_who_is_not_in_the_userlist(make_pooler: MakePooler,
         pooler.connect("expired", password=SECRETS["expired"])
 
 
+# What the documentation of a PgBouncer in Kubernetes has its users run by hand, in each application's database.
+BY_HAND = """
+CREATE ROLE cnp_pooler_pgbouncer WITH LOGIN;
+GRANT CONNECT ON DATABASE app TO cnp_pooler_pgbouncer;
+CREATE OR REPLACE FUNCTION user_search(uname TEXT)
+  RETURNS TABLE (usename name, passwd text)
+  LANGUAGE sql SECURITY DEFINER AS
+  'SELECT usename, passwd FROM pg_shadow WHERE usename=$1;';
+REVOKE ALL ON FUNCTION user_search(text) FROM public;
+GRANT EXECUTE ON FUNCTION user_search(text) TO cnp_pooler_pgbouncer;
+"""
+
+
+def test_a_look_up_made_by_hand_in_the_applications_database_is_enough(
+    make_pooler: MakePooler, postgres: PostgresServer
+) -> None:
+    role = "cnp_pooler_pgbouncer"
+    try:
+        postgres.execute(BY_HAND, dbname="app")
+        postgres.execute(f"ALTER ROLE {role} PASSWORD 'of-the-look-up'")
+        pooler = make_pooler(
+            auth_user=role,
+            auth_query="SELECT usename, passwd FROM user_search($1)",
+            userlist={role: "of-the-look-up", "admin": SECRETS["admin"]},
+        )
+        with pooler.connect("alice") as connection:
+            assert connection.execute("SELECT current_user").fetchone() == ("alice",)
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            pooler.connect("alice", password="wrong")
+        pooler.remove()
+    finally:
+        postgres.execute(f"DROP FUNCTION IF EXISTS user_search(text); DROP OWNED BY {role}", dbname="app")
+        postgres.execute(f"DROP ROLE {role}")
+
+
 @pytest.mark.parametrize("auth_type", ["plain", "md5", "scram-sha-256"])
 def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(make_pooler: MakePooler, auth_type: str) -> None:
     pooler = make_pooler(auth_type=auth_type)
