@@ -318,6 +318,16 @@ def _ready(is_ready: bool, since: str) -> dict[str, str]:
     }
 
 
+async def _listens(socket: Path) -> None:
+    """The file is there a moment before anybody listens."""
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_unix_connection(socket)
+            writer.close()
+            return
+        await asyncio.sleep(0.02)
+
+
 async def serve(namespace: str, cluster: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         socket, devnull = Path(folder) / "proxy", asyncio.subprocess.DEVNULL
@@ -325,8 +335,7 @@ async def serve(namespace: str, cluster: str) -> None:
             str(WRAPPERS / "kubectl"), "proxy", f"--unix-socket={socket}", stdout=devnull, stderr=devnull
         )
         try:
-            while not socket.exists():
-                await asyncio.sleep(0.02)
+            await _listens(socket)
             async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session:
                 first, second = pods(cluster)
                 controller = Controller(Api(session, namespace, cluster), first, second)
