@@ -356,12 +356,7 @@ def _shown_certificate(target: Target, timeout: float, name: str) -> str:
 
 def _stages(show: Show | None) -> dict[str, int]:
     """How often each step of the pooler has refused a login so far."""
-    if show is None:
-        return {}
-    try:
-        rows = show("FAILURES")
-    except LookFailed:
-        return {}
+    rows = _rows(show, "FAILURES") or ()
     return {str(row["name"]): int(row["count"]) for row in rows if row["kind"] == "auth_stage"}
 
 
@@ -416,16 +411,25 @@ def try_often(target: Target, tries: int, timeout: float, patience: float, name:
 
 def _counters(database: str, show: Show | None) -> tuple[int, int] | None:
     """Times that a server was given out, and microseconds that clients waited; None where nobody counts."""
+    for table in ("STATS_POOLS", "STATS"):  # the second is any PgBouncer's
+        rows = [row for row in _rows(show, table) or () if row["database"] == database]
+        if rows:
+            given = ("total_server_assignment_count", "total_xact_count")
+            return (
+                sum(int(next(row[name] for name in given if name in row) or 0) for row in rows),
+                sum(int(row["total_wait_time"] or 0) for row in rows),
+            )
+    return None
+
+
+def _rows(show: Show | None, table: str) -> Sequence[Mapping[str, Any]] | None:
+    """None: nobody to ask, or no answer."""
     if show is None:
         return None
     try:
-        rows = [row for row in show("STATS_POOLS") if row["database"] == database]
+        return show(table)
     except LookFailed:
         return None
-    return (
-        sum(int(row["total_server_assignment_count"] or 0) for row in rows),
-        sum(int(row["total_wait_time"] or 0) for row in rows),
-    )
 
 
 def _queued(before: tuple[int, int] | None, after: tuple[int, int] | None, took: float) -> float | None:
@@ -437,13 +441,14 @@ def _queued(before: tuple[int, int] | None, after: tuple[int, int] | None, took:
 
 def _own_wait(address: str, name: str, show: Show | None) -> Json | None:
     """Our own row of SHOW WAITERS. Who waits at its login is known there by the address alone."""
-    if show is None:
-        return None
-    try:
-        rows = show("WAITERS")
-    except LookFailed:
-        return None
-    return next((dict(row) for row in rows if address == row["addr"] or row["application_name"] == name), None)
+    rows = _rows(show, "WAITERS")
+    if rows is not None:
+        return next((dict(row) for row in rows if address == row["addr"] or row["application_name"] == name), None)
+    for row in _rows(show, "CLIENTS") or ():
+        if row["state"] == "waiting" and f"{row['addr']}:{row['port']}" == address:
+            reason = "SHOW CLIENTS says waiting; this pooler does not say for which limit"
+            return {"limit": "server", "reason": reason, "wait": row.get("wait"), "wait_us": row.get("wait_us")}
+    return None
 
 
 # --- load, and PostgreSQL itself ---------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def refused(message: str = "no", sqlstate: str = "28P01", stage: str = "", **mor
     return healthy(login=login, timing=None, burst=None, **more)
 
 
-HUNG = {"stage": "query", "kind": "timeout", "error": "no answer in time", "sqlstate": ""}
+HUNG = {"stage": "query", "kind": "timeout", "error": "no answer", "sqlstate": "", "stages": {"backend": 5.0}}
 SHUT = Port("pod", "10.0.0.1", 5432, "no answer within 3 s", "timeout")
 CLOSED_PORT = dataclasses.replace(SHUT, error="Connection refused", kind="refused")
 
@@ -207,6 +207,7 @@ CASES: list[tuple[str, Facts, Class]] = [
     *((f"slow-{stage}", slow(stage), Class.SLOW) for stage in STAGES),
     ("slow-answer", healthy(timing=Timing(20, {"answer": [0.5] * 20}), tables=None), Class.SLOW),
     ("slow-backend", healthy(timing=Timing(0, failures=(HUNG,))), Class.SLOW),
+    ("slow-answer", healthy(timing=Timing(0, failures=({**HUNG, "stages": {"answer": 5.0}},))), Class.SLOW),
     ("query-fails", healthy(timing=Timing(0, failures=({**HUNG, "kind": "refused"},))), Class.ENDED),
     ("burst-fails", healthy(burst=Burst(8, 1.0, 9, 0.1, {"query: the other side closed the connection": 2})), Class.ENDED),
     ("limit-max-connections", refused("sorry, too many clients already", "53300", "server"), Class.POSTGRESQL),

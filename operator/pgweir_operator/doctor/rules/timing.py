@@ -89,7 +89,9 @@ def unanswered(facts: Facts) -> Finding | None:
     ):
         return None
     first = timing.failures[0]
-    stage = "backend" if first["stage"] == "query" else str(first["stage"])
+    stage = str(first["stage"])
+    if stage == "query":
+        stage = "backend" if "backend" in first.get("stages", ()) else "answer"
     if first["kind"] != "timeout":
         return Finding(
             "query-fails",
