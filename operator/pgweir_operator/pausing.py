@@ -6,14 +6,45 @@ status has the time at which the pause began, and remembers that one was given u
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pgweir.bundle import MANIFEST, bundle_manifest
 from pgweir_operator.api.conditions import Reason
 from pgweir_operator.api.observed import PodAnswer, PodReport, WantedConfiguration
-from pgweir_operator.api.pooler import OnPauseTimeout, Pooler
-from pgweir_operator.fleet import Answers, Fleet, Member
+from pgweir_operator.api.pooler import OnPauseTimeout, Pooler, PoolerSpec
+from pgweir_operator.fleet import Answers, Fleet, Member, Push
 from pgweir_operator.status import pausing_since
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a pass handed to the pods at its end, and for which spec."""
+
+    spec: PoolerSpec
+    files: Mapping[str, bytes] = field(repr=False)
+    members: Sequence[Member]
+
+
+def turned(pushed: Pushed, spec: PoolerSpec) -> Push | None:
+    """What the pods can be told at once where nothing of the spec has changed but its pause; else None.
+
+    WHY: a pass looks at the whole world first, and clients who wait for a resume would wait for that, too. The pass that
+    follows proves it and writes it down; what it pushes then has the same content under a later revision.
+    """
+    if spec.wants_pause == pushed.spec.wants_pause or but_for_pause(spec) != but_for_pause(pushed.spec):
+        return None
+    before = json.loads(pushed.files[MANIFEST])
+    manifest = bundle_manifest(
+        revision=before["revision"] + 1, paused=spec.wants_pause, catalogue_version=before["catalogueVersion"]
+    )
+    return Push({**pushed.files, MANIFEST: manifest})
+
+
+def but_for_pause(spec: PoolerSpec) -> PoolerSpec:
+    """All that is asked for, as it is when nobody pauses."""
+    return spec.model_copy(update={"paused": False, "pgbouncer": spec.pgbouncer.model_copy(update={"paused": False})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +65,7 @@ def deadline(pooler: Pooler, since: float | None, now: float) -> Deadline:
     passed = since is not None and now - since > pooler.spec.pause.timeout_seconds
     resumes = pooler.spec.pause.on_timeout is OnPauseTimeout.RESUME
     if resumes and (passed or _was_given_up(pooler)):
-        pooler = _resumed(pooler)
+        pooler = pooler.model_copy(update={"spec": but_for_pause(pooler.spec)})
     return Deadline(pooler, since, passed)
 
 
@@ -53,11 +84,6 @@ async def terminate_holders(
         and answer.held_servers
     ]
     return await fleet.terminate_holders(overdue, wanted.revision)
-
-
-def _resumed(pooler: Pooler) -> Pooler:
-    bouncer = pooler.spec.pgbouncer.model_copy(update={"paused": False})
-    return pooler.model_copy(update={"spec": pooler.spec.model_copy(update={"paused": False, "pgbouncer": bouncer})})
 
 
 def _was_given_up(pooler: Pooler) -> bool:

@@ -92,6 +92,8 @@ class Memory:
     integration_inputs: object = None
     integration_due: float = 0.0
     pausing_since: float | None = None
+    pushed: pausing.Pushed | None = None
+    """What the last pass ended with, if it came so far."""
     capacity: TargetCapacity | None = None
     written: children.Written = field(default_factory=dict)
     fleet: Fleet | None = None
@@ -167,6 +169,9 @@ class Reconciler:
         if not isinstance(pooler, Pooler):
             await self._write_status(manifest, _unreadable(manifest, invalid_spec(pooler), self._now()))
             return Outcome(again=self._options.recheck)
+        pushed, memory.pushed = memory.pushed, None
+        if pushed is not None and memory.fleet is not None and (push := pausing.turned(pushed, pooler.spec)):
+            await memory.fleet.push(pushed.members, push)
         world = await observe(self._kube, pooler)
         watched = watched_secrets(pooler, world.observed)
         if pooler.deleting or not pooler.is_automatic:
@@ -269,7 +274,8 @@ class Reconciler:
         secrets = (cluster.superuser, cluster.server_ca, cluster.client_ca, *world.observed.secrets.values())
         versions = tuple(secret.resource_version if secret is not None else None for secret in secrets)
         complaint = frozenset(report.lookup_error for report in done.reports() if report.lookup_ok is False)
-        inputs = (pooler.generation, password, cluster.found, cluster.host, versions, complaint)
+        # A pause asks nothing of the target, which may be away meanwhile.
+        inputs = (pausing.but_for_pause(pooler.spec), password, cluster.found, cluster.host, versions, complaint)
         if memory.integration is None or inputs != memory.integration_inputs or now >= memory.integration_due:
             stored = automatic.stored(world.observed, password)
             memory.integration = await automatic.integrate(
@@ -357,6 +363,7 @@ class Reconciler:
             done.answers |= closed
             reports = (answer for answer in closed.values() if isinstance(answer, PodReport))
             done.terminated = {report.pod: report.terminated_holders for report in reports if report.terminated_holders}
+        memory.pushed = pausing.Pushed(pooler.spec, desired.bundle_files, members)
         if done.making_room:
             done.sooner(MAKING_ROOM_RECHECK)
         if all(_has_proved(done.answers.get(member.name), wanted) for member in members):

@@ -18,6 +18,7 @@ from tests.pgweir_operator.fleet.fake_pod import FakePod
 from tests.pgweir_operator.stories import until
 from tests.postgres.server import free_port
 
+from pgweir_operator import reconcile
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import FINALIZER
@@ -377,6 +378,39 @@ def test_a_pause_is_watched_closely_until_it_is_proved(target):
         pod.let_go()
         await scene.look()
         assert scene.condition("Paused")[0] == "True"
+
+    story(test)
+
+
+def test_a_pause_and_a_resume_reach_the_pods_before_the_world_is_looked_at(target, monkeypatch):
+    async def test(scene):
+        pod = await ready(scene)
+        await scene.look()
+        seen = []
+        look = reconcile.observe
+
+        async def observe(*args):
+            seen.append(pod.paused)
+            return await look(*args)
+
+        monkeypatch.setattr(reconcile, "observe", observe)
+        asked = target.asked
+        target.error = ApiError(0, "PostgreSQL is away")  # nobody asks: a pause is no matter of the target's
+        for wish in (True, False, True, False):
+            scene.spec(paused=wish)
+            await scene.look()
+            assert seen.pop() is wish
+            assert scene.condition("Paused")[0] == str(wish)
+            assert scene.condition("Ready")[0] == "True"
+            assert pod.revision == scene.revision(), "the pass writes down what it proved"
+        assert target.asked == asked
+
+        scene.spec(paused=True, pgbouncer={"parameters": {"default_pool_size": "7"}})
+        target.error = None
+        await scene.look()
+        assert seen.pop() is False, "what is more than a pause goes the whole way"
+        assert pod.paused
+        assert scene.revision() == pod.revision
 
     story(test)
 

@@ -342,6 +342,11 @@ class PoolerSpec(ApiModel):
         default_factory=NetworkPolicy, description="A NetworkPolicy that lets through what a pooler needs, and no more."
     )
 
+    @property
+    def wants_pause(self) -> bool:
+        """Either spelling pauses."""
+        return self.paused or self.pgbouncer.paused
+
 
 class Pooler(ApiModel):
     """A Pooler with the parts of its metadata that matter here; `status` is kept as stored."""
@@ -378,7 +383,7 @@ class Pooler(ApiModel):
 
     @property
     def wants_pause(self) -> bool:
-        return self.spec.paused or self.spec.pgbouncer.paused
+        return self.spec.wants_pause
 
     @property
     def cluster_name(self) -> str | None:
