@@ -3,4 +3,7 @@
 monitoring: venv ## Metrics, alerts and dashboards with a real Prometheus, the pooler's page in a real browser
 	$(BIN)/python -m pytest tests/monitoring $(MONITORING_ARGS)
 
-.PHONY: monitoring
+screenshots: venv ## Look at the pooler's page again, for docs/images
+	PGWEIR_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/monitoring/test_page.py -k every_size
+
+.PHONY: monitoring screenshots

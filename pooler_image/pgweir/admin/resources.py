@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pgweir.admin import tables
+from pgweir.admin.overview import FIELDS as OVERVIEW_FIELDS
+from pgweir.admin.overview import overview
 from pgweir.admin.service import Service
 from pgweir.admin.tables.configured import CONFIG_COLUMNS
 from pgweir.admin.tables.connections import CLIENTS_COLUMNS, SOCKET_COLUMNS
@@ -188,6 +190,7 @@ RESOURCES: Final[Mapping[str, Resource]] = {
         ),
         _shown("processes", "the clients as pgpool shows them", "POOL_PROCESSES", POOL_PROCESSES_COLUMNS),
         Resource("health", "whether it serves, and how much is going on", health, fields=HEALTH_FIELDS),
+        Resource("overview", "what the page at / shows", overview, fields=OVERVIEW_FIELDS),
     )
 }
 

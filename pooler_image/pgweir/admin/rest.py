@@ -1,4 +1,4 @@
-"""Plain HTTP for the kubelet and for people: /livez, /readyz, and /api/v1. Read-only; no secrets here.
+"""Plain HTTP for the kubelet and for people: /livez, /readyz, /api/v1, and a page at /. Read-only; no secrets here.
 
 Health is for everybody. What stands under /api/v1 (`resources`) is for those who ask from this very host (`kubectl exec`, a
 port-forward), and for those who show the token that lies beside the control endpoint's certificates. Errors are JSON, too.
@@ -13,13 +13,14 @@ import asyncio
 import hmac
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
 
-from pgweir.admin import resources, tables
+from pgweir.admin import page, resources, tables
 from pgweir.admin.http import Room, open_room
 from pgweir.admin.resources import RESOURCES, ROOT, Resource, unready_reason
 from pgweir.admin.service import Service
@@ -33,6 +34,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def start(service: Service, address: str) -> Room:
     application = web.Application(middlewares=[_errors_as_json, _for_whom_it_is(service)])
+    application.router.add_get("/", _page())
     application.router.add_get("/livez", _alive)
     application.router.add_get("/readyz", _readiness(service))
     application.router.add_get(ROOT, _index(service))
@@ -68,7 +70,8 @@ def _for_whom_it_is(service: Service) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         inside = request.path == ROOT or request.path.startswith(f"{ROOT}/")
-        if inside and not may_look(service, request.remote, request.headers.get("Authorization", "")):
+        remote = request.remote if _is_asked_by_own_name(request.host) else None
+        if inside and not may_look(service, remote, request.headers.get("Authorization", "")):
             error = "ask from the pooler's own host, or with Authorization: Bearer and the token"
             return web.json_response({"error": error}, status=401, headers={"WWW-Authenticate": "Bearer"})
         return await handler(request)
@@ -90,6 +93,16 @@ def may_look(service: Service, remote: str | None, authorization: str) -> bool:
     return bool(token) and hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
 
 
+def _is_asked_by_own_name(host: str) -> bool:
+    """WHY: a page of somebody else's, in a browser beside a port-forward, may have its own name lead to 127.0.0.1 and then
+    read what we answer; and a proxy in the pod brings strangers from there. Both come with a name that has a dot in it."""
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    try:
+        return _is_loopback(name.strip("[]"))
+    except ValueError:
+        return "." not in name.rstrip(".")
+
+
 def _is_loopback(remote: str) -> bool:
     address = ipaddress.ip_address(remote.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
@@ -97,6 +110,16 @@ def _is_loopback(remote: str) -> bool:
 
 
 # --- answers -----------------------------------------------------------------------------------------------------------------
+
+
+def _page() -> Handler:
+    html = page.FILE.read_text()
+    headers = page.headers(html)
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=html, content_type="text/html", headers=headers)
+
+    return handler
 
 
 async def _alive(request: web.Request) -> web.Response:

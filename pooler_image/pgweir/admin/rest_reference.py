@@ -27,12 +27,19 @@ $ curl --silent --retry 5 --retry-connrefused http://localhost:8080/api/v1/waite
 From the pooler's own host (a port-forward and `kubectl exec` count) nothing is asked for. From elsewhere `/api/v1` wants
 `Authorization: Bearer TOKEN`, with the token in the file `token` of `--control-dir`, which in a cluster is the key `token` of the
 Secret `<pooler>-control`.
-`/livez` and `/readyz` are for everybody.
+`/livez` and `/readyz` are for everybody, and so is the page at `/`, which has nothing in it: it
+asks `/api/v1/overview`, and its user for the token where one is needed.
+
+A name with a dot in it, such as a Service's, is never taken for the own host's: a page of somebody else's
+in your browser could come by one.
+
+![The page: pools, queue, holders and histograms](images/page-desktop-light.png)
 
 An error is `{"error": "a sentence"}`: 401 without the token, 404 for another path, 405 for another method.
 
 | path | what it has |
 | --- | --- |
+| `/` | a page for a browser: pools, queue, holders, how long things take, once a second |
 | `/livez` | `{"alive": true}` |
 | `/readyz` | 200 when a new connection would be accepted, else 503 and `reason` |
 | `/api/v1` | this list |
@@ -52,7 +59,11 @@ def rest_reference() -> str:
 def _section(resource: Resource) -> str:
     title = f"## {resource.path}\n\n"
     if resource.fields:
-        what = "An object" if resource.name == "health" else "A list of objects, one for each database and user"
+        what = (
+            "An object"
+            if resource.name in ("health", "overview")
+            else "A list of objects, one for each database and user"
+        )
         lines = [f"| `{name}` | {kind} | {meaning} |" for name, kind, meaning in resource.fields]
         return f"{title}{what}.\n\n| field | type | meaning |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
     words = ", ".join(f"`{name}` ({column_type(oid)})" for name, oid in resource.columns)

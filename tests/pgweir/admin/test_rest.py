@@ -217,7 +217,7 @@ def test_any_table_of_the_console_comes_with_its_columns_even_when_it_is_empty(s
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/v1/", "/api/v1/pool", "/api/v1/show", "/api/v1/show/fds", "/api/v2/pools"]
+    "path", ["/api", "/api/v1/", "/api/v1/pool", "/api/v1/show", "/api/v1/show/fds", "/api/v2/pools"]
 )
 def test_another_path_is_an_error_in_json(service: HandService, path: str) -> None:
     status, answer = get(service, path)
