@@ -83,9 +83,11 @@ def test_what_a_user_changes_rolls_at_once_and_an_operator_that_restarts_keeps_t
     first = next(name for name in POOLERS if image(five, name) == NEW)
     operator.kill()
     with Watcher(five) as watcher:
-        five.start_operator(image=NEW)
+        follower = five.start_operator(image=NEW)
         others = [name for name in POOLERS if name != first]
+        wait(lambda: all(f"/{name}: looking" in follower.log for name in POOLERS), "the new one has looked at all", 60)
         wait(lambda: all(f"/{first} " in five.condition("Ready", name)[2] for name in others), "they wait for it", 60)
+        wait(lambda: watcher.together, "a look")
         assert {image(five, name) for name in others} != {NEW}
         assert watcher.together == {frozenset({first})}
     five.pooler(others[0], instances=2, template={"metadata": {"labels": {"team": "a"}}})

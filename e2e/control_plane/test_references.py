@@ -38,6 +38,7 @@ def test_a_name_that_a_cluster_or_one_of_its_own_has_is_a_conflict_and_heals_wit
     world.pooler(name, instances=1)
     message = world.until("Ready", "False", "NameConflict", name=name)
     assert "Cluster other" in message
+    wait(lambda: said(world, "NameConflict"), "an Event follows the status")
     assert said(world, "NameConflict") == [message]
     assert world.get("Deployment", name) is None
     assert world.get("Service", name) is None
