@@ -397,8 +397,8 @@ def doctor(
 
     \b
     Examples:
-      kubectl pgweir doctor shop-rw
-      kubectl pgweir doctor shop-rw --burst 5 --json
+      kubectl pgweir doctor pooler-example-rw
+      kubectl pgweir doctor pooler-example-rw --burst 5 --json
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.doctor import examine

@@ -1,0 +1,133 @@
+"""No block of the documentation is overlooked: what is typed has somebody who runs it, what is written down is checked."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.docs.blocks import COMMANDS, FILES, NOT_RUN, PAGES, ROOT, Where, blocks, commands, story, where
+from typer.testing import CliRunner
+
+from pgweir_operator.cli.main import app
+from pgweir_operator.cli.reference import programs
+
+NAMED = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES]
+ALL = [command for page in PAGES for block in blocks(page) for command in commands(block)]
+
+
+@pytest.mark.parametrize("page", NAMED)
+def test_every_block_has_a_language_and_every_command_somebody_who_runs_it(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in COMMANDS | FILES, f"{block.place}: nobody checks a block of {block.language}"
+        if block.language in COMMANDS:
+            assert commands(block), f"{block.place}: no line of it is a command"
+
+
+def test_a_command_that_no_runner_knows_is_a_fault() -> None:
+    with pytest.raises(AssertionError, match="no runner covers"):
+        where("frobnicate --now")
+
+
+def test_every_runner_has_its_pages() -> None:
+    for place in Where:
+        assert any(story(page, place) for page in PAGES), place
+
+
+def test_every_reason_not_to_run_a_command_is_needed() -> None:
+    for pattern in NOT_RUN:
+        assert any(re.match(pattern, command.text) for command in ALL), pattern
+
+
+@pytest.mark.parametrize("command", ALL, ids=str)
+def test_a_shell_can_read_it(command: object) -> None:
+    text = command.text  # type: ignore[attr-defined]
+    done = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_what_is_not_run_names_what_is_there() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for command in ALL:
+        if command.where is not Where.NOT:
+            continue
+        if docker := re.match(r"docker build -f (\S+) +--build-arg (\w+)=", command.text):
+            assert f"ARG {docker[2]}=" in (ROOT / docker[1]).read_text(), command
+        elif pip := re.match(r"pip install '\.\[([a-z,]+)\]'", command.text):
+            assert set(pip[1].split(",")) <= set(extras), command
+        elif command.text.startswith("make "):
+            done = subprocess.run(
+                ["make", "-n", *command.text.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+        else:
+            assert command.text == "pgweir demo", f"{command}: how is it looked at?"
+
+
+# --- what is written in passing, between backticks ---------------------------------------------------------------------------
+
+
+def passing() -> list[tuple[Path, str]]:
+    """Commands of ours, of `make` and of `python -m` that stand in a sentence."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for words in re.findall(r"`((?:pgweir|kubectl pgweir|make|python -m) [^`]+)`", text):
+            found.append((page, words))
+    return found
+
+
+def test_a_command_in_a_sentence_is_one_that_exists() -> None:
+    known = programs()
+    targets = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    seen = 0
+    for page, words in passing():
+        name, rest = re.match(r"(pgweir|kubectl pgweir|make|python -m) (.*)", words).groups()  # type: ignore[union-attr]
+        seen += 1
+        first = rest.split()[0]
+        if name == "make":
+            assert first in targets, (page, words)
+        elif name == "python -m":
+            subprocess.run([sys.executable, "-c", f"import {first}"], check=True)
+        elif first != "[OPTIONS]" and not first.startswith("--"):
+            assert first in known[name].commands, (page, words)
+            options = {
+                each for param in known[name].commands[first].params for each in (*param.opts, *param.secondary_opts)
+            }
+            for option in re.findall(r"(?<!\S)(--[a-z-]+)", rest.split(" -- ")[0]):
+                assert option in options, (page, words)
+    assert seen > 20
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def written(language: str) -> list[object]:
+    found = [block for page in PAGES for block in blocks(page) if block.language == language]
+    return [pytest.param(block.text, id=block.place) for block in found]
+
+
+@pytest.mark.parametrize("text", written("yaml"))
+def test_every_manifest_is_one_that_the_operator_takes(text: str, tmp_path: Path) -> None:
+    """A piece of one is put where its indentation says: into the spec."""
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    if "kind" not in documents[0]:
+        assert text.startswith("  "), "a piece of a Pooler is indented as it stands in its spec"
+        target = {"cluster": {"name": "cluster-example"}}
+        documents = [{"kind": "Pooler", "metadata": {"name": "pooler-example-rw"}, "spec": {**target, **documents[0]}}]
+    documents[0]["apiVersion"] = "pgweir.io/v1"  # from-cloudnativepg.md has one as it was before
+    file = tmp_path / "pooler.yaml"
+    file.write_text(yaml.safe_dump_all(documents))
+    done = CliRunner().invoke(app, ["check", str(file)])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("text", written("ini"))
+def test_every_ini_has_a_form(text: str) -> None:
+    """What it means is for the commands that read it."""
+    configparser.ConfigParser(interpolation=None).read_string(text if text.startswith("[") else f"[all]\n{text}")
