@@ -140,9 +140,12 @@ class Pool(Turns, Generic[Server, Client]):
         self.leave_queue(client)
 
     def leave_queue(self, client: Client) -> None:
-        queue = {ClientState.WAITING: self.waiting, ClientState.WAITING_LOGIN: self.waiting_login}.get(client.state)
-        if queue is not None and client in queue:
-            queue.remove(client)
+        state = client.state
+        if state is ClientState.WAITING:
+            if client in self.waiting:
+                self.waiting.remove(client)
+        elif state is ClientState.WAITING_LOGIN and client in self.waiting_login:
+            self.waiting_login.remove(client)
 
     # --- servers -------------------------------------------------------------------------------------------------
 

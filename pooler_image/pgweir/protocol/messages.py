@@ -157,6 +157,11 @@ def backend_key_data(pid: int, key: bytes) -> bytes:
     return message(B.BACKEND_KEY_DATA, _length.pack(pid & 0xFFFFFFFF) + key)
 
 
+def backend_key(key: bytes) -> bytes:
+    """The same; `key` begins with the pid."""
+    return message(B.BACKEND_KEY_DATA, key)
+
+
 def ready_for_query(status: bytes) -> bytes:
     """`status` is b"I", b"T" or b"E"."""
     return message(B.READY_FOR_QUERY, status)

@@ -28,6 +28,7 @@ from pgweir.protocol.startup import (
     CancelRequest,
     DirectTls,
     GssEncRequest,
+    KnownStartup,
     Replication,
     SslRequest,
     Startup,
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 
 CONSOLE_USER: Final = "pgbouncer"
 MAX_GREETINGS: Final = 64  # kept for each pool; an application_name of each client's own must not fill the memory
+MAX_KNOWN_STARTUPS: Final = 64  # startup packets that are kept with what they ask for
+MAX_KNOWN_STARTUP: Final = 1024  # bytes of one
 
 
 class ClientLogin:
@@ -68,7 +71,7 @@ class ClientLogin:
         self.user = ""
         self.database_name = ""
         self.protocol_minor = 0
-        self._startup_reader = StartupReader()
+        self._startup_reader: StartupReader | None = None  # as long as nothing was read
         self._reader = MessageReader()
         self._receive: Callable[[bytes], None] = self._receive_startup
         self._plan: StartupPlan | None = None
@@ -128,6 +131,14 @@ class ClientLogin:
     # --- TLS, cancel, startup ---------------------------------------------------------------------------------------
 
     def _receive_startup(self, data: bytes) -> None:
+        packet = b""  # when it is known to be one packet and nothing else
+        if self._startup_reader is None:
+            known = self.pooler.startups.get(data)
+            if known is not None:
+                self._begin(*known)
+                return
+            self._startup_reader = StartupReader()
+            packet = data
         event = self._startup_reader.feed(data)
         match event:
             case None:
@@ -154,15 +165,17 @@ class ClientLogin:
                 self.is_over = True
                 self.pooler.logins.discard(self)
                 self.pooler.cancels.request(key, self.wire.close)
-            case Startup():
-                self._begin(event)
+            case Startup(rest=rest):
+                if rest:
+                    self._reader.feed(rest)
+                self._begin(*self._planned(event, b"" if rest else packet))
 
     def _tls_offered(self) -> bool:
         return not self.origin.is_unix and self.pooler.edge.client_tls_available()
 
     def _decline(self, rest: bytes) -> None:
         self.wire.write(b"N")
-        self._startup_reader = StartupReader()
+        self._startup_reader = None
         if rest:
             self._receive_startup(rest)
 
@@ -181,7 +194,7 @@ class ClientLogin:
         """The handshake is done: start again, inside."""
         self.wire = wire
         self.tls = info
-        self._startup_reader = StartupReader()
+        self._startup_reader = None
         self._receive = self._receive_startup
         if self._early:
             early, self._early = self._early, b""
@@ -196,7 +209,11 @@ class ClientLogin:
 
     # --- who is it, and what proof is asked -------------------------------------------------------------------------
 
-    def _begin(self, startup: Startup) -> None:
+    def _planned(self, startup: Startup, packet: bytes) -> KnownStartup:
+        """What is asked for. PERF: clients mostly say what others have said, so a packet that came in one read is kept.
+
+        Never the end of one that came in two: its bytes may be what another client says, who is somebody else.
+        """
         pooler = self.pooler
         settings = pooler.settings
         plan = split_parameters(
@@ -205,6 +222,16 @@ class ClientLogin:
             settings.ignore_startup_parameters,
             cast(StartupParameters, settings.startup_parameters),
         )
+        planned = (plan, *negotiate(startup))
+        if 0 < len(packet) <= MAX_KNOWN_STARTUP:
+            if len(pooler.startups) >= MAX_KNOWN_STARTUPS:
+                pooler.startups.clear()
+            pooler.startups[packet] = planned
+        return planned
+
+    def _begin(self, plan: StartupPlan, minor: int, negotiation: bytes) -> None:
+        pooler = self.pooler
+        settings = pooler.settings
         self._plan = plan
         pooler.logins.has_started(self)
         self.user, self.database_name = plan.user, plan.database
@@ -215,11 +242,9 @@ class ClientLogin:
             raise client_error("SSL required", stage="tls")
         if self.tls is not None and not self.tls.has_certificate and settings.client_tls_sslmode in _TLS_VERIFIED:
             raise ClientError(INVALID_AUTHORIZATION, "connection requires a valid client certificate", stage="tls")
-        self.protocol_minor, negotiation = negotiate(startup)
+        self.protocol_minor = minor
         if negotiation:
             self.wire.write(negotiation)
-        if startup.rest:
-            self._reader.feed(startup.rest)
         if is_console:
             self._begin_console()
             return
@@ -332,11 +357,10 @@ class ClientLogin:
         if plan.replication:
             client.values = None  # its server was opened with what it wants
         parts = [greeting]
-        key = pooler.cancels.give_key(client, minor=self.protocol_minor)
-        parts.append(messages.backend_key_data(int.from_bytes(key[:4], "big"), key[4:]))
+        parts.append(messages.backend_key(pooler.cancels.give_key(client, minor=self.protocol_minor)))
         if pooler.settings.login_notify_message:
             parts.append(messages.notice_response("NOTICE", "00000", pooler.settings.login_notify_message))
-        parts.append(messages.ready_for_query(b"I"))
+        parts.append(_READY)
         client.requested_at = pooler.clock()
         pooler.client_logins.observe(client.requested_at - self.started_at)
         pooler.edge.set_protocol(self.wire, client)
@@ -425,6 +449,7 @@ class ClientLogin:
         self._client = None
 
 
+_READY: Final = messages.ready_for_query(b"I")
 _TLS_VERIFIED: Final = ("verify-ca", "verify-full")
 
 

@@ -31,6 +31,7 @@ from pgweir.protocol.errors import (
 )
 from pgweir.protocol.prepared import StatementRegistry
 from pgweir.protocol.reasons import GOODBYES, CloseReason
+from pgweir.protocol.startup import KnownStartup
 from pgweir.protocol.variables import Tracker, set_statement
 from pgweir.session.cancels import Cancels
 from pgweir.session.client import ClientSession
@@ -91,6 +92,7 @@ class Pooler:
         self.opening = Opening(self)
         self.clients: set[ClientSession] = set()
         self.logins = Logins(self)
+        self.startups: dict[bytes, KnownStartup] = {}  # startup packets, and what they ask for under these settings
         self.turns = Turns(edge)
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
@@ -119,6 +121,7 @@ class Pooler:
         self.config = config
         self.settings = config.settings
         self.lookups.forget()
+        self.startups.clear()
         self.max_packet_size = min(config.settings.max_packet_size, 0x7FFFFFFF)
         for pool in self.pools.values():
             pool.policy = policy_for(config, pool.database, pool.user, pool.relayed)

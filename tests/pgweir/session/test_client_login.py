@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.pgweir.session.world import RecorderWire, World
+from tests.pgweir.session.world import Client, RecorderWire, World
 
 from pgweir.protocol import messages
-from pgweir.session.client_login import MAX_GREETINGS
+from pgweir.session.client_login import MAX_GREETINGS, MAX_KNOWN_STARTUPS
+from pgweir.session.wire import Origin
 
 
 def told(world: World, **parameters: str) -> bytes:
@@ -53,3 +54,45 @@ def test_names_of_each_clients_own_do_not_pile_up() -> None:
     for number in range(3 * MAX_GREETINGS):
         told(world, application_name=f"worker {number}")
     assert len(world.pool.greetings) <= MAX_GREETINGS
+
+
+def _connects(world: World, *reads: bytes) -> Client:
+    wire = RecorderWire()
+    wire.protocol = world.pooler.accept(wire, Origin("10.0.0.3", 40000))
+    client = Client(world, wire)
+    for data in reads:
+        client.says(data)
+    return client
+
+
+def test_a_startup_packet_is_understood_the_same_however_often_it_comes() -> None:
+    world = World()
+    for _ in range(3):
+        client = world.client(application_name="one", TimeZone="UTC")
+        assert (client.session.user, client.session.database) == ("alice", "shop")
+        assert client.session.application_name == "one"
+    assert len(world.pooler.startups) == 1
+
+
+def test_the_end_of_one_packet_never_stands_for_another_ones_whole() -> None:
+    world = World()
+    world.client()
+    world.pooler.startups.clear()
+    alice = messages.startup_message({"user": "alice", "database": "shop"})
+    # A packet of mallory's whose last bytes, in a read of their own, are all that alice says.
+    begin = b"\0\3\0\0user\0mallory\0database\0shop\0x"
+    mallory = _connects(world, (len(begin) + 4 + len(alice)).to_bytes(4, "big") + begin, alice)
+    assert b"ERROR" in mallory.hears() or mallory.wire.closed
+    assert world.pooler.startups == {}
+    _connects(world, alice[:9], alice[9:])
+    assert world.pooler.startups == {}, "in two reads: not kept"
+    assert world.client().session.user == "alice"
+
+
+def test_known_startup_packets_are_bounded_and_forgotten_with_the_settings() -> None:
+    world = World()
+    for number in range(MAX_KNOWN_STARTUPS + 3):
+        world.client(application_name=f"worker {number}").leaves()
+    assert 0 < len(world.pooler.startups) <= MAX_KNOWN_STARTUPS
+    world.pooler.apply_settings(world.config)
+    assert world.pooler.startups == {}
