@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from types import TracebackType
 from typing import IO, Any, Final
 
@@ -31,6 +32,21 @@ _LEVELS: Final = (
 )
 
 
+@lru_cache(maxsize=8)
+def _utc(second: int) -> tuple[str, str]:
+    """Day and time. PERF: once for all lines of a second; it was a third of what a line costs."""
+    moment = datetime.fromtimestamp(second, UTC)
+    return f"{moment:%Y-%m-%d}", f"{moment:%H:%M:%S}"
+
+
+@lru_cache(maxsize=8)
+def _local(second: int) -> tuple[str, str]:
+    """Day and time, and the zone."""
+    moment = datetime.fromtimestamp(second).astimezone()
+    return f"{moment:%Y-%m-%d %H:%M:%S}", f"{moment:%Z}"
+
+
+@cache
 def levels(number: int) -> tuple[str, str]:
     """PgBouncer's word for a level of Python's, and the JSON line's."""
     return next((word, outer) for least, word, outer in _LEVELS if number >= least)
@@ -49,18 +65,19 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         word, outer = levels(record.levelno)
-        moment = datetime.fromtimestamp(record.created, UTC)
-        milliseconds = f"{moment:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d}"
+        second = int(record.created)
+        day, time = _utc(second)
+        microseconds = int((record.created - second) * 1e6)
         fields: dict[str, object] = getattr(record, FIELDS, {})
         return json_module.dumps(
             {
                 "level": outer,
-                "ts": f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z",
+                "ts": f"{day}T{time}.{microseconds:06d}Z",
                 "msg": "record",
                 "logger": "pgweir",
                 "pipe": "stderr",
                 "record": {
-                    "timestamp": f"{milliseconds} UTC",
+                    "timestamp": f"{day} {time}.{microseconds // 1000:03d} UTC",
                     "pid": str(record.process),
                     "level": word,
                     "msg": _text(record, self),
@@ -75,9 +92,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         word, _ = levels(record.levelno)
-        moment = datetime.fromtimestamp(record.created).astimezone()
+        moment, zone = _local(int(record.created))
         text = _text(record, self).replace("\n", "\n\t")
-        return f"{moment:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d} {moment:%Z} [{record.process}] {word} {text}"
+        return f"{moment}.{int(record.msecs):03d} {zone} [{record.process}] {word} {text}"
 
 
 class _Stream(logging.StreamHandler[Any]):
