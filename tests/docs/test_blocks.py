@@ -131,3 +131,10 @@ def test_every_manifest_is_one_that_the_operator_takes(text: str, tmp_path: Path
 def test_every_ini_has_a_form(text: str) -> None:
     """What it means is for the commands that read it."""
     configparser.ConfigParser(interpolation=None).read_string(text if text.startswith("[") else f"[all]\n{text}")
+
+
+def test_every_alert_of_the_chart_has_its_line_of_what_to_do() -> None:
+    groups = yaml.safe_load((ROOT / "charts/pgweir/files/alerts.yaml").read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+    page = (ROOT / "docs/how-to/monitoring.md").read_text()
+    assert set(re.findall(r"^\| `(Pgweir\w+)` \|", page, re.MULTILINE)) == alerts
