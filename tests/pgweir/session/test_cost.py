@@ -10,13 +10,16 @@ import gc
 import sys
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
 import pytest
-from tests.pgweir.session.traffic import TRANSACTIONS, Traffic
+from tests.pgweir.session.traffic import TRANSACTIONS, SilentWire, Traffic
+from tests.pgweir.session.world import World
 
 from pgweir import compiled
+from pgweir.protocol import messages
 
 KINDS: Final = tuple(TRANSACTIONS)
 ROUNDS: Final = 200
@@ -37,19 +40,26 @@ PEAK: Final = {"simple": 192, "extended": 448, "prepared": 368, "rows": 192}
 
 def calls(traffic: Traffic) -> tuple[float, float]:
     """Python functions and built-in functions that are called for one transaction."""
+    traffic.run(10)
+    functions, builtins = counted(lambda: traffic.run(ROUNDS), 1)
+    return round(functions / ROUNDS, 1), round(builtins / ROUNDS, 1)
+
+
+def counted(work: Callable[[], None], times: int) -> tuple[float, float]:
+    """The same for each time that this work is done."""
     seen: Counter[str] = Counter()
 
     def profile(_frame: FrameType, event: str, _argument: Any) -> None:
         seen[event] += 1
 
-    traffic.run(10)
     before = sys.getprofile()
     sys.setprofile(profile)
     try:
-        traffic.run(ROUNDS)
+        for _ in range(times):
+            work()
     finally:
         sys.setprofile(before)
-    return round(seen["call"] / ROUNDS, 1), round(seen["c_call"] / ROUNDS, 1)
+    return round(seen["call"] / times, 1), round(seen["c_call"] / times, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,6 +71,47 @@ def test_a_transaction_makes_no_more_calls_than_its_budget(
     allowed = budget[compiled.FORM][kind]
     assert functions <= allowed[0], f"{functions:g} Python functions a transaction, not {allowed[0]}"
     assert builtins <= allowed[1], f"{builtins:g} built-in functions a transaction, not {allowed[1]}"
+
+
+# The same for a login and its end (trust; the startup packet is one that somebody has sent before).
+LOGIN: Final = {"plain": (112, 68), "compiled": (105, 67)}
+
+
+def test_a_login_makes_no_more_calls_than_its_budget() -> None:
+    world = World(log_connections=False, log_disconnections=False)
+    world.client()
+
+    def come_and_go() -> None:
+        world.client().leaves()
+
+    come_and_go()
+    functions, builtins = counted(come_and_go, 50)
+    allowed = LOGIN[compiled.FORM]
+    assert functions <= allowed[0], f"{functions:g} Python functions a login, not {allowed[0]}"
+    assert builtins <= allowed[1], f"{builtins:g} built-in functions a login, not {allowed[1]}"
+
+
+# A round trip in the middle of a transaction: of TPC-B's seven, six are such.
+ROUND_TRIP: Final = {"plain": (12, 10), "compiled": (5, 0)}
+
+
+def test_a_round_trip_within_a_transaction_makes_no_more_calls_than_its_budget() -> None:
+    world = World(default_pool_size=1)
+    session = world.client().session
+    (server,) = world.pooler.servers()
+    session.wire, server.wire = SilentWire(), SilentWire()
+    said = messages.query("UPDATE pgbench_branches SET bbalance = bbalance + 1 WHERE bid = 1")
+    answered = b"C\0\0\0\x0dUPDATE 1\0" + messages.ready_for_query(b"T")
+
+    def round_trip() -> None:
+        session.data_received(said)
+        server.data_received(answered)
+
+    round_trip()
+    functions, builtins = counted(round_trip, ROUNDS)
+    allowed = ROUND_TRIP[compiled.FORM]
+    assert functions <= allowed[0], f"{functions:g} Python functions a round trip, not {allowed[0]}"
+    assert builtins <= allowed[1], f"{builtins:g} built-in functions a round trip, not {allowed[1]}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,6 +18,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from pgweir.protocol import messages
@@ -61,11 +62,18 @@ class Verifier:
         )
 
 
+_VERIFIER_START: Final = f"{MECHANISM}$"
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$([1-9][0-9]{0,9}):([^$:]+)\$([^$:]+):([^$:]+)", re.ASCII)
 
 
 def parse_verifier(text: str) -> Verifier | None:
-    """None for a text that is not a well-formed verifier (then it is a plain password)."""
+    """None for a text that is not a well-formed verifier (then it is a plain password, of which no copy is kept here)."""
+    return _parsed_verifier(text) if text.startswith(_VERIFIER_START) else None
+
+
+@lru_cache(maxsize=256)
+def _parsed_verifier(text: str) -> Verifier | None:
+    """PERF: a login asks five times, and the next login of the same user again."""
     found = _VERIFIER.fullmatch(text)
     if found is None:
         return None
