@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import secrets
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from e2e.kubernetes_access import Kubernetes
@@ -11,12 +15,21 @@ from e2e.scenarios.release import Operator
 from e2e.scenarios.shop import Shop
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """One run at a time: the release is the whole cluster's, and the end of one run would take it from another."""
+    with (Path(tempfile.gettempdir()) / "pgweir-e2e-scenarios.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def operator(kubernetes: Kubernetes) -> Iterator[Operator]:
     made = Operator(kubernetes)
-    made.install()
-    yield made
-    made.uninstall()
+    with alone():
+        made.install()
+        yield made
+        made.uninstall()
 
 
 @pytest.fixture(scope="session")
