@@ -68,7 +68,7 @@ def test_a_policy_that_would_deny_is_listed(shop: Shop) -> None:
 def test_idle_transactions_are_named_with_the_client_behind_each(shop: Shop) -> None:
     """T21, T02."""
     address = f"host={shop.addresses()[0]}"
-    typed = f"(echo 'begin; select 1;'; sleep 40) | psql -XAt '{address} application_name=month_end'"
+    typed = f"(echo 'begin; select 1;'; sleep 20) | psql -XAt '{address} application_name=month_end'"
     hoarder = shop.start("bash", "-c", typed)
     idle = "select count(*) from pg_stat_activity where state = 'idle in transaction' and usename = 'app'"
     until(lambda: shop.administrator(idle) != "0", "it is idle in its transaction")

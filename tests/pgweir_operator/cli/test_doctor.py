@@ -249,6 +249,25 @@ def test_idle_transactions_are_counted_with_their_ages_and_the_clients_behind_th
         assert codes(doctor(pooler, "--stuck", 60, "--backend", administrator(server))[1]) == []
 
 
+def test_twenty_that_begin_and_stop_are_grouped_by_application_the_oldest_first(postgres: PostgresServer) -> None:
+    """T02."""
+    with PoolerProcess(postgres.port, settings={"default_pool_size": 20}) as pooler, contextlib.ExitStack() as clients:
+        for number in range(20):
+            name = "month_end" if number < 8 else "shop"
+            clients.enter_context(pooler.connect(application_name=name)).execute("BEGIN")
+            time.sleep(1.0 if number == 7 else 0)
+        time.sleep(1.1)
+        code, seen = doctor(pooler, "--stuck", 1, "--patience", 1)
+        assert (code, codes(seen)) == (14, ["leaks"])
+        finding = seen["findings"][0]
+        assert finding["what"].startswith("20 clients")
+        assert [line.partition(",")[0] for line in finding["evidence"]] == [
+            "month_end at 127.0.0.1: 8 clients",
+            "shop at 127.0.0.1: 12 clients",
+        ]
+    postgres.terminate_clients()
+
+
 def test_a_pause_that_was_forgotten_is_found(postgres: PostgresServer) -> None:
     with PoolerProcess(postgres.port) as pooler:
         pooler.connect().close()

@@ -102,7 +102,7 @@ def queue_binds(facts: Facts) -> Finding | None:
     waiting = 0 if facts.tables is None else sum(each["limit"] == limit for each in facts.tables.waiters)
     evidence = [f"{limit}: {row['reason']}"]
     evidence += [f"stage queue: a SELECT 1 of ours waited {_waited(row):.1f} s and more"] if _own(facts) else []
-    evidence += [f"{waiting} clients wait, the first for {_waited(row):.1f} s"] if waiting else []
+    evidence += [f"waiting: {waiting}, the first for {_waited(row):.1f} s"] if waiting else []
     evidence += [_holder(row)] if row.get("holder") else []
     return Finding(
         f"queue-{limit.replace('_', '-')}",
