@@ -341,6 +341,16 @@ def _within_budget(view: _View) -> Condition:
     def said(status: ConditionStatus, reason: Reason, message: str) -> Condition:
         return Condition(ConditionType.WITHIN_CONNECTION_BUDGET, status, reason, message)
 
+    if short := [report for report in view.reports() if report.descriptor_limit < report.descriptors_needed]:
+        worst = max(short, key=lambda report: report.descriptors_needed)
+        who = _listed([f"pod {report.pod}" for report in short])
+        return said(
+            "False",
+            Reason.TOO_FEW_DESCRIPTORS,
+            f"max_client_conn and the pool sizes ask for {worst.descriptors_needed} open files, and the node lets a process "
+            f"have {worst.descriptor_limit} ({who}). Raise the limit of the container runtime (LimitNOFILE), or lower "
+            "max_client_conn.",
+        )
     pooler, capacity = view.pooler, view.capacity
     instances, given = pooler.spec.instances, pooler.spec.connection_budget
     if given is not None:

@@ -27,7 +27,7 @@ from pgweir.admin.service import Consoles, Reloads
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, load
-from pgweir.net.descriptors import Descriptors, raise_limit
+from pgweir.net.descriptors import Descriptors
 from pgweir.net.edge import NetworkEdge
 from pgweir.net.listener import Listeners
 from pgweir.net.tls import build_contexts
@@ -105,10 +105,6 @@ class Service:
         return self.listeners.listening
 
     @property
-    def descriptor_shortages(self) -> int:
-        return self.descriptors.shortages
-
-    @property
     def state(self) -> State:
         if self.stopping:
             return "draining"
@@ -123,7 +119,7 @@ class Service:
         settings = self.pooler.settings
         for warning in self.pooler.config.warnings:
             log.warning("%s", warning)
-        raise_limit(settings.max_client_conn, self._possible_servers())
+        self._provide_descriptors()
         if self.bundle is not None and self.bundle.paused:
             self.operations.pause()
         await self._open_rooms()  # first, so that whoever finds the pooler listening finds these too
@@ -209,10 +205,11 @@ class Service:
         if self.pooler.settings.log_stats:
             log.info("%s", metrics.stats_line(self.pooler))
 
-    def _possible_servers(self) -> int:
+    def _provide_descriptors(self) -> None:
         config = self.pooler.config
         names = list(config.databases) or ["*"]
-        return sum(config.pool_size(name, "") + config.reserve_pool_size(name, "") for name in names)
+        servers = sum(config.pool_size(name, "") + config.reserve_pool_size(name, "") for name in names)
+        self.descriptors.provide(config.settings.max_client_conn, servers)
 
     # --- configuration -------------------------------------------------------------------------------------------------
 
@@ -237,6 +234,7 @@ class Service:
         self.edge.contexts = contexts
         self.operations.apply(config)
         self.listeners.retune()
+        self._provide_descriptors()
         logs.reconfigure(config.settings)
 
     def _on_reload(self) -> None:

@@ -42,6 +42,8 @@ def test_too_few_descriptors_are_a_warning_with_the_numbers_and_no_reason_not_to
     assert needed > 100
     (warning,) = [text for level, text in said if level == "WARNING"]
     assert warning == f"the file descriptor limit of 64 is below the {needed} that max_client_conn asks for"
+    narrow.reload(max_client_conn=40)
+    eventually(lambda: any("max_client_conn: 40," in line["record"]["msg"] for line in narrow.records()))
     with narrow.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

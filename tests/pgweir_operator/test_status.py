@@ -433,6 +433,17 @@ def test_a_pool_without_limit_is_never_within_a_budget() -> None:
     assert "raise max_connections" not in message
 
 
+def test_a_pod_that_may_not_open_as_many_files_as_its_clients_need_says_so() -> None:
+    world = World(capacity=ROOM).say("b", descriptor_limit=1024, descriptors_needed=5032)
+    world.say("c", descriptor_limit=5032, descriptors_needed=5032)
+    row = next(row for row in world.status()["conditions"] if row["type"] == "WithinConnectionBudget")
+    assert (row["status"], row["reason"]) == ("False", "TooFewDescriptors")
+    assert row["message"] == (
+        "max_client_conn and the pool sizes ask for 5032 open files, and the node lets a process have 1024 (pod b). Raise the "
+        "limit of the container runtime (LimitNOFILE), or lower max_client_conn."
+    )
+
+
 def test_a_budget_is_held_against_what_postgresql_has_room_for() -> None:
     assert within_budget(instances=2, connectionBudget=97)[0] == "True"
     status, _, message = within_budget(instances=2, connectionBudget=98)

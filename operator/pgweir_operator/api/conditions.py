@@ -99,6 +99,7 @@ class Reason(StrEnum):
     # WithinConnectionBudget.
     WITHIN_BUDGET = "WithinBudget"
     OVER_BUDGET = "OverBudget"
+    TOO_FEW_DESCRIPTORS = "TooFewDescriptors"
     CAPACITY_UNKNOWN = "CapacityUnknown"
 
 

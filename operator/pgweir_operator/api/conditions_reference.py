@@ -148,6 +148,10 @@ REASONS: Final[Mapping[str, Mapping[Reason, tuple[str, str]]]] = {
             "All pods together may open more than PostgreSQL takes.",
             "The message has three ways out; see [Sizing](how-to/sizing.md).",
         ),
+        Reason.TOO_FEW_DESCRIPTORS: (
+            "A pod may have fewer files open than `max_client_conn` and the pool sizes ask for: clients are turned away before.",
+            "Raise the limit of the container runtime, or lower `max_client_conn`.",
+        ),
         Reason.CAPACITY_UNKNOWN: ("`max_connections` could not be read.", "The message says why."),
     },
 }

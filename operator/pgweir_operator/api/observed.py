@@ -214,6 +214,9 @@ class PodReport:
     lookup_ok: bool | None = None
     lookup_error: str = ""
     restart_needed: tuple[str, ...] = ()
+    descriptor_limit: int = 0
+    descriptors_needed: int = 0
+    """By max_client_conn and the pool sizes; beyond the limit, clients are turned away before that many are there."""
     terminated_holders: int = 0
     """How many clients this request closed: only in the answer to that request."""
     hold: HoldReport | None = None
@@ -230,6 +233,7 @@ class PodReport:
             rejected = document.get("rejected") or {}
             target = document.get("target") or {}
             lookup = document.get("lookup") or {}
+            descriptors = document.get("descriptors") or {}
             return cls(
                 pod=pod,
                 revision=int(document["revision"]),
@@ -250,6 +254,8 @@ class PodReport:
                 lookup_ok=lookup.get("ok"),
                 lookup_error=str(lookup.get("lastError") or ""),
                 restart_needed=tuple(str(name) for name in document.get("restartNeeded") or ()),
+                descriptor_limit=int(descriptors.get("limit", 0)),
+                descriptors_needed=int(descriptors.get("needed", 0)),
                 terminated_holders=int(document.get("terminatedHolders", 0)),
                 hold=HoldReport.from_json(document.get("hold")),
                 last_hold=LastHold.from_json(document.get("lastHold")),

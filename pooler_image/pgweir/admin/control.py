@@ -242,6 +242,7 @@ class Control:
             "target": self._target(),
             "lookup": {"ok": pooler.lookups.last_ok, "lastError": pooler.lookups.last_error},
             **orders.report(pooler.holds, pooler.clock()),
+            "descriptors": {"limit": service.descriptors.limit, "needed": service.descriptors.needed},
             "restartNeeded": list(changed_settings(self._at_start, pooler.settings).restart),
         }
 

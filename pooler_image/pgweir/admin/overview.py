@@ -168,5 +168,5 @@ def warnings(service: Service, view: tables.View, pools: list[dict[str, Any]]) -
     limit = pooler.settings.max_client_conn
     if limit and len(pooler.clients) >= 0.9 * limit:
         yield f"{len(pooler.clients)} of {limit} clients (max_client_conn): beyond it they are turned away."
-    if service.descriptor_shortages:
-        yield f"File descriptors ran out ({service.descriptor_shortages} looks found none): new clients were turned away."
+    if service.descriptors.shortages:
+        yield f"File descriptors ran out ({service.descriptors.shortages} looks found none): new clients were turned away."

@@ -207,7 +207,7 @@ _REASONS: Final = (
     _total(
         "descriptor_shortages",
         "Looks, three a second, that found no file descriptor left: new clients were turned away meanwhile.",
-        lambda moment: moment.service.descriptor_shortages,
+        lambda moment: moment.service.descriptors.shortages,
     ),
 )
 

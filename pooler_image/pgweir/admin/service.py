@@ -58,6 +58,14 @@ class Options(Protocol):
     def control_dir(self) -> Path | None: ...
 
 
+class Descriptors(Protocol):
+    """File descriptors (net/descriptors)."""
+
+    limit: int
+    needed: int  # by max_client_conn and the pool sizes
+    shortages: int  # looks, three a second, that found none left
+
+
 class Service(Protocol):
     """One running pooler."""
 
@@ -81,8 +89,7 @@ class Service(Protocol):
     def listening(self) -> bool: ...
 
     @property
-    def descriptor_shortages(self) -> int:
-        """Looks, three a second, that found no file descriptor left."""
+    def descriptors(self) -> Descriptors: ...
 
     @property
     def state(self) -> Literal["active", "pausing", "paused", "draining"]: ...

@@ -19,9 +19,11 @@ _NONE_LEFT: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class Descriptors:
-    """Watches for the want of descriptors."""
+    """How many there may be, and a watch for the want of them."""
 
     def __init__(self) -> None:
+        self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.needed = 0  # as many as the configuration lets clients and servers be
         self.shortages = 0  # looks that found none
         self._silent_until = 0.0
 
@@ -44,16 +46,20 @@ class Descriptors:
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
 
-
-def raise_limit(max_clients: int, servers: int) -> None:
-    """Raise the soft limit to the hard one, and say whether it is enough (PgBouncer's line)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_clients + servers + 12
-    if soft < needed:
-        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    text = "kernel file descriptor limit: %d (hard: %d); max_client_conn: %d, max expected fd use: %d"
-    log.info(text, soft, hard, max_clients, needed)
-    if soft < needed:
-        log.warning("the file descriptor limit of %d is below the %d that max_client_conn asks for", soft, needed)
+    def provide(self, max_clients: int, servers: int) -> None:
+        """Raise the soft limit as far as this needs it and the hard one lets it, and say whether it is enough (PgBouncer's
+        line). Asked again after a RELOAD, it speaks only when the need is another."""
+        needed = max_clients + servers + 12
+        if needed == self.needed:
+            return
+        self.needed = needed
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < needed:
+            wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        self.limit = soft
+        text = "kernel file descriptor limit: %d (hard: %d); max_client_conn: %d, max expected fd use: %d"
+        log.info(text, soft, hard, max_clients, needed)
+        if soft < needed:
+            log.warning("the file descriptor limit of %d is below the %d that max_client_conn asks for", soft, needed)

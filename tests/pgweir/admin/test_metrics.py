@@ -21,6 +21,7 @@ from pgweir.admin.metrics_reference import metrics_reference
 from pgweir.admin.nodes import Nodes
 from pgweir.admin.own_families import OWN
 from pgweir.admin.service import Consoles, Reloads
+from pgweir.net.descriptors import Descriptors
 from pgweir.pool.records import ServerState
 from pgweir.pool.timings import Timings
 from pgweir.protocol.messages import query
@@ -186,7 +187,7 @@ def test_reasons_and_failures_are_counted_by_name(service: HandService) -> None:
     assert value(service, "pgweir_closed_connections", reason="evicted") == 3
     assert value(service, "pgweir_auth_failures", stage="hba") == 2
     assert value(service, "pgweir_server_login_errors", sqlstate="28P01") == 1
-    service.descriptor_shortages = 5
+    service.descriptors.shortages = 5
     assert value(service, "pgweir_descriptor_shortages") == 5
     assert value(service, "pgweir_paused") == 0
     assert value(service, "pgweir_configuration_info", version="9.9.9", digest=service.pooler.config.digest) == 1
@@ -205,7 +206,7 @@ def test_holds_are_counted_by_what_ended_them_and_timed_while_they_stand(service
 
 _PROCESS = {
     "consoles": Consoles(), "nodes": Nodes(), "config_path": "", "stopping": False, "bundle": None, "version": "9.9.9",
-    "descriptor_shortages": 0, "reloads": Reloads(), "loop_lag": Timings(), "started_at": 0.0,
+    "descriptors": Descriptors(), "reloads": Reloads(), "loop_lag": Timings(), "started_at": 0.0,
 }  # fmt: skip
 
 

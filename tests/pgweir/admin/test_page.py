@@ -127,7 +127,7 @@ def test_who_waits_and_who_holds_is_said_with_the_cause(service: HandService) ->
         ),
         (lambda service: service.reloads.refuse("pgbouncer.ini:3: no"), "runs on: pgbouncer.ini:3: no"),
         (lambda service: [service.client() for _ in range(45)], "45 of 50 clients"),
-        (lambda service: setattr(service, "descriptor_shortages", 2), "File descriptors ran out"),
+        (lambda service: setattr(service.descriptors, "shortages", 2), "File descriptors ran out"),
         (lambda service: setattr(service, "stopping", True), "shutting down"),
         (lambda service: setattr(service.pooler.database("app"), "paused", True), "Database app is paused"),
         (lambda service: setattr(service.pooler.database("two"), "disabled", True), "Database two is disabled"),

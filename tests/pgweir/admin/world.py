@@ -15,6 +15,7 @@ from pgweir.admin.nodes import Address, Nodes
 from pgweir.admin.service import Consoles, Reloads
 from pgweir.bundle import Bundle
 from pgweir.config import Config, ConfigError, load
+from pgweir.net.descriptors import Descriptors
 from pgweir.pool.records import ClientState, ServerState
 from pgweir.pool.timings import Timings
 from pgweir.protocol.reader import MessageReader
@@ -147,7 +148,7 @@ class HandService:
         self.options = SimpleNamespace(control_dir=None)
         self.stopping = False
         self.listening = True
-        self.descriptor_shortages = 0
+        self.descriptors = Descriptors()
         self.reloads = Reloads()
         self.loop_lag = Timings()
         self.shutdowns: list[str] = []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pgweir.net.descriptors import Descriptors, raise_limit
+from pgweir.net.descriptors import Descriptors
 
 
 @pytest.fixture
@@ -48,6 +48,25 @@ def test_whatever_else_is_wrong_with_a_descriptor_is_no_shortage(monkeypatch: py
 def test_the_limit_is_raised_to_what_may_be_needed(limits: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-    raise_limit(300, 20)
+    descriptors = Descriptors()
+    descriptors.provide(300, 20)
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 332
     assert "max expected fd use: 332" in caplog.text
+    assert (descriptors.limit, descriptors.needed) == (332, 332)
+    descriptors.provide(300, 20)
+    assert len(caplog.records) == 1, "a RELOAD that asks for as many says nothing"
+    descriptors.provide(400, 20)
+    assert (descriptors.limit, descriptors.needed) == (432, 432)
+
+
+def test_a_limit_that_cannot_be_raised_is_said_and_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 96))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    descriptors = Descriptors()
+    descriptors.provide(100, 20)
+    assert asked == [(96, 96)]
+    assert (descriptors.limit, descriptors.needed) == (96, 132)
+    assert "the file descriptor limit of 96 is below the 132" in caplog.text

@@ -36,6 +36,7 @@ ANSWER: dict[str, Any] = {
     "target": {"reachable": True, "lastError": None},
     "lookup": {"ok": False, "lastError": "denied"},
     "restartNeeded": ["listen_backlog"],
+    "descriptors": {"limit": 64, "needed": 112},
 }
 
 
@@ -58,6 +59,8 @@ def test_an_answer_is_read_whole() -> None:
         target_reachable=True,
         lookup_ok=False,
         lookup_error="denied",
+        descriptor_limit=64,
+        descriptors_needed=112,
         restart_needed=("listen_backlog",),
     )
 
