@@ -5,11 +5,10 @@ from __future__ import annotations
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import psycopg
 import pytest
-from tests.data_plane.test_peers import running_query
+from tests.data_plane.test_peers import address, running_query, two_pods
 from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import WireClient, cancel_packet
 from tests.postgres.server import PostgresServer, free_port
@@ -76,21 +75,8 @@ def test_the_other_rooms_listen_on_both_families(make_pooler: MakePooler) -> Non
 @pytest.fixture
 def pods(postgres: PostgresServer) -> Iterator[list[PoolerProcess]]:
     """Two pods of a dual-stack cluster, one at an address of each family."""
-    port, made = free_port(), []
-    for own, other in (("::1", "127.0.0.23"), ("127.0.0.23", "::1")):
-        options = ["--peers-host", other, "--peers-address", own]
-        pod = PoolerProcess(postgres.port, settings={"listen_addr": own}, options=options)
-        pod.port, pod.metrics_port, pod.http_port = port, free_port(), free_port()
-        pod.write_files()
-        pod.spawn()
-        made.append(pod)
-    try:
-        for pod in made:
-            pod.wait_for_log("process up")
+    with two_pods(postgres, ("::1", "127.0.0.23"), {}) as made:
         yield made
-    finally:
-        for pod in made:
-            pod.remove()
 
 
 def test_a_cancel_finds_the_pod_whose_address_is_of_the_other_family(
@@ -102,7 +88,3 @@ def test_a_cancel_finds_the_pod_whose_address_is_of_the_other_family(
             with running_query(client, postgres), WireClient(there.port, address(there)) as canceller:
                 canceller.say(cancel_packet(client.cancel_key))
                 canceller.expect_closed()
-
-
-def address(pod: Any) -> str:
-    return str(pod.settings["listen_addr"])

@@ -112,8 +112,17 @@ def pods(
             "client_tls_key_file": certificates.server.key,
             "client_tls_ca_file": certificates.ca,
         }
+    with two_pods(postgres, ("127.0.0.21", "127.0.0.22"), settings) as made:
+        yield made
+
+
+@contextmanager
+def two_pods(
+    postgres: PostgresServer, addresses: tuple[str, str], settings: dict[str, Any]
+) -> Iterator[list[PoolerProcess]]:
+    """A pod at each address, on one port, whose peers' name leads to the other."""
     port, made = free_port(), []
-    for own, other in (("127.0.0.21", "127.0.0.22"), ("127.0.0.22", "127.0.0.21")):
+    for own, other in (addresses, addresses[::-1]):
         pod = PoolerProcess(
             postgres.port,
             settings={**settings, "listen_addr": own},
