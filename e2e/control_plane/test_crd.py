@@ -114,6 +114,16 @@ def test_all_errors_of_the_rules_are_told_at_once_with_their_paths(create: Creat
         assert expected in words.replace("nonsense, listen_addr", "listen_addr, nonsense")
 
 
+def test_unknown_parameters_are_named_once_each(create: Create) -> None:
+    """A map has another order each time it is walked: told by several walks, one could be named twice."""
+    for _ in range(10):
+        words = complaints(
+            create, manifest(pgbouncer={"parameters": dict.fromkeys(("zeal", "nonsense", "listen_addr"), "1")})
+        )
+        told = words.partition("unknown or reserved parameters: ")[2].splitlines()[0]
+        assert sorted(told.split(", ")) == ["listen_addr", "nonsense", "zeal"]
+
+
 def test_every_parameter_with_a_form_is_refused_by_name_when_it_is_bad(create: Create) -> None:
     bad = {
         name: BAD.get(info.kind, "nonsense")

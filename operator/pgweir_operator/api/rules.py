@@ -108,14 +108,15 @@ def parameter_rules(catalogue: Mapping[str, SettingInfo] = PARAMETERS) -> list[R
 
 
 def _unknown_names(allowed: str) -> str:
-    """Names the first three culprits, since the API server reports one error for a rule.
+    """Names three culprits, since the API server reports one error for a rule.
 
-    WHY not `join`: a map's keys have no upper length for the API server's estimate, which then is over 100 times the
-    budget; picking single ones stays within it.
+    WHY not `join`, `min` or `sort`: a map's keys have no upper length for the API server's estimate, which then is over 100
+    times the budget; picking single ones stays within it. WHY the list of one list: it is CEL's way to give a value a
+    name. A map has another order each time it is walked, so culprits of several walks could be the same one twice.
     """
-    unknown = f"self.filter(name, !(name in {allowed}))"
-    more = [f"({unknown}.size() > {index} ? ', ' + {unknown}[{index}] : '')" for index in (1, 2)]
-    return " + ".join([_text(UNKNOWN_PARAMETERS), f"{unknown}[0]", *more])
+    more = [f"(unknown.size() > {index} ? ', ' + unknown[{index}] : '')" for index in (1, 2)]
+    told = " + ".join([_text(UNKNOWN_PARAMETERS), "unknown[0]", *more])
+    return f"[self.filter(name, !(name in {allowed}))].map(unknown, {told})[0]"
 
 
 def _test(value: str, info: SettingInfo) -> str | None:
