@@ -104,8 +104,9 @@ async def _run(where: Where, work: Callable[[Cluster], Awaitable[int]]) -> int:
 class PodRest:
     """The REST of one pod."""
 
-    def __init__(self, pod: str, forward: Forward, session: aiohttp.ClientSession) -> None:
-        self.pod = pod
+    def __init__(self, cluster: Cluster, pod: Object, forward: Forward, session: aiohttp.ClientSession) -> None:
+        self.namespace, self.pod = namespace_and_name(pod)
+        self._cluster = cluster
         self._forward = forward
         self._session = session
 
@@ -124,6 +125,11 @@ class PodRest:
             raise Impossible(f"pod {self.pod}: {document.get('error') if isinstance(document, dict) else status}")
         return document
 
+    async def has_left(self) -> bool:
+        """It is on its way out, or gone: that it does not answer is no trouble."""
+        pod = await self._cluster.kube.get("Pod", self.namespace, self.pod)
+        return pod is None or pod["metadata"].get("deletionTimestamp") is not None
+
 
 @contextlib.asynccontextmanager
 async def rest_of(cluster: Cluster, pods: Sequence[Object]) -> AsyncIterator[list[PodRest]]:
@@ -136,12 +142,12 @@ async def rest_of(cluster: Cluster, pods: Sequence[Object]) -> AsyncIterator[lis
             path = folder / str(number)
             forward = await stack.enter_async_context(forwarded(cluster.kube, namespace, name, names.PORT_HTTP, path))
             session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
-            found.append(PodRest(name, forward, await stack.enter_async_context(session)))
+            found.append(PodRest(cluster, pod, forward, await stack.enter_async_context(session)))
         yield found
 
 
 async def each_answer(pods: Sequence[PodRest], path: str) -> dict[str, Any]:
-    """By pod: what stands there, or the ApiError or Impossible that came instead."""
+    """By pod: what stands there, or the ApiError or Impossible that came instead; of a pod that has left meanwhile, nothing."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def ask(pod: PodRest) -> Any:
@@ -151,4 +157,9 @@ async def each_answer(pods: Sequence[PodRest], path: str) -> dict[str, Any]:
             except (ApiError, Impossible) as error:
                 return error
 
-    return dict(zip((pod.pod for pod in pods), await asyncio.gather(*map(ask, pods)), strict=True))
+    answers = dict(zip(pods, await asyncio.gather(*map(ask, pods)), strict=True))
+    if any(not isinstance(answer, Exception) for answer in answers.values()):
+        for pod in [pod for pod, answer in answers.items() if isinstance(answer, Exception)]:
+            if await pod.has_left():
+                del answers[pod]
+    return {pod.pod: answer for pod, answer in answers.items()}

@@ -76,6 +76,14 @@ def test_a_pod_that_does_not_answer_is_named_and_the_others_are_shown(pods: ApiS
     assert plugin("show", "lists")[0] == 3
 
 
+def test_a_pod_that_is_on_its_way_out_is_not_missed(pods: ApiServer, plugin: Plugin) -> None:
+    """As in a rollout, between the list of pods and the question to each."""
+    del pods.ports["b", 8080]
+    pods.objects["Pod", "b"]["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
+    code, printed, told = plugin("show", "lists", "--json")
+    assert (code, {row["pod"] for row in json.loads(printed)}, told) == (0, {"a"}, "")
+
+
 def test_without_the_right_to_forward_that_is_what_is_said(pods: ApiServer, plugin: Plugin) -> None:
     pods.forbidden.add("portforward")
     code, printed, told = plugin("clients")
