@@ -157,6 +157,7 @@ CASES: list[tuple[str, Facts, Class]] = [
     ("no-endpoints", kubernetes(endpoints_ready=(), endpoints_unready=("10.0.0.1",)), Class.NETWORK),
     ("no-endpoints", kubernetes(endpoints_ready=(), pods=()), Class.NETWORK),
     ("no-endpoints", kubernetes(endpoints_ready=(), selector_matches=False), Class.NETWORK),
+    ("no-endpoints", kubernetes(endpoints_ready=(), pods=(POD,)), Class.NETWORK),
     ("pods-not-ready", kubernetes(pods=(POD, Pod("p2", "", "Pending", False, "ImagePullBackOff"))), Class.NETWORK),
     ("dns", healthy(names=(Name("target", "nowhere", error="Name or service not known"),)), Class.NETWORK),
     ("dns-elsewhere", healthy(names=(Name("service", "s", ("9.9.9.9",), expected=frozenset({"10.1.0.1"})),)), Class.NETWORK),
@@ -241,6 +242,7 @@ def test_what_is_provoked_is_found_and_nothing_else(code: str, facts: Facts, kin
     assert finding.what
     assert all(finding.evidence)
     assert finding.fix
+    assert finding.fix == finding.fix.strip(), "a sentence that was cut off"
 
 
 @pytest.mark.parametrize(

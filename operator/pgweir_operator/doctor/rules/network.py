@@ -32,11 +32,15 @@ def no_endpoints(facts: Facts) -> Finding | None:
     elif not found.pods:
         fix = "No pod was made: kubectl describe deployment says why (quota, image, service account)"
     elif not found.selector_matches:
-        fix = "The Service's selector does not match the pods' labels: undo what was changed, or delete the "
-        "Service, and the operator makes it anew"
+        fix = (
+            "The Service's selector does not match the pods' labels: undo what was changed, or delete the Service, and the "
+            "operator makes it anew"
+        )
     elif any(pod.ready for pod in found.pods):
-        fix = "Pods are ready and are not listed: somebody took the endpoints away, or the cluster's endpoint "
-        "controller does not run"
+        fix = (
+            "Pods are ready and are not listed: somebody took the endpoints away, or the cluster's endpoint controller does "
+            "not run"
+        )
     else:
         fix = "Make the pods ready: kubectl describe pod and kubectl pgweir logs say what keeps them"
     unready = (f"not ready: {', '.join(found.endpoints_unready)}",) if found.endpoints_unready else ()
