@@ -7,6 +7,7 @@ runs there. Called by primary.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -84,13 +85,15 @@ async def process(
     url, headers, tls = await kube.websocket(path)
     async with aiohttp.ClientSession() as session:
         try:
-            async with session.ws_connect(
-                url,
-                headers=headers,
-                protocols=PROTOCOLS,
-                ssl=tls,
-                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-            ) as socket:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                socket = await session.ws_connect(
+                    url,
+                    headers=headers,
+                    protocols=PROTOCOLS,
+                    ssl=tls,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
+            async with socket:
                 if socket.protocol is None:
                     raise ApiError(400, f"the API server speaks none of {', '.join(PROTOCOLS)}")
                 yield PodProcess(socket)
