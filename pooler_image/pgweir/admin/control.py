@@ -237,7 +237,7 @@ class Control:
             "heldServers": held,
             "holders": self._holders() if held else [],
             "clients": len(pooler.clients),
-            "waitingClients": sum(len(pool.waiting) + len(pool.waiting_login) for pool in pooler.pools.values()),
+            "waitingClients": sum(pool.waiting_count for pool in pooler.pools.values()),
             "servers": sum(pool.server_count for pool in pooler.pools.values()),
             "target": self._target(),
             "lookup": {"ok": pooler.lookups.last_ok, "lastError": pooler.lookups.last_error},

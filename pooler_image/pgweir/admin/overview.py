@@ -18,7 +18,6 @@ from pgweir.session.client import ClientSession
 WAITERS: Final = 50
 HOLDERS: Final = 20
 LONG_TRANSACTION: Final = 60.0  # seconds without a word inside a transaction
-LATE: Final = 0.25  # seconds
 
 FIELDS: Final = (
     ("state", "text", "`active`, `pausing`, `paused` or `draining`"),

@@ -67,7 +67,7 @@ def _longest_wait(moment: Moment) -> Samples:
 def _waiting_by_cause(moment: Moment) -> Samples:
     found: Counter[tuple[str, ...]] = Counter()
     for pool in moment.view.pooler.pools.values():
-        queue = len(pool.waiting) + len(pool.waiting_login)
+        queue = pool.waiting_count
         if queue:
             found[pool.database, pool.user, binding(moment.view, pool).limit] += queue
     return sorted(found.items())

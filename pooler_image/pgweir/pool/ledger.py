@@ -93,6 +93,11 @@ class Pool(Turns, Generic[Server, Client]):
         for group in (self.active, self.idle, self.used, self.tested, self.being_canceled, self.logging_in):
             yield from group
 
+    @property
+    def waiting_count(self) -> int:
+        """Clients in either queue: for a server, and for the pool's first login."""
+        return len(self.waiting) + len(self.waiting_login)
+
     def alive(self, now: float) -> bool:
         """Clients may be let in on the greeting of an earlier server: one is there, or was a moment ago."""
         return self.proven and (self.server_count > len(self.logging_in) or now - self.emptied_at < ALIVE_FOR)

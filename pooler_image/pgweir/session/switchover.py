@@ -51,7 +51,7 @@ def route(pooler: Pooler, id_: str, host: str, address: str, seconds: float) -> 
 def release(pooler: Pooler, id_: str, ended_by: EndedBy = EndedBy.TOLD) -> None:
     """The hold of this id is over, if it stands; it does not begin any more, if it does not."""
     now = pooler.clock()
-    past = pooler.holds.end(id_, ended_by, now, _waiting(pooler))
+    past = pooler.holds.end(id_, ended_by, now, sum(pool.waiting_count for pool in pooler.pools.values()))
     if past is None:
         return
     log.log(
@@ -71,10 +71,6 @@ def release(pooler: Pooler, id_: str, ended_by: EndedBy = EndedBy.TOLD) -> None:
 def _ceiling(pooler: Pooler, order: Hold) -> None:
     if pooler.holds.current is order:
         release(pooler, order.id, EndedBy.CEILING)
-
-
-def _waiting(pooler: Pooler) -> int:
-    return sum(len(pool.waiting) + len(pool.waiting_login) for pool in pooler.pools.values())
 
 
 def _watch_drain(pooler: Pooler, order: Hold) -> None:

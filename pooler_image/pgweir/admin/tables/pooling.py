@@ -45,7 +45,7 @@ def _pool_counts(pool: SessionPool) -> tuple[int, ...]:
     waiting = (ClientState.WAITING, ClientState.WAITING_LOGIN)
     return (
         sum(isinstance(client, ClientSession) and client.state not in waiting for client in pool.clients),
-        len(pool.waiting) + len(pool.waiting_login),
+        pool.waiting_count,
         sum(map(len, cancels)),
         0,  # a cancel request never waits here: it goes out at once
         len(pool.active),

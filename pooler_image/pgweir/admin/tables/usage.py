@@ -58,7 +58,7 @@ def _usage(database: str, user: str, group: list[SessionPool]) -> Usage:
         misses=sum(pool.misses for pool in group),
         active=sum(len(pool.active) for pool in group),
         cached=sum(len(pool.idle) + len(pool.used) for pool in group),
-        waiting=sum(len(pool.waiting) + len(pool.waiting_login) for pool in group),
+        waiting=sum(pool.waiting_count for pool in group),
     )
 
 
