@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from pgweir.bundle import MANIFEST, bundle_digest
-from pgweir_operator import children, control_secrets, farewell, pausing, primary
+from pgweir_operator import children, control_secrets, farewell, pausing, prerequisites, primary
 from pgweir_operator.api import names
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import Blocker, PrerequisiteError, Reason
@@ -62,8 +62,6 @@ MAKING_ROOM_RECHECK = 0.5
 OF_SWITCHOVERS = "switchover"
 # The Event's reason where a pause closed clients.
 HOLDERS_TERMINATED = "HoldersTerminated"
-
-_CLUSTER_WITHOUT_CA = frozenset({"disable", "allow", "prefer", "require"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +208,11 @@ class Reconciler:
         try:
             if problems := validate(pooler):
                 raise _stopped(invalid_spec(problems))
-            _refuse_strangers(world.observed)
+            prerequisites.refuse_strangers(world.observed)
             password = await self._password(pooler, world)
             certificates = await self._renew(pooler, world, memory, certificates, password)
             await self._integrate(manifest, pooler, world, memory, password, done)
-            _refuse_missing_cluster(pooler, world.observed)
+            prerequisites.refuse_missing_cluster(pooler, world.observed)
             desired = self._desired(pooler, world.observed, memory, done)
             live = world.children.get(("Deployment", names.deployment_name(pooler.name)))
             manifests, done.waits_for = await self.rollouts.in_turn(pooler, live, desired.manifests)
@@ -445,38 +443,6 @@ def _has_proved(answer: PodAnswer | None, wanted: WantedConfiguration) -> bool:
     if not wanted.paused:
         return answer.state in {"active", "draining"}
     return answer.state == "paused" or (answer.state == "draining" and not answer.held_servers)
-
-
-def _refuse_strangers(observed: Observed) -> None:
-    """Before the first write: our control Secrets are children too."""
-    if observed.strangers:
-        raise PrerequisiteError(
-            Reason.NOT_OWNED,
-            f"{', '.join(observed.strangers)} exists and does not belong to this Pooler; delete or rename it, or choose"
-            " another name for the Pooler.",
-            retry_after=5.0,
-        )
-
-
-def _refuse_missing_cluster(pooler: Pooler, observed: Observed) -> None:
-    """WHY: without the cluster's CA the pods would be told to trust any server; they keep what they have instead."""
-    cluster = observed.cluster
-    if cluster.name is None:
-        return
-    if not cluster.found:
-        raise PrerequisiteError(
-            Reason.TARGET_NOT_FOUND,
-            f"Service {cluster.host!r} of cluster {cluster.name!r} does not exist in namespace {pooler.namespace!r}.",
-            retry_after=5.0,
-        )
-    mode = pooler.spec.pgbouncer.parameters.get("server_tls_sslmode", "").strip().lower()
-    if cluster.server_ca is None and pooler.spec.pgbouncer.server_ca_secret is None and mode not in _CLUSTER_WITHOUT_CA:
-        raise PrerequisiteError(
-            Reason.MISSING_SECRET,
-            f"Secret '{cluster.name}-ca' with the cluster's ca.crt does not exist; create it, name one in"
-            " spec.pgbouncer.serverCASecret, or set spec.pgbouncer.parameters.server_tls_sslmode to require or less.",
-            retry_after=15.0,
-        )
 
 
 def _stopped(blocker: Blocker) -> PrerequisiteError:

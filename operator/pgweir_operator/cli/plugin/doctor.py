@@ -1,10 +1,8 @@
 """`kubectl pgweir doctor`: one Pooler, from the API server and from inside its pods.
 
-Everything here is looking. The API server says what is there; each pod's REST (by port-forward) has its tables; what
-must be measured
-from inside (DNS, TCP, TLS, logins, times, PostgreSQL) `pgweir-console --probe` measures in one pod, by exec. What
-this person may not
-do is left out, and said so.
+Everything here is looking. The API server says what is there; each pod's REST (by port-forward) has its tables; what must be
+measured from inside (DNS, TCP, TLS, logins, times, PostgreSQL) `pgweir-console --probe` measures in one pod, by exec. What this
+person may not do is left out, and said so.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 
+from pgweir import doctor_probe
 from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.cli import screen
@@ -33,15 +32,6 @@ from pgweir_operator.kube.exec import STDERR, STDOUT, process
 
 LOG_SECONDS: Final = 900
 PROBE: Final = ("pgweir-console", "--probe")
-EMPTY: Final[dict[str, Any]] = {
-    "names": (),
-    "ports": (),
-    "login": None,
-    "timing": None,
-    "backend": None,
-    "burst": None,
-    "queue": None,
-}
 
 T = TypeVar("T")
 
@@ -133,7 +123,7 @@ async def _from_inside(
     answer = await _probe(cluster, pod, request, notes)
     where = f"{pooler.target_host}:{pooler.target_port}"
     return reading.measured(
-        {**EMPTY, **answer},
+        {**doctor_probe.nothing(), **answer},
         who=f"{login['user']}@{login['database']} at {pooler.name}" if login is not None else "",
         backend=f"{administrator['user']} at {where}" if administrator is not None else where,
     )
