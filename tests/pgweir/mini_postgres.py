@@ -200,8 +200,8 @@ class MiniPostgres:
             if not self.portal.strip():
                 return messages.empty_query_response()
             portal = self.portal
-            if b"ALL" in portal.upper():
-                self.portal = None  # a command that has run cannot be run again
+            if b"ALL" in portal.upper() or portal.startswith(b"COPY"):
+                self.portal = None  # a command that has run cannot be run again (a real one says 55000)
             answer, _ = self._run(portal.decode(), "extended")
             if answer[:1] == b"E":
                 self.skipping = True

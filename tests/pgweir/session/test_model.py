@@ -93,6 +93,16 @@ def send(client: Client, data: bytes, rng: Random, *, cut: bool) -> None:
     cut=False,
     limit=2,
 )
+@example(  # the portal of a COPY that is over cannot be run again
+    steps=[
+        (messages.query("BEGIN"), False),
+        ("extended copy", DONE),
+        (messages.execute("") + messages.bind("", "a") + messages.sync(), False),
+    ],
+    seed=0,
+    cut=False,
+    limit=0,
+)
 def test_a_client_hears_what_postgres_would_have_said(steps, seed, cut, limit):
     converse(steps, Random(seed), cut, limit)
 
