@@ -12,10 +12,17 @@ RECORD=/run/$CLUSTER           # of the cluster that runs: init.pid, home
 NODE_ADDRESS=10.240.0.10       # of the node, on a bridge that leads nowhere
 SERVICE_RANGE=10.96.0.0/16
 POD_RANGE=10.244.0.0/16
+NODE_ADDRESS_6=fd10:240::10    # the same in the other family, where the kernel has it
+SERVICE_RANGE_6=fd10:96::/112
+POD_RANGE_6=fd10:244::/56
 
 # Progress goes to stderr: stdout is for answers (a path, a kubeconfig). One clock for all scripts of one command.
 STARTED=${PGWEIR_STARTED:-$(date +%s%N)}
 export PGWEIR_STARTED=$STARTED
+
+# both IPV4 IPV6: the flag of a cluster with both families; IPv4 comes first, and what asks for no family gets that.
+has_ipv6() { [ -e /proc/net/if_inet6 ]; }
+both() { if has_ipv6; then echo "$1,$2"; else echo "$1"; fi; }
 
 elapsed() { local t=$(( ($(date +%s%N) - STARTED) / 100000000 )); printf '%d.%d' $((t / 10)) $((t % 10)); }
 step() { printf '%7ss  %s\n' "$(elapsed)" "$*" >&2; }

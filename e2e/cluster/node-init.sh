@@ -38,13 +38,15 @@ ctr --address "$RECORD/private/containerd.sock" --namespace k8s.io containers ls
   xargs --no-run-if-empty ctr --address "$RECORD/private/containerd.sock" --namespace k8s.io containers rm < "$run/stale" > "$logs/stale.log" 2>&1
 
 wait_for 120 kubectl get --raw /readyz
-start_controller_manager --allocate-node-cidrs --cluster-cidr "$POD_RANGE" --service-cluster-ip-range "$SERVICE_RANGE"
+start_controller_manager --allocate-node-cidrs --cluster-cidr "$(both "$POD_RANGE" "$POD_RANGE_6")" \
+  --service-cluster-ip-range "$(both "$SERVICE_RANGE" "$SERVICE_RANGE_6")"
 mapfile -t flags < <(control scheduler)
 start scheduler "$bin/kubenode" kube-scheduler "${flags[@]}" --leader-elect=false --bind-address 127.0.0.1 --cert-dir "$run/scheduler"
 start kubelet "$bin/kubenode" kubelet --config "$home/config/kubelet.yaml" --kubeconfig "$pki/kubelet.kubeconfig" \
-  --root-dir "$run/kubelet" --cert-dir "$run/kubelet/pki" --hostname-override node1 --node-ip "$NODE_ADDRESS" --v 1
+  --root-dir "$run/kubelet" --cert-dir "$run/kubelet/pki" --hostname-override node1 --node-ip "$(both "$NODE_ADDRESS" "$NODE_ADDRESS_6")" --v 1
 # The conntrack limits belong to the whole machine: hands off.
-start proxy "$bin/kubenode" kube-proxy --kubeconfig "$pki/proxy.kubeconfig" --proxy-mode nftables --cluster-cidr "$POD_RANGE" \
+start proxy "$bin/kubenode" kube-proxy --kubeconfig "$pki/proxy.kubeconfig" --proxy-mode nftables \
+  --cluster-cidr "$(both "$POD_RANGE" "$POD_RANGE_6")" \
   --hostname-override node1 --bind-address "$NODE_ADDRESS" --conntrack-max-per-core 0 \
   --conntrack-tcp-timeout-established 0s --conntrack-tcp-timeout-close-wait 0s
 kubectl create clusterrole cluster-dns --verb=get,list,watch --resource=services,endpointslices.discovery.k8s.io

@@ -21,7 +21,7 @@ start_etcd() {
 
 start_apiserver() {
   start apiserver "$bin/kubenode" kube-apiserver --etcd-servers "http://127.0.0.1:$etcd_port" --secure-port "$api_port" \
-    --service-cluster-ip-range "$SERVICE_RANGE" --cert-dir "$run/apiserver" --client-ca-file "$pki/ca.crt" \
+    --service-cluster-ip-range "$(both "$SERVICE_RANGE" "$SERVICE_RANGE_6")" --cert-dir "$run/apiserver" --client-ca-file "$pki/ca.crt" \
     --tls-cert-file "$pki/apiserver.crt" --tls-private-key-file "$pki/apiserver.key" \
     --service-account-key-file "$pki/service-accounts.pub" --service-account-signing-key-file "$pki/service-accounts.key" \
     --service-account-issuer https://kubernetes.default.svc.cluster.local --allow-privileged=true --v 1 "$@"

@@ -27,6 +27,8 @@ home=$(cluster_home)
 pki=$home/pki run=$home/run logs=$home/logs
 sources=$(digest_of "$HERE"/{node-init,servers,pki}.sh "$HERE"/config/*.in)-$(basename "$bin")
 kubectl() { nsenter --net="/run/netns/$CLUSTER" "$bin/kubectl" --kubeconfig "$home/kubeconfig" "$@"; }
+pod_ranges() { printf '[{"subnet": "%s"}]' "${POD_RANGE%/*}/24"; ! has_ipv6 || printf ', [{"subnet": "%s"}]' "${POD_RANGE_6%/*}/64"; }
+pod_routes() { printf '{"dst": "0.0.0.0/0"}'; ! has_ipv6 || printf ', {"dst": "::/0"}'; }
 node_ready() { kubectl wait --for=condition=Ready node/node1 --timeout=0s; }
 well() { [ -n "$(cluster_pid)" ] && [ ! -e "$run/dead" ] && kubectl get --raw /readyz && node_ready; }
 
@@ -52,7 +54,7 @@ else
   [ "$(stat --file-system --format %T "$home")" != overlayfs ] || snapshotter=native
   echo "$snapshotter" > "$home/config/snapshotter"
   for name in containerd.toml kubelet.yaml cni.conflist; do
-    sed -e "s|@HOME@|$home|g; s|@RECORD@|$RECORD|g; s|@SNAPSHOTTER@|$snapshotter|g; s|@NODE_ADDRESS@|$NODE_ADDRESS|g; s|@RUNC@|$(command -v runc)|g; s|@POD_SUBNET@|${POD_RANGE%/*}/24|g" \
+    sed -e "s|@HOME@|$home|g; s|@RECORD@|$RECORD|g; s|@SNAPSHOTTER@|$snapshotter|g; s|@NODE_ADDRESS@|$NODE_ADDRESS|g; s|@RUNC@|$(command -v runc)|g; s|@POD_RANGES@|$(pod_ranges)|g; s|@POD_ROUTES@|$(pod_routes)|g" \
       "$HERE/config/$name.in" > "$home/config/$name"
   done
   mv "$home/config/cni.conflist" "$home/config/cni/10-pgweir-e2e.conflist"
@@ -66,6 +68,12 @@ else
   inside ip addr add "$NODE_ADDRESS/24" dev node0
   inside ip link set node0 up
   inside ip route add "$SERVICE_RANGE" dev node0
+  if has_ipv6; then
+    inside ip addr add "$NODE_ADDRESS_6/64" dev node0 nodad
+    inside ip -6 route add "$SERVICE_RANGE_6" dev node0
+    inside sysctl --quiet --write net.ipv6.conf.all.forwarding=1
+    inside sysctl --quiet --write net.bridge.bridge-nf-call-ip6tables=1 2> /dev/null || true
+  fi
   inside sysctl --quiet --write net.ipv4.ip_forward=1 net.ipv4.conf.all.route_localnet=1
   # Absent until br_netfilter is there; without it a pod cannot reach itself through its Service.
   inside sysctl --quiet --write net.bridge.bridge-nf-call-iptables=1 2> /dev/null || step "  (no br_netfilter: a pod does not reach itself through a Service)"
