@@ -23,9 +23,9 @@ this machine. In a cluster, use kubectl pgweir."""
 
 def table_names(incomplete: str) -> list[str]:
     """For the shell's completion."""
-    from pgweir.admin.tables import TABLES
+    from pgweir.admin.shown import NAMES
 
-    return [name.lower() for name in TABLES if name.lower().startswith(incomplete.lower())]
+    return [name.lower() for name in NAMES if name.lower().startswith(incomplete.lower())]
 
 
 Url = Annotated[

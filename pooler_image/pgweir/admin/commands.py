@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pgweir.admin import tables
+from pgweir.admin import shown, tables
 from pgweir.admin.parse import SYNTAX_ERROR, Command, ConsoleError, invalid
 from pgweir.admin.service import Service, ShutdownMode
 from pgweir.config import CONSOLE_DATABASE, Config, ConfigError, with_setting
@@ -79,7 +79,7 @@ _SELECTS: Final[dict[str, tuple[str, str | int]]] = {
 
 HELP: Final = """
 \tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION
-\tSHOW WAITERS|FAILURES
+\tSHOW WAITERS|FAILURES|METRICS
 \tSHOW REUSE [<client_id>]
 \tSHOW POOL_NODES|POOL_PROCESSES|POOL_POOLS
 \tSHOW PEERS|PEER_POOLS
@@ -161,12 +161,13 @@ def table_name(command: Command) -> str:
 
 def show(service: Service, command: Command) -> Result:
     """SHOW and SELECT. Changes nothing, so that it may also be run to describe its columns."""
-    view = tables.View.of(service, time.time())
-    builder = tables.TABLES.get(table_name(command))
     if table_name(command) == "REUSE" and len(command.arguments) == 2:
+        view = tables.View.of(service, time.time())
         return Result("SHOW", tables.reuse(view, _client_id(command.arguments[1])))
-    if builder is not None and (len(command.arguments) == 1 or command.arguments[0].upper() == "POOL"):
-        return Result("SHOW", builder(view))
+    if len(command.arguments) == 1 or command.arguments[0].upper() == "POOL":
+        found = shown.table(service, table_name(command))
+        if found is not None:
+            return Result("SHOW", found)
     if len(command.arguments) != 1:
         words = [word.upper() for word in command.arguments]
         if command.verb == "SHOW" and words == ["TRANSACTION", "ISOLATION", "LEVEL"]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pgweir.admin import shown as every_table
 from pgweir.admin import tables
 from pgweir.admin.overview import FIELDS as OVERVIEW_FIELDS
 from pgweir.admin.overview import overview
@@ -200,7 +201,7 @@ def index(service: Service) -> dict[str, Any]:
     return {
         "version": service.version,
         "resources": {resource.path: resource.meaning for resource in RESOURCES.values()},
-        "tables": [f"{ROOT}/show/{name.lower()}" for name in tables.TABLES],
+        "tables": [f"{ROOT}/show/{name.lower()}" for name in every_table.NAMES],
     }
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from pgweir.admin import page, resources, tables
+from pgweir.admin import page, resources, shown, tables
 from pgweir.admin.http import Room, open_room
 from pgweir.admin.resources import RESOURCES, ROOT, Resource, unready_reason
 from pgweir.admin.service import Service
@@ -153,12 +153,13 @@ def _resource(service: Service, resource: Resource) -> Handler:
 def _table(service: Service) -> Handler:
     async def handler(request: web.Request) -> web.Response:
         name = request.match_info["table"].upper()
-        builder = tables.TABLES.get(name)
-        if builder is None:
+        if name not in shown.NAMES:
             raise web.HTTPNotFound
         if name == "POOL_NODES":
             await _look_at_nodes(service)
-        return web.json_response(resources.shown(builder(tables.View.of(service, time.time()))))
+        found = shown.table(service, name)
+        assert found is not None  # it is one of them
+        return web.json_response(resources.shown(found))
 
     return handler
 

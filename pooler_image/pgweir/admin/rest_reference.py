@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from pgweir.admin.resources import RESOURCES, Resource, column_type
-from pgweir.admin.tables import TABLES
+from pgweir.admin.shown import NAMES
 
 _HEADER: Final = """\
 # REST
@@ -51,7 +51,7 @@ def rest_reference() -> str:
     rows.append('| `/api/v1/show/TABLE` | any table of the console: `{"columns": [{"name", "type"}], "rows": [{…}]}` |')
     parts = [_HEADER + "\n".join(rows) + "\n"]
     parts += [_section(resource) for resource in RESOURCES.values()]
-    names = ", ".join(f"`{name.lower()}`" for name in TABLES)
+    names = ", ".join(f"`{name.lower()}`" for name in NAMES)
     parts.append(f"## /api/v1/show/TABLE\n\nTABLE is one of {names}.\n")
     return "\n".join(parts)
 

@@ -57,6 +57,9 @@ class Options(Protocol):
     @property
     def control_dir(self) -> Path | None: ...
 
+    @property
+    def metrics_prefix(self) -> str: ...
+
 
 class Descriptors(Protocol):
     """File descriptors (net/descriptors)."""

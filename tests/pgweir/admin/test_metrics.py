@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.pgweir.admin.world import HandService
 from tests.pgweir.session.world import World
 
-from pgweir.admin import metrics, tables
+from pgweir.admin import metrics, shown, tables
 from pgweir.admin.metrics_reference import metrics_reference
 from pgweir.admin.nodes import Nodes
 from pgweir.admin.own_families import OWN
@@ -394,6 +394,25 @@ def test_the_endpoint_adds_the_process_and_python(service: HandService) -> None:
     names = {family.name for family in text_string_to_metric_families(text)}
     assert status == 200
     assert {"process_open_fds", "python_info", "cnp_pgbouncer_up"} <= names
+
+
+def test_the_console_shows_every_sample_of_a_scrape(service: HandService) -> None:
+    """E40: for whoever has a console and no curl."""
+    service.client()
+    service.pooler.tls_failures["client", "certificate"] = 2
+    told = [
+        (sample.name, sorted(f'{name}="{value}"' for name, value in sample.labels.items()), sample.value)
+        for name, family in families(service).items()
+        if not name.startswith(tuple(f"cnp_pgbouncer_{each}" for each in ("collection", "last_collection", "up")))
+        for sample in family.samples
+    ]
+    found = shown.table(service, "METRICS")
+    assert found is not None
+    rows = [
+        (name, sorted(filter(None, str(labels).split(","))), float(str(value))) for name, labels, value in found.rows
+    ]
+    assert sorted(rows, key=repr) == sorted(told, key=repr)
+    assert len(told) > 200
 
 
 def test_the_log_line_of_totals_is_pgbouncers(service: HandService) -> None:

@@ -145,7 +145,7 @@ class HandService:
         self.started_at = 0.0
         self.bundle: Bundle | None = None
         self.store: Any = None
-        self.options = SimpleNamespace(control_dir=None)
+        self.options = SimpleNamespace(control_dir=None, metrics_prefix="cnp_pgbouncer")
         self.stopping = False
         self.listening = True
         self.descriptors = Descriptors()

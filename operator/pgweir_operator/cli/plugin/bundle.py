@@ -32,7 +32,7 @@ from pgweir_operator.kube.api import Object
 LOG_LINES: Final = 5000
 TABLES: Final = (
     *("pools", "clients", "servers", "waiters", "stats", "stats_pools", "databases", "users", "config", "lists"),
-    *("reuse", "peers", "dns_hosts", "mem", "state", "version", "pool_nodes"),
+    *("reuse", "peers", "dns_hosts", "mem", "state", "version", "pool_nodes", "failures", "metrics"),
 )
 _CHILDREN: Final = {
     "Deployment": names.deployment_name,
