@@ -186,6 +186,10 @@ class Exchange:
             return False
         if self.copy_in:
             return False  # a server that copies answers nothing before the client has gone on
+        if not self.wary:
+            # PERF: a Query behind something else makes wary, so that only the first can be one. To look through all of a batch
+            # for each of its messages took 58 s for 50,000 of them, in which nobody else was served.
+            return bool(owed[0] == QUERY)
         return QUERY in owed or (self.clearing and SYNC in owed)
 
     # --- frontend messages -----------------------------------------------------------------------------------------

@@ -238,6 +238,23 @@ def test_deallocate_all_forgets_what_was_there_and_keeps_what_comes(tag, how):
     assert list(subject.statements) == [coming]
 
 
+def test_a_long_batch_is_not_looked_through_for_each_of_its_messages():
+    looks = []
+
+    class Reply(int):
+        def __eq__(self, other: object) -> bool:
+            looks.append(other)
+            return int.__eq__(self, other)
+
+        __hash__ = int.__hash__
+
+    subject = exchange()
+    subject.expect_special(Owed(PARSE, Action.FORWARD, Statement(b"s", b"SELECT 1\0")))
+    subject.owed.extend(Reply(kind) for kind in (BIND, EXECUTE) * 1000)
+    assert not subject.in_doubt
+    assert len(looks) < 10
+
+
 def test_what_stands_behind_a_sync_is_in_doubt_until_the_parse_before_it_is_answered():
     subject = exchange()
     subject.expect_special(Owed(PARSE, Action.SKIP, Statement(b"s", b"")))
