@@ -148,3 +148,31 @@ def test_a_server_that_takes_no_more_stops_its_client():
     assert not client.wire.reading
     server.resume_writing()
     assert client.wire.reading
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_client_that_takes_no_answers_is_not_asked_for_more_questions_that_we_answer_ourselves(in_transaction):
+    world = World()
+    client = world.client()
+    client.says(messages.parse("s", "SELECT 1"), messages.sync())
+    world.run()
+    if in_transaction:
+        client.query("BEGIN")
+    client.session.pause_writing()
+    assert client.wire.reading
+    client.says(messages.close("S", "s"), messages.sync())
+    assert not client.wire.reading
+    client.session.resume_writing()
+    assert client.wire.reading
+    world.run()
+
+
+def test_what_needs_no_server_is_answered_in_one_write_however_much_of_it_comes():
+    world = World()
+    client = world.client()
+    client.hears()
+    writes = []
+    write, client.wire.write = client.wire.write, lambda data: (writes.append(data), write(data))
+    client.says(messages.close("S", "s") * 3, messages.sync() * 50_000)
+    assert client.hears() == messages.CLOSE_COMPLETE * 3 + messages.ready_for_query(b"I") * 50_000
+    assert len(writes) == 1
