@@ -128,7 +128,8 @@ def pooler(
     flavour: Flavour = "pgbouncer" if name == "pgbouncer" else "pgweir"
     userlist = {LOOKUP_ROLE: "lookup"} if setup == "auth_query" else None
     settings = _settings(setup, servers, certificates)
-    with PoolerProcess(server.port, settings=settings, userlist=userlist, flavour=flavour) as process:
+    options = {"settings": settings, "userlist": userlist, "flavour": flavour}
+    with PoolerProcess(server.port, **options, forked=False) as process:
         yield Target(name, process.port, process.pid, user, secret, sslmode)
 
 

@@ -34,6 +34,7 @@ class TlsFront:
             self.context.load_verify_locations(client_ca)
         self._closing = False
         self._sockets: list[socket.socket] = []
+        self._serving: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._listener.settimeout(0.1)
         self.port: int = self._listener.getsockname()[1]
@@ -49,8 +50,13 @@ class TlsFront:
         self._closing = True
         self._thread.join(5)
         self._listener.close()
+        # A socket is closed when nobody reads from it any more: its number may be another one's at once.
+        for thread in self._serving:
+            while thread.is_alive():
+                for item in self._sockets:
+                    _shut(item)
+                thread.join(0.02)
         for item in self._sockets:
-            _shut(item)
             item.close()
 
     def _accept(self) -> None:
@@ -60,16 +66,18 @@ class TlsFront:
             except TimeoutError:
                 continue
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            self._sockets.append(client)
+            self._serving.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+            self._serving[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # whoever came may go at any moment, and so may the front
+            self._greet(client)
+
+    def _greet(self, client: socket.socket) -> None:
         client.settimeout(30)
-        self._sockets.append(client)
         if client.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake
-            try:
-                client = self.context.wrap_socket(client, server_side=True)
-            except (ssl.SSLError, OSError):
-                return
+            client = self.context.wrap_socket(client, server_side=True)
             self._sockets.append(client)
             self.encrypted += 1
             self.direct += 1
@@ -78,10 +86,7 @@ class TlsFront:
         first = client.recv(8, socket.MSG_WAITALL)
         if first == struct.pack("!ii", 8, SSL_REQUEST):
             client.sendall(b"S")
-            try:
-                client = self.context.wrap_socket(client, server_side=True)
-            except (ssl.SSLError, OSError):
-                return
+            client = self.context.wrap_socket(client, server_side=True)
             self._sockets.append(client)
             self.peer_certificates += _common_names(client)
             self.encrypted += 1
@@ -97,8 +102,10 @@ class TlsFront:
         server.sendall(first)
         client.settimeout(None)
         server.settimeout(None)
-        threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
         _pump(client, server)
+        back.join()
 
 
 def _common_names(client: ssl.SSLSocket) -> list[str]:

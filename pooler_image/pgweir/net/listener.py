@@ -43,7 +43,8 @@ class Listeners:
         settings = self._pooler.settings
         sockets = _tcp_sockets(settings)
         if settings.unix_socket_dir:
-            sockets.append(self._unix_socket(settings))
+            # The first to listen: who finds the port open finds the console, too.
+            sockets.insert(0, self._unix_socket(settings))
         if not sockets:
             raise ListenError("nothing to listen on: set listen_addr or unix_socket_dir")
         loop = asyncio.get_running_loop()
