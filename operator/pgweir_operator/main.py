@@ -102,11 +102,12 @@ def main() -> None:
 
 
 async def _operate(access: Access, options: Options, lease_namespace: str, listen: tuple[str, int]) -> int:
-    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
+    pod = os.environ.get("POD_NAME", "")
+    identity = f"{pod or socket.gethostname()}_{secrets.token_hex(4)}"
     stop = asyncio.Event()
     _stop_at_signals(stop)
     async with Kube(await connect(access)) as kube:
-        leadership = Leadership(kube, namespace=lease_namespace, name=LEASE, identity=identity)
+        leadership = Leadership(kube, namespace=lease_namespace, name=LEASE, identity=identity, pod=pod)
         events = Events(kube, instance=identity)
         switchovers = Switchovers(kube, events, lambda key: workers.wake(key, "a switchover", known_only=True))
         watches: ObjectWatches[Key] = ObjectWatches(

@@ -169,7 +169,9 @@ class Reconciler:
             return Outcome(again=self._options.recheck)
         pushed, memory.pushed = memory.pushed, None
         if pushed is not None and memory.fleet is not None and (push := pausing.turned(pushed, pooler.spec)):
-            await memory.fleet.push(pushed.members, push)
+            logger.info("%s/%s: %s", namespace, name, "pausing" if pooler.wants_pause else "resuming")
+            answers = await memory.fleet.push(pushed.members, push)
+            logger.info("%s/%s: %d pods were told", namespace, name, len(answers))
         world = await observe(self._kube, pooler)
         watched = watched_secrets(pooler, world.observed)
         if pooler.deleting or not pooler.is_automatic:

@@ -141,9 +141,13 @@ class Fleet:
         """What one pod says of itself, soon."""
         return await self._order(member, "GET", "/v1/status", None)
 
-    async def hold(self, member: Member, id_: str, *, ceiling: float, release_when: str) -> PodAnswer:
+    async def hold(
+        self, member: Member, id_: str, *, ceiling: float, release_when: str, leaving: str = ""
+    ) -> PodAnswer:
         """Clients wait from here on, and servers are closed as they become free."""
-        order = {"id": id_, "ceilingSeconds": ceiling, "releaseWhen": release_when}
+        order: dict[str, Any] = {"id": id_, "ceilingSeconds": ceiling, "releaseWhen": release_when}
+        if leaving:
+            order["leaving"] = leaving
         return await self._order(member, "PUT", "/v1/hold", order)
 
     async def route(self, member: Member, id_: str, *, host: str, address: str, seconds: float) -> PodAnswer:

@@ -37,13 +37,19 @@ class Timing:
     retry: float = 2.0
 
 
-def decide(lease: Mapping[str, Any] | None, *, me: str, unchanged_for: float, duration: float) -> Step:
-    """What to do about the Lease as it was read; `unchanged_for`: how long we have seen it like this."""
+def decide(lease: Mapping[str, Any] | None, *, me: str, unchanged_for: float, duration: float, pod: str = "") -> Step:
+    """What to do about the Lease as it was read; `unchanged_for`: how long we have seen it like this.
+
+    `pod`: ours. Whoever holds the Lease under its name is a process that was here before us, and it has ended: a container
+    that was killed leads again at once.
+    """
     if lease is None:
         return Step.CREATE
     holder = (lease.get("spec") or {}).get("holderIdentity")
     if holder == me:
         return Step.RENEW
+    if holder and pod and holder.rpartition("_")[0] == pod:
+        return Step.TAKE
     written = float((lease.get("spec") or {}).get("leaseDurationSeconds") or duration)
     return Step.TAKE if not holder or unchanged_for > written else Step.WAIT
 
@@ -51,8 +57,11 @@ def decide(lease: Mapping[str, Any] | None, *, me: str, unchanged_for: float, du
 class Leadership:
     """Acquire, keep, release."""
 
-    def __init__(self, kube: Kube, *, namespace: str, name: str, identity: str, timing: Timing | None = None) -> None:
+    def __init__(
+        self, kube: Kube, *, namespace: str, name: str, identity: str, pod: str = "", timing: Timing | None = None
+    ) -> None:
         self._kube = kube
+        self._pod = pod
         self._namespace = namespace
         self._name = name
         self._me = identity
@@ -120,7 +129,7 @@ class Leadership:
 
     async def _try(self, lease: Object | None) -> bool:
         unchanged_for = time.monotonic() - self._seen[1]
-        step = decide(lease, me=self._me, unchanged_for=unchanged_for, duration=self._timing.duration)
+        step = decide(lease, me=self._me, unchanged_for=unchanged_for, duration=self._timing.duration, pod=self._pod)
         if step is Step.WAIT:
             return False
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -354,7 +354,9 @@ class _Conductor:
         left = max(1.0, round(order.until - self._clock(), 3)) if isinstance(order, Hold | Route) else 0.0
         match order:
             case Hold():
-                answer = await fleet.hold(member, order.id, ceiling=left, release_when=order.release_when)
+                answer = await fleet.hold(
+                    member, order.id, ceiling=left, release_when=order.release_when, leaving=order.leaving
+                )
             case Route():
                 answer = await fleet.route(member, order.id, host=order.host, address=order.address, seconds=left)
             case Release():

@@ -39,6 +39,8 @@ class Hold:
     id: str
     until: float
     release_when: str
+    leaving: str = ""
+    """The address of the primary that is to go, where it is known: a pod that finds another one goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,10 @@ def _order(scene: Scene, episode: Episode, answer: PodAnswer | None) -> Order | 
         hold, last = _hold_of(answer), _last_hold(answer)
         if (hold is not None and hold.id == episode.id) or (last is not None and last.id == episode.id):
             return None  # What a pod has ended by itself is not begun again.
-        return Hold(episode.id, _ceiling(scene, episode), "restarted" if episode.is_restart else "told")
+        ceiling = _ceiling(scene, episode)
+        if episode.is_restart:
+            return Hold(episode.id, ceiling, "restarted")
+        return Hold(episode.id, ceiling, "told", scene.address(episode.origin))
     address = scene.address(episode.to)
     if episode.phase not in {SwitchoverPhase.ROUTING, SwitchoverPhase.DONE} or episode.turned is None or not address:
         return None

@@ -172,8 +172,11 @@ class Control:
         operations, pooler = self._service.operations, self._service.pooler
         if bundle.paused and not pooler.paused:
             operations.pause()
+            log.info("paused, by revision %d", bundle.revision)
         elif not bundle.paused and pooler.paused:
+            waited = sum(pool.waiting_count for pool in pooler.pools.values())
             operations.resume()
+            log.info("resumed, by revision %d: %d clients had waited", bundle.revision, waited)
 
     async def _terminate_holders(self, request: web.Request) -> web.Response:
         """Close the holders of the pause of one revision; a pause that is over or another's is left alone."""
@@ -198,7 +201,7 @@ class Control:
             order = orders.hold_of(await request.json())
         except (ValueError, RecursionError) as error:
             return web.json_response({"error": str(error)}, status=400)
-        switchover.hold(self._service.pooler, order.id, order.ceiling, order.release_when)
+        switchover.hold(self._service.pooler, order.id, order.ceiling, order.release_when, order.leaving)
         return web.json_response(self.status())
 
     async def _put_route(self, request: web.Request) -> web.Response:

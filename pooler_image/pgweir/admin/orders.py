@@ -22,6 +22,7 @@ class HoldOrder:
     id: str
     ceiling: float
     release_when: ReleaseWhen
+    leaving: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +38,16 @@ def hold_of(body: object) -> HoldOrder:
     word = fields.get("releaseWhen", ReleaseWhen.TOLD)
     if not isinstance(word, str) or word not in list(ReleaseWhen):
         raise ValueError(f"releaseWhen is {_short(word)}; write {' or '.join(ReleaseWhen)}")
-    return HoldOrder(id_of(fields), _seconds(fields, "ceilingSeconds"), ReleaseWhen(word))
+    leaving = _address(fields, "leaving") if fields.get("leaving") else ""
+    return HoldOrder(id_of(fields), _seconds(fields, "ceilingSeconds"), ReleaseWhen(word), leaving)
 
 
 def route_of(body: object) -> RouteOrder:
     fields = _object(body)
-    host, address = fields.get("host"), fields.get("address")
+    host = fields.get("host")
     if not isinstance(host, str) or not 0 < len(host) <= MAX_HOST:
         raise ValueError(f"host is {_short(host)}; write the name that the configuration has for PostgreSQL's host")
-    try:
-        if not isinstance(address, str):
-            raise ValueError
-        ipaddress.ip_address(address)
-    except ValueError:
-        raise ValueError(f"address is {_short(address)}; write an IP address") from None
-    return RouteOrder(id_of(fields), host, address, _seconds(fields, "seconds"))
+    return RouteOrder(id_of(fields), host, _address(fields, "address"), _seconds(fields, "seconds"))
 
 
 def id_of(body: object) -> str:
@@ -92,6 +88,16 @@ def _object(body: object) -> dict[str, object]:
     if not isinstance(body, dict):
         raise ValueError("write a JSON object")
     return body
+
+
+def _address(fields: dict[str, object], name: str) -> str:
+    value = fields.get(name)
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError(f"{name} is {_short(value)}; write an IP address") from None
 
 
 def _seconds(fields: dict[str, object], name: str) -> float:

@@ -24,12 +24,16 @@ class ReleaseWhen(StrEnum):
     RESTARTED = "restarted"  # the same, or PostgreSQL was seen to go down and to come back
 
 
+# A hold of TOLD that knows which primary leaves (`Hold.leaving`) ends, too, when another one was seen in its place.
+
+
 class EndedBy(StrEnum):
     """What has ended a hold."""
 
     ROUTE = "route"
     TOLD = "told"
     RESTARTED = "restarted"
+    MOVED = "moved"  # another primary was seen, and nobody had told
     CEILING = "ceiling"
     REPLACED = "replaced"  # by a later order: nobody is served in between
 
@@ -42,6 +46,7 @@ class Hold:
     began_at: float
     ceiling: float  # seconds
     release_when: ReleaseWhen
+    leaving: str = ""  # the address of the primary that is about to go, as PostgreSQL knows it
     drained: bool = False  # no server is left of those that were there
 
     def age(self, now: float) -> float:
@@ -83,13 +88,13 @@ class Holds:
         self._over: deque[str] = deque(maxlen=REMEMBERED)
         self._haste_until = float("-inf")
 
-    def begin(self, id_: str, ceiling: float, release_when: ReleaseWhen, now: float) -> Hold | None:
+    def begin(self, id_: str, ceiling: float, release_when: ReleaseWhen, now: float, leaving: str = "") -> Hold | None:
         """A new hold; None: this order stands already, or its end came before it."""
         if id_ in self._over or (self.current is not None and self.current.id == id_):
             return None
         if self.current is not None:
             self._note(self.current, EndedBy.REPLACED, now)
-        self.current = Hold(id_, now, ceiling, release_when)
+        self.current = Hold(id_, now, ceiling, release_when, leaving)
         return self.current
 
     def end(self, id_: str, ended_by: EndedBy, now: float, clients_held: int) -> PastHold | None:

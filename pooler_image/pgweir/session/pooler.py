@@ -100,7 +100,7 @@ class Pooler:
         self.names = Names()
         self.paused = False
         self.holds = Holds()  # beside `paused`: neither ends the other
-        self.probe: Probe | None = None  # of a hold that ends when PostgreSQL has restarted
+        self.probe: Probe | None = None  # of a hold that ends when PostgreSQL has restarted, or moved
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
         self.accepting = True  # False: new logins are refused (shutting down)
         self.closed_counts: dict[CloseReason, int] = {}

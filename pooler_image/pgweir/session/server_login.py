@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pgweir.session.server import ServerSession
 
 MAX_LOGIN_MESSAGE: Final = 1 << 20
-QUESTION: Final = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_postmaster_start_time()"
+QUESTION: Final = (
+    "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_postmaster_start_time(), "
+    "pg_catalog.host(pg_catalog.inet_server_addr())"
+)
 _AFTER_AUTHENTICATION: Final = (B.PARAMETER_STATUS, B.BACKEND_KEY_DATA, B.READY_FOR_QUERY)
 
 

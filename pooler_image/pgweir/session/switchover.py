@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def hold(pooler: Pooler, id_: str, ceiling: float, release_when: ReleaseWhen) -> None:
-    """Assign no server any more, for `ceiling` seconds at most. An order that stands, or is over, changes nothing."""
+def hold(pooler: Pooler, id_: str, ceiling: float, release_when: ReleaseWhen, leaving: str = "") -> None:
+    """Assign no server any more, for `ceiling` seconds at most. An order that stands, or is over, changes nothing.
+
+    `leaving`: the address of the primary that goes. Whoever ordered the hold may go, too, before the word that ends it: another
+    primary in its place ends it as well.
+    """
     now = pooler.clock()
-    order = pooler.holds.begin(id_, ceiling, release_when, now)
+    order = pooler.holds.begin(id_, ceiling, release_when, now, leaving)
     if order is None:
         return
     log.info("hold %s begins, for %s: no server is assigned for up to %g s", id_, order.purpose, ceiling)
@@ -81,8 +85,8 @@ def _watch_drain(pooler: Pooler, order: Hold) -> None:
             return
         pooler.on_server_gone.remove(look)
         order.drained = pooler.holds.current is order
-        if order.drained and order.release_when is ReleaseWhen.RESTARTED:
-            pooler.probe = Probe(pooler, order, lambda: release(pooler, order.id, EndedBy.RESTARTED))
+        if order.drained and (order.release_when is ReleaseWhen.RESTARTED or order.leaving):
+            pooler.probe = Probe(pooler, order, lambda ended_by: release(pooler, order.id, ended_by))
             pooler.probe.look()
 
     pooler.on_server_gone.append(look)

@@ -26,9 +26,11 @@ class Newer(MiniPostgres):
 class Older(MiniPostgres):
     """It has to be asked."""
 
-    def __init__(self, *, standby: bool, started: bytes = b"yesterday", knows: bool = True) -> None:
+    def __init__(
+        self, *, standby: bool, started: bytes = b"yesterday", knows: bool = True, address: bytes | None = None
+    ) -> None:
         super().__init__(greeted=False)
-        self.standby, self.started, self.knows = standby, started, knows
+        self.standby, self.started, self.knows, self.address = standby, started, knows, address
 
     def _query(self, sql: str) -> bytes:
         if sql != QUESTION:
@@ -36,6 +38,6 @@ class Older(MiniPostgres):
         self.queries.append(sql)
         if not self.knows:
             return messages.error_response("ERROR", "42883", "no such function") + READY
-        row = messages.data_row([b"t" if self.standby else b"f", self.started])
-        head = messages.row_description([("pg_is_in_recovery", 16), ("pg_postmaster_start_time", 1184)])
+        row = messages.data_row([b"t" if self.standby else b"f", self.started, self.address])
+        head = messages.row_description([("pg_is_in_recovery", 16), ("pg_postmaster_start_time", 1184), ("host", 25)])
         return head + row + messages.command_complete("SELECT 1") + READY

@@ -305,8 +305,10 @@ class Restarting:
             self.step()
 
 
-def running(started: bytes = b"yesterday", *, standby: bool = False) -> Callable[[], MiniPostgres]:
-    return lambda: Older(standby=standby, started=started)
+def running(
+    started: bytes = b"yesterday", *, standby: bool = False, at: bytes | None = None
+) -> Callable[[], MiniPostgres]:
+    return lambda: Older(standby=standby, started=started, address=at)
 
 
 @pytest.mark.parametrize(
@@ -398,3 +400,88 @@ def test_a_told_hold_looks_for_nothing(make_world):
     hold(world)
     world.sleep(2)
     assert not world.edge.connecting
+
+
+# --- whoever ordered the hold is gone ------------------------------------------------------------------------------------
+
+OLD, NEW, OTHER = b"10.0.0.1", b"10.0.0.2", b"10.0.0.3"
+
+
+def hold_for_a_switchover(world: Any, *finds: str | Callable[[], MiniPostgres]) -> tuple[Any, Restarting]:
+    """A hold that nobody ends, of a client that waits."""
+    client = world.client()
+    switchover.hold(world.pooler, "one", 60.0, ReleaseWhen.TOLD, OLD.decode())
+    client.says(SELECT)
+    return client, Restarting(world, *finds)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [running(at=OLD)],
+        ["refused"],
+        ["57P03"],
+        [running(at=OLD), "57P03", "refused", running(standby=True, at=NEW)],
+        ["refused", running(standby=True, at=OLD)],
+        [running(at=OTHER), "refused", running(at=OLD)],
+    ],
+    ids=["seen", "away", "going down", "all of it", "the old one as a standby", "elsewhere"],
+)
+def test_another_primary_ends_a_hold_that_nobody_ends(make_world, before):
+    world = make_world()
+    client, postgres = hold_for_a_switchover(world, *before, running(at=NEW))
+    postgres.steps(len(before))
+    assert held(world)
+    postgres.steps(2)
+    assert world.pooler.holds.last.ended_by is EndedBy.MOVED
+    world.run()
+    assert b"SELECT 1" in client.hears()
+
+
+@pytest.mark.parametrize(
+    "finds",
+    [
+        [running(at=OLD)],
+        [running(at=OLD), "refused", running(at=OLD)],
+        ["refused", running(b"today", at=OLD)],
+        ["57P03", running(standby=True, at=NEW)],
+        [running(at=OTHER)],
+        [running(at=OTHER), "refused", running(at=OTHER)],
+        [running(at=None)],
+        ["refused", running(at=None)],
+    ],
+    ids=[
+        "there",
+        "a look was lost",
+        "restarted",
+        "not promoted yet",
+        "its address was old",
+        "the same, and a look was lost",
+        "no address",
+        "no address, and away",
+    ],
+)
+def test_nobody_is_let_onto_the_old_primary_before_its_ceiling(make_world, finds):
+    world = make_world(query_wait_notify=0)
+    client, postgres = hold_for_a_switchover(world, *finds)
+    postgres.steps(50)
+    assert held(world)
+    assert client.hears() == b""
+    world.sleep(60)
+    assert world.pooler.holds.last.ended_by is EndedBy.CEILING
+    world.fails_to_connect()  # the last look
+
+
+def test_where_a_password_has_a_new_salt_another_user_looks(make_world):
+    world = make_world()
+    world.client(user="bob")
+    client, postgres = hold_for_a_switchover(world, "refused", "28P01", running(at=NEW))
+    users = []
+    for _ in range(3):
+        probe = world.pooler.probe
+        postgres.step()
+        users.append(probe.pool.user)
+    assert users[0] == users[1] != users[2]
+    assert world.pooler.holds.last.ended_by is EndedBy.MOVED
+    world.run()
+    assert b"SELECT 1" in client.hears()

@@ -33,6 +33,21 @@ def test_a_lease_is_taken_only_when_it_is_free_or_was_silent_for_its_whole_time(
     assert decide(found, me="me", unchanged_for=unchanged_for, duration=15.0) is step
 
 
+@pytest.mark.parametrize(
+    ("holder", "pod", "step"),
+    [
+        ("operator-5-x2_aa", "operator-5-x2", Step.TAKE),
+        ("operator-5-x2_aa", "operator-5-x3", Step.WAIT),
+        ("operator-5-x2_aa", "operator-5", Step.WAIT),
+        ("machine_aa", "", Step.WAIT),
+        ("_aa", "", Step.WAIT),
+    ],
+    ids=["the same pod's container before", "another pod", "a part of its name", "no pod", "no name at all"],
+)
+def test_a_container_that_was_killed_leads_again_at_once(holder, pod, step):
+    assert decide(lease(holder), me=f"{pod}_bb", unchanged_for=0.0, duration=15.0, pod=pod) is step
+
+
 class Store:
     """One Lease, with the API server's optimistic locking."""
 

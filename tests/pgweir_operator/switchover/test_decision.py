@@ -54,7 +54,7 @@ class Pod:
         if self.old:
             return
         match order:
-            case Hold(id_, until, _) if self.hold != id_:
+            case Hold(id_, until) if self.hold != id_:
                 self.hold, self.since, self.until = id_, now, until
             case Route(id_):
                 self.route = order
@@ -163,6 +163,7 @@ def test_a_planned_switchover_holds_at_the_first_sign_and_goes_to_the_new_primar
     play.at(0.05, target="c1-2", phase="Switchover in progress")
     assert play.words == ["Holding"]
     assert all(pod.hold for pod in play.pods.values()), "every pod, in the moment of the event"
+    assert {pod.told[0].leaving for pod in play.pods.values()} == {"10.0.0.1"}, "so that they find out without us"
     assert "pod pod-1 closes its servers" in play.episode.message
     play.until(0.5)
     play.pods["pod-1"].servers = 0
