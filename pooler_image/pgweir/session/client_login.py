@@ -257,7 +257,7 @@ class ClientLogin:
         try:
             if not self.pooler.accepting:
                 raise client_error("pooler is shutting down", stage="limits")
-            self._database = self.pooler.database(self.database_name)
+            self._database = self.pooler.database(self.database_name, keep=False)
             self._ask_for_proof()
         except ClientError as error:
             self.refuse(error)
@@ -295,9 +295,11 @@ class ClientLogin:
             self._open_console(admin=self.user in self.pooler.settings.admin_users)
             return
         pooler = self.pooler
-        database = self._database
+        # As it is now: a RELOAD may have taken it away meanwhile.
+        name, known = self.database_name, pooler.databases
+        database = known[name] if name in known else pooler.database(name)
         if database is None:
-            raise no_such_database(self.database_name)
+            raise no_such_database(name)
         if database.disabled:
             raise database_disabled(database.name)
         if pooler.settings.auth_type == "any" and database.settings.user is None:

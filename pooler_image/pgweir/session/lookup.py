@@ -96,7 +96,7 @@ class Lookups:
         """The configuration is new: look-ups that wait where it does not send them any more are asked where it does."""
         config = self._pooler.config
         for (name, user), lookup in list(self._asking.items()):
-            database = self._pooler.databases.get(name)
+            database = self._pooler.database(name, keep=False)
             target = None if database is None else self._pooler.databases.get(config.auth_dbname(name))
             auth_user = config.auth_user(name)
             if database is None or target is None or auth_user is None:

@@ -130,8 +130,9 @@ class Pooler:
 
     # --- databases and pools -----------------------------------------------------------------------------------------
 
-    def database(self, name: str) -> Database | None:
-        """The entry for this name, made from the `*` template on first use."""
+    def database(self, name: str, *, keep: bool = True) -> Database | None:
+        """The entry for this name, made from the `*` template on first use. `keep`: False for somebody who is not proved yet;
+        a stranger may ask for any number of names."""
         known = self.databases.get(name)
         if known is not None:
             return known
@@ -139,9 +140,11 @@ class Pooler:
         if settings is None:
             return None
         is_auto = name not in self.config.databases
+        database = Database(settings, is_auto=is_auto, now=self.clock())
+        if is_auto and not keep:
+            return database
         if is_auto:
             log.info("registered new auto-database: %s", printable(name))
-        database = Database(settings, is_auto=is_auto, now=self.clock())
         self.databases[name] = database
         return database
 

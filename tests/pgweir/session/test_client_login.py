@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.pgweir.session.world import Client, RecorderWire, World
 
 from pgweir.protocol import messages
 from pgweir.session.client_login import MAX_GREETINGS, MAX_KNOWN_STARTUPS
 from pgweir.session.wire import Origin
+from pgweir.settings import DatabaseSettings
 
 
 def told(world: World, **parameters: str) -> bytes:
@@ -96,3 +99,25 @@ def test_known_startup_packets_are_bounded_and_forgotten_with_the_settings() -> 
     assert 0 < len(world.pooler.startups) <= MAX_KNOWN_STARTUPS
     world.pooler.apply_settings(world.config)
     assert world.pooler.startups == {}
+
+
+def test_a_stranger_makes_no_database_of_the_template() -> None:
+    template = DatabaseSettings(name="*", host="db", port=5432)
+    world = World(databases={}, config={"template": template}, auth_type="plain")
+    for number in range(3):
+        client = world.starts_login(f"name {number}")
+        client.says(messages.password_message("wrong"))
+        world.run()
+        assert client.wire.closed
+    assert not world.pooler.databases
+    world.starts_login("name 1").says(messages.password_message("secret"))
+    assert list(world.pooler.databases) == ["name 1"]
+
+
+def test_a_database_that_a_reload_takes_away_in_the_middle_of_a_login_is_not_there() -> None:
+    world = World(auth_type="plain")
+    client = world.starts_login()
+    world.operations.apply(replace(world.config, databases={}))
+    client.says(messages.password_message("secret"))
+    assert b"no such database: shop" in client.hears()
+    assert client.wire.closed
