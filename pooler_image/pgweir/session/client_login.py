@@ -72,6 +72,7 @@ class ClientLogin:
         self.database_name = ""
         self.protocol_minor = 0
         self._startup_reader: StartupReader | None = None  # as long as nothing was read
+        self._declined: tuple[type, ...] = ()  # kinds of encryption that were asked for, and that we have not
         self._reader = MessageReader()
         self._receive: Callable[[bytes], None] = self._receive_startup
         self._plan: StartupPlan | None = None
@@ -153,14 +154,14 @@ class ClientLogin:
                     raise client_error("received unencrypted data after SSL request", stage="tls")
                 self._upgrade(b"")
                 self.wire.write(b"S")
-            case SslRequest(rest):
+            case SslRequest():
                 if self.tls is not None:
                     raise client_error("SSL request inside TLS", stage="tls")
-                self._decline(rest)
+                self._decline(event)
             case GssEncRequest(rest):
                 if rest:
                     raise client_error("received unencrypted data after GSSAPI encryption request", stage="tls")
-                self._decline(rest)
+                self._decline(event)
             case CancelRequest(pid_key=key):
                 self.is_over = True
                 self.pooler.logins.discard(self)
@@ -173,11 +174,16 @@ class ClientLogin:
     def _tls_offered(self) -> bool:
         return not self.origin.is_unix and self.pooler.edge.client_tls_available()
 
-    def _decline(self, rest: bytes) -> None:
+    def _decline(self, request: SslRequest | GssEncRequest) -> None:
+        """No; the client goes on without. SPEC: "Message Flow", each is asked for once: more of them in one read would go as
+        deep as there are."""
+        if type(request) in self._declined:
+            raise client_error("encryption was asked for twice", stage="tls")
+        self._declined += (type(request),)
         self.wire.write(b"N")
         self._startup_reader = None
-        if rest:
-            self._receive_startup(rest)
+        if request.rest:
+            self._receive_startup(request.rest)
 
     def _upgrade(self, first_bytes: bytes) -> None:
         # Nothing may be read before the handshake owns the socket: the rest of a ClientHello that came in two packets would be

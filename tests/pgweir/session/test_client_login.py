@@ -7,6 +7,7 @@ from dataclasses import replace
 from tests.pgweir.session.world import Client, RecorderWire, World
 
 from pgweir.protocol import messages
+from pgweir.protocol.messages import GSSENC_REQUEST_CODE, SSL_REQUEST_CODE
 from pgweir.session.client_login import MAX_GREETINGS, MAX_KNOWN_STARTUPS
 from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings
@@ -121,3 +122,17 @@ def test_a_database_that_a_reload_takes_away_in_the_middle_of_a_login_is_not_the
     client.says(messages.password_message("secret"))
     assert b"no such database: shop" in client.hears()
     assert client.wire.closed
+
+
+def test_each_kind_of_encryption_may_be_asked_for_once() -> None:
+    ssl, gss = ((8).to_bytes(4, "big") + code.to_bytes(4, "big") for code in (SSL_REQUEST_CODE, GSSENC_REQUEST_CODE))
+    whole = messages.startup_message({"user": "alice", "database": "shop"})
+    world = World()
+    client = _connects(world, gss, ssl + whole)
+    world.run()
+    assert client.hears().startswith(b"NN" + messages.authentication_ok())
+    flood = _connects(world, ssl * 20_000)
+    assert flood.wire.closed
+    heard = flood.hears()
+    assert heard.startswith(b"NE")
+    assert b"encryption was asked for twice" in heard
