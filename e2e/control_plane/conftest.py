@@ -26,10 +26,12 @@ def kubeconfig() -> Iterator[str]:
     if given := os.environ.get("PGWEIR_KUBECONFIG"):
         yield given
         return
-    command = [str(CLUSTER / "up.sh"), "--control-plane", "--name", "tests"]
+    # What is the whole API server's (a CRD, the chart's ClusterRoles) belongs to one worker of pytest-xdist alone.
+    name = "-".join(filter(None, ("tests", os.environ.get("PYTEST_XDIST_WORKER"))))
+    command = [str(CLUSTER / "up.sh"), "--control-plane", "--name", name]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=1200, check=True)
     yield done.stdout.strip().splitlines()[-1]
-    subprocess.run([str(CLUSTER / "down.sh"), "--control-plane", "--name", "tests"], timeout=60, check=False)
+    subprocess.run([str(CLUSTER / "down.sh"), "--control-plane", "--name", name], timeout=60, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.forge import Forked
 from tests.pgweir_operator.fleet.fake_pod import FakePod
 from tests.postgres.server import PostgresServer, free_port
 
@@ -120,13 +120,9 @@ class Operator:
 
     def __init__(self, folder: Path, *arguments: str, environment: dict[str, str]) -> None:
         self.log_file = folder / f"operator-{time.monotonic_ns()}.log"
-        with self.log_file.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error::RuntimeWarning", "-m", "pgweir_operator.main", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
-            )
+        with self.log_file.open("wb") as log:
+            command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "pgweir_operator.main", *arguments]
+            self.process = Forked(command, log, folder, {**os.environ, **environment})
 
     @property
     def log(self) -> str:
@@ -352,4 +348,4 @@ def wait(reached: Callable[[], bool], wanted: str | Callable[[], str], patience:
     while not reached():
         if time.monotonic() > until:
             raise AssertionError(f"not within {patience:g} s: {wanted if isinstance(wanted, str) else wanted()}")
-        time.sleep(0.1)
+        time.sleep(0.03)

@@ -27,7 +27,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
-from tests.pooler.forge import Forked
+from tests.forge import Forked
 from tests.pooler.wire import PATIENCE, WireClient
 from tests.postgres.server import PASSWORDS, account, free_port, give_to_account, make_directory
 
@@ -163,7 +163,7 @@ class PoolerProcess:
         command = self.command()
         with self.log_file.open("ab") as log:
             if self.forked and command[: len(PROGRAM)] == PROGRAM:
-                self.process = Forked(command[len(PROGRAM) :], log, self.directory)
+                self.process = Forked(command, log, self.directory)
             else:
                 self.process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, **self._identity()

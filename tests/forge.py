@@ -1,8 +1,8 @@
-"""Poolers without the half second that their imports take: one interpreter has imported everything, and forks.
+"""Poolers and operators without the second that their imports take: one interpreter has imported everything, and forks.
 
-What comes of it is a process like any other: it runs `pgweir.executable` from its first line, with a command line, an
-environment, a folder and a log of its own. Only `python -m pgweir.executable` itself is not tried by it: the commands of
-the documentation are (tests/docs), `pgweir demo`, and every pod. PoolerProcess calls this.
+What comes of it is a process like any other: it runs the program's `main` from its first line, with a command line, an
+environment, a folder and a log of its own. Only `python -m PROGRAM` itself is not tried by it: `pgweir demo`, the commands
+of the documentation (tests/docs) and every pod are. PoolerProcess and the operators of e2e/control_plane come from here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import select
@@ -20,25 +21,32 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 _LONGEST_ORDER = 1 << 20
 
 
 class Forked:
-    """What tests of a pooler use of subprocess.Popen. It is no child of theirs: how it ended comes through a pipe."""
+    """What tests use of subprocess.Popen. It is no child of theirs: how it ended comes through a pipe.
 
-    def __init__(self, arguments: Sequence[str], log: IO[bytes], cwd: Path) -> None:
-        self.args = list(arguments)
+    `command` is [interpreter, its options…, "-m", program, arguments…].
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: IO[bytes], cwd: Path, environment: dict[str, str] | None = None
+    ) -> None:
+        self.args = list(command)
+        at = self.args.index("-m")
         self.returncode: int | None = None
         reading, writing = os.pipe()
         self._pipe = os.fdopen(reading, "rb", buffering=0)
-        order = {"arguments": self.args, "cwd": str(cwd), "environment": dict(os.environ)}
+        order = {"arguments": self.args[at + 1 :], "cwd": str(cwd), "environment": environment or dict(os.environ)}
         try:
-            socket.send_fds(_forge(), [json.dumps(order).encode()], [log.fileno(), writing])
+            forge = _forge(tuple(self.args[: at + 2]))
+            socket.send_fds(forge, [json.dumps(order).encode()], [log.fileno(), writing])
         finally:
             os.close(writing)
         self.pid = self._number()
@@ -46,7 +54,7 @@ class Forked:
     def _number(self) -> int:
         said = self._pipe.read(20)
         if not said:
-            raise ChildProcessError("the interpreter of tests/pooler/forge.py is gone")
+            raise ChildProcessError("the interpreter of tests/forge.py is gone")
         return int(said)
 
     def poll(self) -> int | None:
@@ -56,7 +64,9 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._pipe], [], [], timeout)[0]:
+            waiter = select.poll()
+            waiter.register(self._pipe, select.POLLIN)
+            if not waiter.poll(None if timeout is None else timeout * 1000):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self.returncode = self._number()
             self._pipe.close()
@@ -75,12 +85,12 @@ class Forked:
 
 
 @functools.cache
-def _forge() -> socket.socket:
-    """Where orders go; it ends with this process."""
+def _forge(start: tuple[str, ...]) -> socket.socket:
+    """Where orders for this program go; it ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST_ORDER)
     with theirs:
-        command = [sys.executable, "-m", "tests.pooler.forge", str(theirs.fileno())]
+        command = [*start[:-1], "tests.forge", start[-1], str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd=_ROOT)
 
     def end() -> None:
@@ -94,11 +104,11 @@ def _forge() -> socket.socket:
 # --- the other side: an interpreter of its own -----------------------------------------------------------------------
 
 
-def work(orders: socket.socket) -> None:
-    """For each order a keeper, who forks the pooler, says its pid and later its status, and goes."""
+def work(main: Callable[[], object], orders: socket.socket) -> None:
+    """For each order a keeper, who forks the program, says its pid and later its status, and goes."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
     gc.collect()
-    gc.freeze()  # so that a collection in the pooler does not copy all these pages
+    gc.freeze()  # so that a collection in the program does not copy all these pages
     while True:
         order, descriptors, _, _ = socket.recv_fds(orders, _LONGEST_ORDER, 2)
         if not order:
@@ -106,17 +116,17 @@ def work(orders: socket.socket) -> None:
         log, pipe = descriptors
         if os.fork() == 0:
             orders.close()
-            _keep(json.loads(order), log, pipe)
+            _keep(main, json.loads(order), log, pipe)
         os.close(log)
         os.close(pipe)
 
 
-def _keep(order: dict[str, Any], log: int, pipe: int) -> None:
+def _keep(main: Callable[[], object], order: dict[str, Any], log: int, pipe: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.close(pipe)
-        _become(order, log)
+        _become(main, order, log)
     os.close(log)
     os.write(pipe, b"%-20d" % pid)
     _, how = os.waitpid(pid, 0)
@@ -125,8 +135,8 @@ def _keep(order: dict[str, Any], log: int, pipe: int) -> None:
     os._exit(0)
 
 
-def _become(order: dict[str, Any], log: int) -> None:
-    """The pooler, from its first line to the interpreter's end."""
+def _become(main: Callable[[], object], order: dict[str, Any], log: int) -> None:
+    """The program, from its first line to the interpreter's end."""
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -134,9 +144,11 @@ def _become(order: dict[str, Any], log: int) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     time.tzset()
+    sys.argv = order["arguments"]
     code = 1
     try:
-        executable.main(order["arguments"])
+        main()
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
@@ -149,6 +161,4 @@ def _become(order: dict[str, Any], log: int) -> None:
 
 
 if __name__ == "__main__":
-    from pgweir import executable
-
-    work(socket.socket(fileno=int(sys.argv[1])))
+    work(importlib.import_module(sys.argv[1]).main, socket.socket(fileno=int(sys.argv[2])))
