@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pgweir.doctor_session import Failed, Json, Session, Target, accept_queue, look_up, reach
@@ -223,7 +224,11 @@ def look_at_backend(target: Target, timeout: float, name: str) -> Json:
                 "capacity": session.rows(CAPACITY)[0],
             }
     except Failed as error:
-        return {"failure": error.document(), "stages": {}, "answers": [], "activity": [], "capacity": {}}
+        return _unseen(error)
+
+
+def _unseen(error: Failed) -> Json:
+    return {"failure": error.document(), "stages": {}, "answers": [], "activity": [], "capacity": {}}
 
 
 # --- all of it ---------------------------------------------------------------------------------------------------------------
@@ -242,17 +247,25 @@ def probe(request: Mapping[str, Any], show: Show | None = None) -> Json:
     answer = nothing()
     for wanted in request.get("names") or ():
         answer["names"].append({**wanted, **look_up(wanted["name"], timeout)})
+    # A resolver that is silent is waited for once, and not again at every step.
+    lost = {row["name"]: row["error"] for row in answer["names"] if row["error"]}
     queue_port = request.get("queue_port")
     before = accept_queue(queue_port) if queue_port else None
     for wanted in request.get("ports") or ():
-        answer["ports"] += _reach_each(wanted, timeout)
+        answer["ports"] += _reach_each(wanted, timeout) if wanted["host"] not in lost else []
     if queue_port and before is not None:
         after = accept_queue(queue_port)
         answer["queue"] = {**after, "overflows": after["overflows"] - before["overflows"]}
     if request.get("backend"):
-        answer["backend"] = look_at_backend(Target.of(request["backend"]), max(timeout, patience), name)
+        host = request["backend"]["host"]
+        if host in lost:
+            answer["backend"] = _unseen(Failed("dns", lost[host]))
+        else:
+            answer["backend"] = look_at_backend(Target.of(request["backend"]), max(timeout, patience), name)
     if request.get("login"):
         target = Target.of(request["login"])
+        if target.host in lost and target.address and target.sslmode != "verify-full":
+            target = replace(target, host=target.address)  # where it is, is known all the same
         tried = [port for port in answer["ports"] if port["role"] == "pooler"]
         if not tried or any(not port["error"] for port in tried):
             answer["login"] = log_in(target, max(timeout, patience), name, show)

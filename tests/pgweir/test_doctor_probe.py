@@ -59,6 +59,26 @@ def test_a_resolver_that_hangs_is_left_behind_at_the_deadline(monkeypatch: pytes
     assert found["error"] == "no answer within 0.05 s"
 
 
+def test_a_resolver_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch, silent: int) -> None:
+    """T08: whatever goes by that name is left alone, and what has an address is looked at."""
+    over, asked, known = threading.Event(), [], socket.getaddrinfo
+
+    def hang(name: str, *more: Any, **given: Any) -> Any:
+        asked.append(name)
+        return known(name, *more, **given) if name != "db" else over.wait(10) and []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    login = {"host": "db", "port": silent, "user": "a", "database": "a", "address": "127.0.0.1", "sslmode": "disable"}
+    request = {"timeout": 0.05, "patience": 0.05, "names": [{"role": "target", "name": "db"}], "login": login}
+    request |= {"ports": [{"role": "target", "host": "db", "port": 1}], "backend": {**login, "address": ""}}
+    found = probe(request)
+    over.set()
+    assert asked.count("db") == 1
+    assert found["ports"] == []
+    assert found["backend"]["failure"]["stage"] == "dns"
+    assert found["login"]["stage"] == "auth"  # it came as far as the login
+
+
 def test_a_port_is_open_refused_or_silent(silent: int) -> None:
     assert reach("127.0.0.1", silent, 1)["kind"] == ""
     found = reach("127.0.0.1", free_port(), 1)

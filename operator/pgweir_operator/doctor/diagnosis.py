@@ -40,6 +40,8 @@ CONSEQUENCES: Final = {
     "pods-not-ready": ("policy-denies",),
     "tcp-timeout": ("no-endpoints", "policy-denies", "limit-backlog"),
     "tcp-refused": ("no-endpoints",),
+    # Our own login went the way that is shut.
+    "slow-tcp": ("tcp-timeout", "limit-backlog"),
     "console-unreachable": ("tcp-timeout", "tcp-refused", "dns", "limit-backlog", "limit-max-client-conn"),
     "login-refused-server": ("target-unreachable", "dns"),
     "queue-pool-size": ("idle-in-transaction", "leaks"),

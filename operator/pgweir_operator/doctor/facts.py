@@ -173,6 +173,11 @@ class Facts:
     closed_since: str = ""
     limits: Limits = field(default_factory=Limits)
 
+    def pod_at(self, address: str) -> str:
+        """The pod of the Pooler that has this address; "" where none has."""
+        pods = self.kubernetes.pods if self.kubernetes is not None else ()
+        return next((pod.name for pod in pods if pod.address == address), "")
+
     def is_shut(self, role: str) -> bool:
         """No address of it takes a connection; one that does is enough."""
         tried = [port for port in self.ports if port.role == role]

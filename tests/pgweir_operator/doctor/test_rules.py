@@ -288,6 +288,29 @@ def test_a_consequence_is_left_out_beside_its_cause() -> None:
     assert [finding.code for finding in diagnose(facts)] == ["dns"]
 
 
+def test_packets_that_are_dropped_are_one_finding_which_names_the_pod() -> None:
+    """Our own login goes the way that is shut, and says no more than that."""
+    shut = Port("pod", "10.0.0.1", 5432, "no answer within 1 s", "timeout")
+    stuck = {"stage": "tcp", "kind": "timeout", "error": "no answer within 2 s", "sqlstate": ""}
+    (finding,) = diagnose(Facts(ports=(shut,), timing=Timing(failures=(stuck,)), kubernetes=KUBERNETES))
+    assert finding.code == "tcp-timeout"
+    assert finding.evidence[0] == "connect to 10.0.0.1:5432 (pod p1): no answer within 1 s"
+
+
+def test_who_took_max_connections_and_in_which_pod_clients_wait_for_it_is_said() -> None:
+    backend = Backend(
+        "pg", activity=[SESSION, SESSION], capacity={"used": "2", "max_connections": "5", "reserved": "3"}
+    )
+    waiter = {**WAITER, "limit": "max_connections", "reason": "sorry", "holder": "", "pod": "p1"}
+    (finding,) = diagnose(Facts(backend=backend, timing=Timing(waiter=waiter), kubernetes=KUBERNETES))
+    assert finding.code == "queue-max-connections"
+    assert finding.evidence[0] == "max_connections: sorry (pod p1)"
+    assert finding.evidence[-2:] == (
+        "2 of 2 connections are taken (max_connections less the superuser's)",
+        "2 of alice@10.0.0.1 (shop)",
+    )
+
+
 def test_the_policies_that_select_the_pods_stand_beside_a_port_that_is_shut() -> None:
     (finding,) = diagnose(healthy(ports=(SHUT,), login=None, timing=None))
     assert "NetworkPolicy deny-all selects the pods" in finding.evidence

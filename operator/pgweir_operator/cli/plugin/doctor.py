@@ -36,18 +36,20 @@ PROBE: Final = ("pgweir-console", "--probe")
 T = TypeVar("T")
 
 
-async def examine(cluster: Cluster, name: str | None, options: Options) -> int:
-    """The exit code of the first finding's class."""
+async def examine(cluster: Cluster, name: str | None, options: Options, secret: str | None = None) -> int:
+    """The exit code of the first finding's class. `secret` has the login of an application; None: the cluster's own."""
     found = await cluster.poolers(name)
     if name is None and len(found) != 1:
         there = ", ".join(each["metadata"]["name"] for each in found) or "none"
         raise Impossible(f"say which Pooler: there are {there}")
     notes: list[str] = []
-    facts = await look(cluster, found[0], options, notes)
+    facts = await look(cluster, found[0], options, notes, secret)
     return report(facts, notes, as_json=options.as_json)
 
 
-async def look(cluster: Cluster, manifest: Object, options: Options, notes: list[str]) -> Facts:
+async def look(
+    cluster: Cluster, manifest: Object, options: Options, notes: list[str], secret: str | None = None
+) -> Facts:
     pooler = Pooler.from_manifest(manifest)
     kube, namespace = cluster.kube, cluster.namespace
     pods = await _or_note(kube.items("Pod", namespace, labels=names.selector_text(pooler.name)), [], "pods", notes)
@@ -65,7 +67,7 @@ async def look(cluster: Cluster, manifest: Object, options: Options, notes: list
     running = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
     facts = Facts()
     if running:
-        facts = await _from_inside(cluster, pooler, service, found, running, options, notes)
+        facts = await _from_inside(cluster, pooler, service, found, running, options, notes, secret)
         facts = dataclasses.replace(facts, tables=await _tables(cluster, running, notes))
     closed = await _closed(cluster, running, notes)
     return dataclasses.replace(
@@ -96,6 +98,7 @@ async def _from_inside(
     pods: Sequence[Object],
     options: Options,
     notes: list[str],
+    secret: str | None,
 ) -> Facts:
     ready = {pod.name for pod in found.pods if pod.ready}
     pod = next((pod for pod in pods if pod["metadata"]["name"] in ready), pods[0])
@@ -111,9 +114,14 @@ async def _from_inside(
         ),
         {"role": "target", "host": pooler.target_host, "port": pooler.target_port},
     ]
-    login = await _login(cluster, pooler, "app", notes)
+    if secret is not None:
+        login: dict[str, Any] | None = await _login_named(cluster, secret)
+    else:
+        login = await _login(cluster, pooler, "app", notes)
     if login is None:
-        notes.append("no login was tried: the cluster's application Secret is not there, or not yours to read")
+        notes.append(
+            "no login was tried: the cluster's application Secret is not there, or not yours to read (--secret names another)"
+        )
     else:
         request["login"] = {**login, "host": pooler.name, "port": names.PORT_POOLER, "address": address}
     administrator = await _login(cluster, pooler, "superuser", notes) or login
@@ -121,6 +129,8 @@ async def _from_inside(
         there = {"host": pooler.target_host, "port": pooler.target_port, "sslmode": "prefer"}
         request["backend"] = {**administrator, **there}
     answer = await _probe(cluster, pod, request, notes)
+    if answer.get("timing") and answer["timing"]["waiter"]:
+        answer["timing"]["waiter"]["pod"] = pod["metadata"]["name"]  # a pod does not know that it is one of several
     where = f"{pooler.target_host}:{pooler.target_port}"
     return reading.measured(
         {**doctor_probe.nothing(), **answer},
@@ -149,10 +159,27 @@ async def _login(cluster: Cluster, pooler: Pooler, which: str, notes: list[str])
     else:
         return None
     secret = await _or_note(cluster.kube.get("Secret", cluster.namespace, name), None, f"Secret {name}", notes)
-    data = {key: base64.b64decode(value).decode() for key, value in ((secret or {}).get("data") or {}).items()}
+    return _of_secret(secret or {}, "postgres" if which == "superuser" else None)
+
+
+async def _login_named(cluster: Cluster, name: str) -> dict[str, Any]:
+    """That of a Secret which was asked for by name: it has to be there."""
+    secret = await cluster.kube.get("Secret", cluster.namespace, name)
+    if secret is None:
+        raise Impossible(f"--secret: there is no Secret {name!r} in namespace {cluster.namespace!r}")
+    login = _of_secret(secret, None)
+    if login is None:
+        keys = ", ".join(sorted(secret.get("data") or {})) or "none"
+        raise Impossible(f"--secret: Secret {name!r} needs the keys username and password (and dbname); it has {keys}")
+    return login
+
+
+def _of_secret(secret: Object, database: str | None) -> dict[str, Any] | None:
+    """None: it has no user or no password. Without a database of its own: the given one, or the user's."""
+    data = {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
     if not {"username", "password"} <= data.keys():
         return None
-    database = data.get("dbname") or ("postgres" if which == "superuser" else data["username"])
+    database = data.get("dbname") or database or data["username"]
     database = "postgres" if database == "*" else database
     return {"user": data["username"], "password": data["password"], "database": database}
 

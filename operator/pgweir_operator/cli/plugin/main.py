@@ -369,7 +369,19 @@ def switchover(
 
 @app.command()
 def doctor(
-    pooler: PoolerOrAll = None,
+    pooler: Annotated[
+        str | None,
+        typer.Argument(metavar="[POOLER]", help="Name of a Pooler; default: the only one.", show_default=False),
+    ] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(
+            "--secret",
+            metavar="NAME",
+            help="Log in as an application does: a Secret with username, password and dbname. Default: the cluster's own.",
+            show_default=False,
+        ),
+    ] = None,
     tries: doctoring.Tries = 20,
     threshold: doctoring.Threshold = 300.0,
     stuck: doctoring.Stuck = 30.0,
@@ -398,13 +410,16 @@ def doctor(
     \b
     Examples:
       kubectl pgweir doctor pooler-example-rw
+      kubectl pgweir doctor pooler-example-rw --secret cluster-example-app   # or the one that your application has
       kubectl pgweir doctor pooler-example-rw --burst 5 --json
     """
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.doctor import examine
 
     options = doctoring.options(tries, threshold, stuck, timeout, patience, burst, clients, as_json)
-    raise typer.Exit(run(Where(namespace, context, kubeconfig), lambda cluster: examine(cluster, pooler, options)))
+    raise typer.Exit(
+        run(Where(namespace, context, kubeconfig), lambda cluster: examine(cluster, pooler, options, secret))
+    )
 
 
 def main() -> None:

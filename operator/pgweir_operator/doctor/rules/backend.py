@@ -25,21 +25,13 @@ def backend_full(facts: Facts) -> Finding | None:
     refused = refused and login is not None and "max_client_conn" not in login.error
     failure = backend.failure if backend is not None else None
     told = failure is not None and failure.get("sqlstate") == TOO_MANY
-    used, room = _used(facts)
+    used, room = pooling.taken(facts)
     full = room > 0 and used >= FULL * room
     if not (refused or told or full):
         return None
-    evidence = [f"{used} of {room} connections are taken (max_connections less the superuser's)"] if room else []
-    evidence += [f"login of {login.who}: {login.error}"] if refused and login is not None else []
+    evidence = [f"login of {login.who}: {login.error}"] if refused and login is not None else []
     evidence += [f"{backend.where}: {failure['error']}"] if told and backend is not None and failure is not None else []
-    if backend is not None and backend.activity:
-        groups = Counter(
-            (row["usename"], row["application_name"] or "", row["client_addr"] or "local") for row in backend.activity
-        )
-        evidence += [
-            f"{count} of {user}@{address}{f' ({name})' if name else ''}"
-            for (user, name, address), count in groups.most_common(5)
-        ]
+    evidence += pooling.sessions(facts)
     return Finding(
         "limit-max-connections",
         Class.POSTGRESQL,
@@ -47,13 +39,6 @@ def backend_full(facts: Facts) -> Finding | None:
         tuple(evidence),
         "Send the others through the pooler too, lower the pools' sizes (connectionBudget), or raise max_connections",
     )
-
-
-def _used(facts: Facts) -> tuple[int, int]:
-    if facts.backend is None or not facts.backend.capacity:
-        return 0, 0
-    found = facts.backend.capacity
-    return int(found["used"]), int(found["max_connections"]) - int(found["reserved"])
 
 
 def backend_login(facts: Facts) -> Finding | None:
@@ -127,7 +112,7 @@ def budget(facts: Facts) -> Finding | None:
     """Whether the pools that are there may together ask for more than PostgreSQL has. In Kubernetes the operator knows better."""
     if facts.kubernetes is not None or facts.tables is None:
         return None
-    _, room = _used(facts)
+    _, room = pooling.taken(facts)
     if not room:
         return None
     sizes = {

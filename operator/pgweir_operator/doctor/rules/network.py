@@ -174,7 +174,10 @@ def port_closed(facts: Facts) -> Finding | None:
         "tcp-timeout" if "timeout" in kinds else "tcp-refused",
         Class.NETWORK,
         f"the pooler's port takes no connection: {', '.join(map(str, bad))}",
-        (*map(_tried, bad), *(f"NetworkPolicy {policy.name} selects the pods" for policy in policies)),
+        (
+            *(_tried(port, facts.pod_at(port.address)) for port in bad),
+            *(f"NetworkPolicy {policy.name} selects the pods" for policy in policies),
+        ),
         fix,
     )
 
@@ -192,8 +195,8 @@ def target_closed(facts: Facts) -> Finding | None:
     )
 
 
-def _tried(port: Port) -> str:
-    return f"connect to {port}: {port.error}"
+def _tried(port: Port, pod: str = "") -> str:
+    return f"connect to {port}{f' (pod {pod})' if pod else ''}: {port.error}"
 
 
 RULES = (

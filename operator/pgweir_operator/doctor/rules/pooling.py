@@ -100,10 +100,12 @@ def queue_binds(facts: Facts) -> Finding | None:
         return None
     limit = str(row["limit"])
     waiting = 0 if facts.tables is None else sum(each["limit"] == limit for each in facts.tables.waiters)
-    evidence = [f"{limit}: {row['reason']}"]
+    where = f" (pod {row['pod']})" if row.get("pod") else ""
+    evidence = [f"{limit}: {row['reason']}{where}"]
     evidence += [f"stage queue: a SELECT 1 of ours waited {_waited(row):.1f} s and more"] if _own(facts) else []
     evidence += [f"waiting: {waiting}, the first for {_waited(row):.1f} s"] if waiting else []
     evidence += [_holder(row)] if row.get("holder") else []
+    evidence += sessions(facts) if limit == "max_connections" else []
     return Finding(
         f"queue-{limit.replace('_', '-')}",
         CLASSES.get(limit, Class.POOL),
@@ -111,6 +113,32 @@ def queue_binds(facts: Facts) -> Finding | None:
         tuple(evidence),
         FIXES.get(limit, "SHOW WAITERS has the reason"),
     )
+
+
+def sessions(facts: Facts) -> list[str]:
+    """How full PostgreSQL is, and by whom: a few lines, those with most of them first. [] where nobody could look."""
+    backend = facts.backend
+    if backend is None or not backend.capacity:
+        return []
+    used, room = taken(facts)
+    groups = Counter(
+        (row["usename"], row["application_name"] or "", row["client_addr"] or "local") for row in backend.activity
+    )
+    return [
+        f"{used} of {room} connections are taken (max_connections less the superuser's)",
+        *(
+            f"{count} of {user}@{address}{f' ({name})' if name else ''}"
+            for (user, name, address), count in groups.most_common(5)
+        ),
+    ]
+
+
+def taken(facts: Facts) -> tuple[int, int]:
+    """PostgreSQL's sessions, and how many there may be of everybody; (0, 0) where nobody could look."""
+    if facts.backend is None or not facts.backend.capacity:
+        return 0, 0
+    found = facts.backend.capacity
+    return int(found["used"]), int(found["max_connections"]) - int(found["reserved"])
 
 
 def _own(facts: Facts) -> bool:
