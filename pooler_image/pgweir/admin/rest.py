@@ -90,7 +90,8 @@ def may_look(service: Service, remote: str | None, authorization: str) -> bool:
         token = (directory / TOKEN_FILE).read_text().strip()
     except OSError:
         return False
-    return bool(token) and hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
+    shown = authorization.encode("utf-8", "surrogateescape")  # whatever bytes a stranger sent
+    return bool(token) and hmac.compare_digest(shown, f"Bearer {token}".encode())
 
 
 def _is_asked_by_own_name(host: str) -> bool:

@@ -99,6 +99,7 @@ def test_pools_are_for_the_host_itself_and_for_who_has_the_token(service: HandSe
     (tmp_path / "token").write_text("secret\n")
     assert rest.may_look(service, "10.0.0.9", "Bearer secret")
     assert not rest.may_look(service, "10.0.0.9", "Bearer secrets")
+    assert not rest.may_look(service, "10.0.0.9", b"Bearer \xff".decode("utf-8", "surrogateescape"))
     (tmp_path / "token").write_text("")
     assert not rest.may_look(service, "10.0.0.9", "Bearer ")
 
