@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import pwd
 import re
@@ -19,7 +20,7 @@ from pgweir.admin.metrics import DEFAULT_PREFIX
 from pgweir.bundle import Bundle, BundleError
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config, ConfigError, load
-from pgweir.lifecycle import Options, Service
+from pgweir.lifecycle import Options, Service, StartError
 from pgweir.net.listener import ListenError
 from pgweir.protocol.cancel_keys import derived_peer_id
 from pgweir.settings import Settings
@@ -70,7 +71,7 @@ def run(argv: list[str]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(options, config, bundle, store))
-    except (ConfigError, ListenError) as error:
+    except (ConfigError, ListenError, StartError) as error:
         log.fatal(str(error))
         return 1
     return 0
@@ -78,10 +79,6 @@ def run(argv: list[str]) -> int:
 
 async def _serve(options: Options, config: Config, bundle: Bundle | None, store: BundleStore | None) -> None:
     await Service(options, config, bundle, store).run()
-
-
-class StartError(Exception):
-    """The process cannot start like this; the message says what to do."""
 
 
 def _load(options: Options) -> tuple[Config, Bundle | None, BundleStore | None]:
@@ -114,7 +111,10 @@ def _refuse_second_process(pidfile: str) -> None:
     if not pidfile or not path.exists():
         return
     try:
-        os.kill(int(path.read_text()), 0)
+        pid = int(path.read_text())
+        if pid == os.getpid():  # in a container every start may get the same
+            return
+        os.kill(pid, 0)
     except (ValueError, ProcessLookupError):
         return  # stale
     except PermissionError:
@@ -201,13 +201,24 @@ def _add_pod_options(parser: argparse.ArgumentParser) -> None:
     option("--control-listen", metavar="ADDR:PORT", help="serve the operator's control endpoint (mutual TLS)")
     option("--control-dir", type=Path, metavar="DIR", help="ca.crt, tls.crt and tls.key of the control endpoint")
     option(
-        "--drain-accept-seconds", type=float, default=0.0, metavar="N", help="after SIGTERM, still accept for N seconds"
+        "--drain-accept-seconds",
+        type=_seconds,
+        default=0.0,
+        metavar="N",
+        help="after SIGTERM, still accept for N seconds",
     )
     option(
-        "--drain-seconds", type=float, metavar="N", help="then give clients N seconds (absent: as long as they like)"
+        "--drain-seconds", type=_seconds, metavar="N", help="then give clients N seconds (absent: as long as they like)"
     )
     option("--peers-host", metavar="NAME", help="the pods that cancel requests may be for (a headless Service)")
     option("--peers-address", default="", metavar="ADDR", help="this pod's own address among them")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, such as 30 or 0.5")
+    return seconds
 
 
 def _metrics_prefix(text: str) -> str:

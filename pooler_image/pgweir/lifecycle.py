@@ -7,13 +7,14 @@ what they mean to PgBouncer. `executable` makes one and runs it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 TICK: Final = 1 / 3  # seconds; PgBouncer's janitor runs as often
 ShutdownMode = Literal["immediate", "wait_for_servers", "wait_for_clients"]
 State = Literal["active", "pausing", "paused", "draining"]
+
+
+class StartError(Exception):
+    """The process cannot start like this; the message says what to do."""
 
 
 class Closer(Protocol):
@@ -158,12 +163,18 @@ class Service:
         options = self.options
         if options.metrics_listen:
             self._metrics_tls = metrics.tls(self.pooler.config) if options.metrics_tls else None
-            room = await metrics.start(self, options.metrics_listen, options.metrics_prefix, self._metrics_tls)
-            self._rooms.append(room)
+            room = metrics.start(self, options.metrics_listen, options.metrics_prefix, self._metrics_tls)
+            await self._open("--metrics-listen", room)
         if options.http_listen:
-            self._rooms.append(await rest.start(self, options.http_listen))
+            await self._open("--http-listen", rest.start(self, options.http_listen))
         if options.control_listen:
-            self._rooms.append(await control.start(self, options.control_listen))
+            await self._open("--control-listen", control.start(self, options.control_listen))
+
+    async def _open(self, option: str, room: Awaitable[Closer]) -> None:
+        try:
+            self._rooms.append(await room)
+        except (OSError, ValueError) as error:  # SSLError among them
+            raise StartError(f"{option}: {getattr(error, 'strerror', None) or error}") from None
 
     async def _close(self) -> None:
         self.listeners.stop()
@@ -305,9 +316,14 @@ class Service:
 
 def _remove_pidfile(name: str) -> None:
     if name:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
 
 
 def _write_pidfile(name: str) -> None:
-    if name:
+    if not name:
+        return
+    try:
         Path(name).write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise StartError(f"pidfile = {name!r}: name a file that can be written ({error.strerror})") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,6 +65,35 @@ def test_a_pidfile_of_a_living_process_is_respected_and_a_stale_one_is_not(make_
     assert file.exists()
     pooler.start()
     eventually(lambda: file.read_text().strip() == str(pooler.pid))
+
+
+@pytest.mark.usefixtures("ours_only")
+@pytest.mark.parametrize(
+    ("options", "settings", "said"),
+    [
+        (
+            (),
+            {"pidfile": "/nonexistent/pooler.pid"},
+            "pidfile = '/nonexistent/pooler.pid': name a file that can be wri",
+        ),
+        (("--http-listen", "nonsense"), {}, "--http-listen: 'nonsense': write ADDRESS:PORT"),
+        (("--metrics-listen", "192.0.2.1:9127"), {}, "--metrics-listen: cannot listen on 192.0.2.1:9127"),
+        (("--drain-seconds", "nan"), {}, "argument --drain-seconds: 'nan' is no time"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said_in_a_sentence(
+    options: Sequence[str], settings: dict[str, object], said: str
+) -> None:
+    pooler = PoolerProcess(5432, settings=settings, options=options)
+    pooler.port, pooler.metrics_port, pooler.http_port = free_port(), free_port(), free_port()
+    try:
+        pooler.write_files()
+        pooler.spawn()
+        assert pooler.wait_exit() in (1, 2)
+        assert said in pooler.log()
+        assert "Traceback" not in pooler.log()
+    finally:
+        pooler.remove()
 
 
 def test_in_the_background_it_answers_and_ends_like_any_other(postgres: PostgresServer) -> None:

@@ -1,13 +1,15 @@
-"""Who the process is: root becomes the user that is named, or does not start."""
+"""Who the process is: root becomes the user that is named, or does not start; and there is one for a pidfile."""
 
 from __future__ import annotations
 
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
-from pgweir.executable import StartError, _settle_user
+from pgweir.executable import _refuse_second_process, _settle_user
+from pgweir.lifecycle import StartError
 
 
 @pytest.fixture
@@ -44,3 +46,12 @@ def test_anybody_else_stays_who_they_are(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     _settle_user("nobody")
     _settle_user(None)
+
+
+def test_a_pidfile_with_our_own_number_is_an_earlier_containers(tmp_path: Path):
+    pidfile = tmp_path / "pooler.pid"
+    pidfile.write_text(f"{os.getpid()}\n")
+    _refuse_second_process(str(pidfile))
+    pidfile.write_text(f"{os.getppid()}\n")
+    with pytest.raises(StartError, match="is running"):
+        _refuse_second_process(str(pidfile))
