@@ -1,16 +1,13 @@
-"""`pgweir doctor`: any pooler, from this machine. Looks, asks `pgweir_operator.doctor` what it means, and prints that.
+"""`pgweir doctor`: any pooler, from this machine. Looks, and has `diagnosed` say what it means.
 
-Called by `main`; `report` is the plugin's too.
+Called by `main`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,38 +17,14 @@ from psycopg.pq import Conninfo
 
 from pgweir import doctor_probe
 from pgweir_operator.cli import screen
-from pgweir_operator.cli.exit_codes import DONE, UNUSABLE
-from pgweir_operator.cli.source import ConsoleSource, Refused, RestSource, Source, Unreachable, console_dsn
+from pgweir_operator.cli.diagnosed import Options, report
+from pgweir_operator.cli.exit_codes import UNUSABLE
+from pgweir_operator.cli.shown import Refused, Unreachable
+from pgweir_operator.cli.source import ConsoleSource, RestSource, Source, console_dsn
 from pgweir_operator.doctor import reading
-from pgweir_operator.doctor.diagnosis import diagnose
-from pgweir_operator.doctor.facts import Facts, Limits, Tables
-from pgweir_operator.doctor.rules.timing import summary
+from pgweir_operator.doctor.facts import Facts, Tables
 
 LOCAL: Final = ("127.0.0.1", "::1", "localhost")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How the doctor looks."""
-
-    tries: int = 20
-    timeout: float = 3.0  # a connection, a look-up
-    patience: float = 5.0  # an answer
-    limits: Limits = field(default_factory=Limits)
-    burst: float = 0.0  # seconds
-    burst_clients: int = 8
-    as_json: bool = False
-
-    def request(self) -> dict[str, Any]:
-        """What every probe is told; the application_name is nobody else's."""
-        name = f"pgweir-doctor-{secrets.token_hex(4)}"
-        found: dict[str, Any] = {
-            "tries": self.tries,
-            "timeout": self.timeout,
-            "patience": self.patience,
-            "application_name": name,
-        }
-        return {**found, **({"burst": {"clients": self.burst_clients, "seconds": self.burst}} if self.burst else {})}
 
 
 def run_doctor(
@@ -182,61 +155,3 @@ def _tables(source: Source | None, notes: list[str]) -> Tables | None:
         except doctor_probe.LookFailed as error:
             notes.append(f"SHOW {name.upper()}: {error}")
     return reading.tables({"": shown})
-
-
-# --- what a person reads -----------------------------------------------------------------------------------------------------
-
-
-def report(facts: Facts, notes: Sequence[str], *, as_json: bool) -> int:
-    """Print findings, and what else there is to know; the exit code is that of the first finding's class."""
-    findings = diagnose(facts)
-    if as_json:
-        screen.say(json.dumps(document(facts, notes), indent=1, ensure_ascii=False))
-    else:
-        for number, finding in enumerate(findings, 1):
-            screen.say(f"{number}. {finding.what}  [{finding.code}]")
-            for line in finding.evidence:
-                screen.say(f"     {line}")
-            screen.say(f"   → {finding.fix}\n")
-        if not findings:
-            screen.say("nothing is wrong, as far as could be seen")
-        for line in seen(facts):
-            screen.say(line)
-        for note in notes:
-            screen.complain(f"note: {note}")
-    return findings[0].kind.exit_code if findings else DONE
-
-
-def document(facts: Facts, notes: Sequence[str]) -> dict[str, Any]:
-    stages = summary(facts.timing) if facts.timing is not None else {}
-    found = facts.kubernetes
-    return {
-        "findings": [finding.document() for finding in diagnose(facts)],
-        "stages_ms": {
-            stage: {"p50": round(p50 * 1000, 3), "p99": round(p99 * 1000, 3)} for stage, (p50, p99) in stages.items()
-        },
-        "tries": facts.timing.tries if facts.timing is not None else 0,
-        "burst": dataclasses.asdict(facts.burst) if facts.burst is not None else None,
-        "network_policies": [policy.name for policy in found.policies or ()] if found is not None else [],
-        "notes": list(notes),
-    }
-
-
-def seen(facts: Facts) -> list[str]:
-    """What was measured, fault or not."""
-    lines = []
-    timing, burst, found = facts.timing, facts.burst, facts.kubernetes
-    if found is not None:
-        policies = ", ".join(policy.name for policy in found.policies or ()) or "none"
-        lines.append(f"NetworkPolicies that select the pods: {policies}")
-    if timing is not None and timing.tries:
-        stages = ", ".join(
-            f"{stage} {p50 * 1000:.1f}/{p99 * 1000:.1f}" for stage, (p50, p99) in summary(timing).items()
-        )
-        lines.append(f"SELECT 1, {timing.tries} times, p50/p99 in ms: {stages}")
-    if burst is not None:
-        lines.append(
-            f"burst: {burst.done} queries by {burst.clients} clients in {burst.seconds:g} s, the slowest "
-            f"{burst.longest * 1000:.0f} ms"
-        )
-    return lines

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pgweir_operator.cli.doctor import Options
+    from pgweir_operator.cli.diagnosed import Options
 
 Tries = Annotated[int, typer.Option("--tries", min=1, max=1000, metavar="N", help="How often SELECT 1 is tried.")]
 Threshold = Annotated[
@@ -38,7 +38,7 @@ def options(
     clients: int,
     as_json: bool,
 ) -> Options:
-    from pgweir_operator.cli.doctor import Options
+    from pgweir_operator.cli.diagnosed import Options
     from pgweir_operator.doctor.facts import Limits
 
     return Options(

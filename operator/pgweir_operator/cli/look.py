@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pgweir_operator.cli import screen
 from pgweir_operator.cli.exit_codes import DEADLINE, DONE, FAILED, UNREACHABLE, UNUSABLE
-from pgweir_operator.cli.source import Refused, Source, Unreachable, open_source
+from pgweir_operator.cli.shown import Refused, Unreachable
+from pgweir_operator.cli.source import Source, open_source
 
 LOCK_NOT_AVAILABLE = "55P03"  # a PAUSE that took itself back
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pgweir_operator.cli.source import Refused, Shown, Unreachable, Value
+from pgweir_operator.cli.shown import Refused, Shown, Unreachable, Value
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

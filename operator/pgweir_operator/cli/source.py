@@ -19,38 +19,11 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgweir.console_client import NoConnection, find_address
+from pgweir_operator.cli.shown import Refused, Shown, Unreachable, Value
 
 DATABASE: Final = "pgbouncer"
 CONNECT_TIMEOUT: Final = 10  # seconds
 NUMBERS: Final = (20, 23, 1700)  # int8, int4, numeric
-
-Value = str | int | None
-
-
-class Unreachable(Exception):
-    """No connection, no login, or no answer; the message says what to do."""
-
-
-class Refused(Exception):
-    """The pooler said no, in its own words."""
-
-    def __init__(self, message: str, *, sqlstate: str = "") -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A table: columns with whether they hold numbers, and rows."""
-
-    columns: tuple[tuple[str, bool], ...] = ()
-    rows: tuple[tuple[Value, ...], ...] = ()
-    notices: tuple[str, ...] = ()
-    tag: str = ""
-
-    def dictionaries(self) -> list[dict[str, Value]]:
-        names = [name for name, _ in self.columns]
-        return [dict(zip(names, row, strict=True)) for row in self.rows]
 
 
 class Source(Protocol):

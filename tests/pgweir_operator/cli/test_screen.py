@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pgweir_operator.cli import screen
-from pgweir_operator.cli.source import Shown
+from pgweir_operator.cli.shown import Shown
 
 SHOWN = Shown((("user", False), ("id", True), ("tls", False)), (("alice", 7, ""), ("bob", 12, None)))
 

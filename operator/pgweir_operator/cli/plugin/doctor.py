@@ -22,7 +22,7 @@ from pgweir import doctor_probe
 from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.cli import screen
-from pgweir_operator.cli.doctor import Options, report
+from pgweir_operator.cli.diagnosed import Options, report
 from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, each_answer, namespace_and_name, rest_of
 from pgweir_operator.doctor import reading
 from pgweir_operator.doctor.facts import Facts, Kubernetes

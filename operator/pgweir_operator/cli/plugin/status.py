@@ -15,7 +15,7 @@ from rich.text import Text
 from pgweir_operator.cli import screen
 from pgweir_operator.cli.exit_codes import DONE, FAILED
 from pgweir_operator.cli.plugin.cluster import Cluster, each_answer, rest_of
-from pgweir_operator.cli.source import Shown
+from pgweir_operator.cli.shown import Shown
 from pgweir_operator.kube.api import Object
 
 _NUMBERS: Final = {"clients": "clients", "waitingClients": "waiting", "servers": "servers"}

@@ -12,7 +12,7 @@ from typing import Any
 from pgweir_operator.cli import screen
 from pgweir_operator.cli.exit_codes import DONE, FAILED
 from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, PodRest, each_answer, rest_of
-from pgweir_operator.cli.source import Shown
+from pgweir_operator.cli.shown import Shown
 from pgweir_operator.kube import ApiError
 
 
