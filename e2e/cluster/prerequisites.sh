@@ -21,7 +21,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   log=$CACHE/logs/apt.log
   # RUNLEVEL=1: the packages' daemons are not started; the cluster brings its own, in its own namespaces.
   export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive
-  install=(apt-get install -y --no-install-recommends "${missing[@]}")
+  install=(apt-get install -o DPkg::Lock::Timeout=300 -y --no-install-recommends "${missing[@]}")
   # The package lists may be too old (or absent): fetch them only where that is so.
   mkdir -p "${log%/*}"
   "${install[@]}" > "$log" 2>&1 || { logged "$CACHE/logs/apt-update.log" apt-get update; logged "$log" "${install[@]}"; }

@@ -27,7 +27,9 @@ def install_pgbouncer() -> bool:
         return False
     # RUNLEVEL=1: the package's scripts then do not start the service.
     environment = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", "pgbouncer"]
+    # Who installs something for another test at this moment is waited for.
+    wait = ["-o", "DPkg::Lock::Timeout=300"]
+    command = ["apt-get", "install", *wait, "--yes", "--no-install-recommends", "pgbouncer"]
     if subprocess.run(command, env=environment, capture_output=True, check=False).returncode != 0:
         subprocess.run(["apt-get", "update"], env=environment, capture_output=True, check=False)
         subprocess.run(command, env=environment, capture_output=True, check=False)
