@@ -210,7 +210,8 @@ class Exchange:
             if self.special:
                 self.doubtful = True
         elif kind == COPY_DONE:
-            if self.copy_in:
+            # Once: behind its CopyDone postgres.js says CopyFail too, which a server that copies no more ignores.
+            if self.copy_in and COPY_DONE not in self.owed:
                 self.owed.append(COPY_DONE)
         else:
             if self.saw_error:

@@ -238,6 +238,19 @@ def test_deallocate_all_forgets_what_was_there_and_keeps_what_comes(tag, how):
     assert list(subject.statements) == [coming]
 
 
+@pytest.mark.parametrize("kinds", [(QUERY,), (PARSE, BIND, EXECUTE, SYNC)])
+def test_a_copy_that_is_ended_twice_is_over_once(kinds):
+    """postgres.js says CopyFail behind each CopyDone; PostgreSQL does not mind."""
+    subject = exchange(*kinds)
+    subject.scan((PARSED + BOUND if PARSE in kinds else b"") + COPY_IN)
+    subject.expect(COPY_DONE)
+    subject.expect(COPY_DONE)
+    if PARSE in kinds:
+        subject.expect(SYNC)
+    subject.scan(DONE + READY)
+    assert subject.settled
+
+
 def test_a_long_batch_is_not_looked_through_for_each_of_its_messages():
     looks = []
 
