@@ -178,10 +178,11 @@ def manifests(
     """Everything of a target but its namespace.
 
     instances=2 adds a streaming standby: `-rw` leads to the first pod, `-ro` to the second, `-r` to both. A test of a
-    switchover promotes the second and points `-rw` to it. With one instance, all three Services lead to it.
+    switchover promotes the second and points `-rw` to it. Of several standbys `-ro` leads to the last one. With one
+    instance, all three Services lead to it.
     """
-    if instances not in (1, 2):
-        raise ValueError(f"instances is {instances}; a target has 1, or 2 for one with a standby")
+    if instances < 1:
+        raise ValueError(f"instances is {instances}; a target has 1, 2 for one with a standby, or more")
     authority = authority or Authority(f"{cluster}-ca")
     server = authority.issue(f"{cluster}-rw", service_names(namespace, cluster))
     labels = {"pgweir.io/e2e-target": cluster}

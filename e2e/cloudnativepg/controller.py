@@ -7,8 +7,9 @@ promotion) it waits until the moment at which CloudNativePG would come to it. It
 
 It prints one JSON object a line, `{"at": unix time, "event": …}`, and takes orders on stdin: `switchover` (what
 `kubectl cnpg promote` does: the Cluster's status is patched, nothing else), `restart` (in place, as `kubectl cnpg
-restart`), `kill` (kill -9 of the primary's postmaster). It acts on the Cluster's status, whoever writes it. The API server
-is reached through `kubectl proxy` on a Unix socket, the pods through the API server.
+restart`), `kill` (kill -9 of the primary's postmaster), `lose` (the primary's pod is deleted by force). It acts on the
+Cluster's status, whoever writes it. The API server is reached through `kubectl proxy` on a Unix socket, the pods through
+the API server.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 import aiohttp
 from e2e.cloudnativepg.instance import PORT
-from e2e.cloudnativepg.manifests import GROUP, pods
+from e2e.cloudnativepg.manifests import GROUP, manifests, pods
 from e2e.kubernetes_access import WRAPPERS
 
 HEALTHY = "Cluster in healthy state"
@@ -77,13 +78,24 @@ class Api:
         return f"/apis/{GROUP}/v1/namespaces/{self.namespace}/clusters/{self.cluster}"
 
     async def request(self, method: str, path: str, body: object = None) -> Any:
-        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {} if body is None else {"Content-Type": kind}
         data = None if body is None else json.dumps(body)
         async with self.session.request(method, f"http://localhost{path}", data=data, headers=headers) as answer:
             text = await answer.text()
             if answer.status >= 400:
                 raise RuntimeError(f"{method} {path}: {answer.status} {text}")
             return json.loads(text) if text.strip() else None
+
+    async def delete_by_force(self, pod: str) -> None:
+        await self.request("DELETE", f"/api/v1/namespaces/{self.namespace}/pods/{pod}?gracePeriodSeconds=0")
+
+    async def make_again(self, pod: str) -> None:
+        """With nothing in it; its role is another one's meanwhile."""
+        made = manifests(self.namespace, self.cluster)
+        manifest = next(each for each in made if each["kind"] == "Pod" and each["metadata"]["name"] == pod)
+        manifest["metadata"]["labels"]["cnpg.io/instanceRole"] = "unhealthy"
+        await self.request("POST", f"/api/v1/namespaces/{self.namespace}/pods", manifest)
 
     async def order(self, pod: str, order: str, **options: object) -> Any:
         """Of the pod's instance.py."""
@@ -178,7 +190,10 @@ class Controller:
     async def _reported(self) -> dict[str, object]:
         state: dict[str, object] = {}
         for pod in pods(self.api.cluster):
-            timeline = (await self.api.order(pod, "status")).get("timeline", 0)
+            try:
+                timeline = (await self.api.order(pod, "status")).get("timeline", 0)
+            except RuntimeError:
+                continue  # there is no such pod now
             state[pod] = {"ip": self.addresses[pod], "isPrimary": pod == self.primary, "timeLineID": timeline}
         return state
 
@@ -198,8 +213,16 @@ class Controller:
         """A primary that is gone of itself is failed over from."""
         while True:
             await asyncio.sleep(0.1)
-            if not self.busy and not (await self.api.order(self.primary, "status"))["runs"] and not self.busy:
+            if not self.busy and not await self._runs(self.primary) and not self.busy:
                 await self._run("failover", self._fail_over())
+
+    async def _runs(self, pod: str) -> bool:
+        try:
+            return bool((await self.api.order(pod, "status"))["runs"])
+        except RuntimeError:
+            if not self.busy:
+                raise
+            return False  # a pod that was taken away meanwhile
 
     async def _run(self, name: str, event: Any) -> None:
         self.busy, self._began = True, time.monotonic()
@@ -273,6 +296,29 @@ class Controller:
         await self.api.order(old, "start", role="standby")
         await self._healthy()
 
+    async def _lose_the_primary(self) -> None:
+        """As a failover from a killed one, but that there is no pod any more that could be told anything."""
+        old, new = self.primary, self.standby
+        await self.api.delete_by_force(old)
+        note("killed", pod=old)
+        await self._at(TIMES.failover_is_seen)
+        ready = [_ready(False, timestamp())]
+        await self.api.patch_status(
+            phase=FAILOVER,
+            targetPrimary=new,
+            targetPrimaryTimestamp=timestamp(),
+            readyInstances=1,
+            instancesReportedState={old: None},
+            conditions=ready,
+        )
+        note("targetPrimary", pod=new)
+        await self._promote(new, TIMES.failover_current_primary)
+        await self._label_late(new)
+        await self.api.make_again(old)
+        self.addresses[old] = await self._address(old)
+        await self.api.order(old, "start", role="standby")
+        await self._healthy()
+
     async def _restart_in_place(self) -> None:
         note("shutdown")
         stopped = await self.api.order(self.primary, "stop", mode="smart", timeout=TIMES.smart_shutdown)
@@ -304,6 +350,8 @@ class Controller:
                 case "kill":
                     await self.api.order(self.primary, "kill")
                     note("killed", pod=self.primary)
+                case "lose":
+                    await self._run("failover", self._lose_the_primary())
                 case other:
                     note("not understood", order=other)
 

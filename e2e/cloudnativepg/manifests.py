@@ -90,7 +90,9 @@ def _from_target(namespace: str, cluster: str, max_connections: int) -> tuple[li
     )
     del configuration["data"]["start.sh"]
     configuration["data"]["instance.py"] = Path(__file__).with_name("instance.py").read_text()
-    configuration["data"]["postgresql.conf"] += "ssl_min_protocol_version = 'TLSv1.3'\nwal_keep_size = 256MB\n"
+    configuration["data"]["postgresql.conf"] += (
+        "ssl_min_protocol_version = 'TLSv1.3'\nwal_keep_size = 256MB\nhba_file = '/etc/postgres/config/pg_hba.conf'\n"
+    )
     return secrets, configuration, stateful_set
 
 

@@ -19,7 +19,7 @@ Note = dict[str, Any]
 class Pair:
     """Applied and alive when it is made; `close` ends the controller."""
 
-    def __init__(self, kubernetes: Kubernetes, namespace: str, cluster: str) -> None:
+    def __init__(self, kubernetes: Kubernetes, namespace: str, cluster: str, *, max_connections: int = 100) -> None:
         self.kubernetes = kubernetes
         self.namespace = namespace
         self.cluster = cluster
@@ -27,7 +27,7 @@ class Pair:
         self._more = threading.Condition()
         kubernetes.apply([manifests.crd()])
         kubernetes.wait_for("condition=Established", "crd", f"clusters.{manifests.GROUP}")
-        kubernetes.apply(manifests.manifests(namespace, cluster))
+        kubernetes.apply(manifests.manifests(namespace, cluster, max_connections=max_connections))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "e2e.cloudnativepg.controller", namespace, cluster],
             stdin=subprocess.PIPE,

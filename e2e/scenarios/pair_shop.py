@@ -112,10 +112,10 @@ class PairShop(Shop):
     def primary(self) -> str:
         return self.pair.primary
 
-    def open(self, *, instances: int = 2) -> None:
+    def open(self, *, instances: int = 2, max_connections: int = 100) -> None:
         """The pair, and two pods of clients: one as every shop has it, one that counts."""
         assert instances == 2, "a pair is two"
-        self._pair = Pair(self.kubernetes, self.namespace, self.cluster)
+        self._pair = Pair(self.kubernetes, self.namespace, self.cluster, max_connections=max_connections)
         self.psycopg_client(COUNTER)
         self.kubernetes.client_pod(CLIENT, namespace=self.namespace, environment=self.account())
         self.pair.wait("healthy")

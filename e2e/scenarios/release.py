@@ -5,15 +5,19 @@ E2E_OPERATOR_IMAGE and E2E_POOLER_IMAGE name other images than those of `make im
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
-from e2e.kubernetes_access import Kubernetes
+from e2e.kubernetes_access import WRAPPERS, CommandFailed, Kubernetes, run
 
 CHART = Path(__file__).parents[2] / "charts" / "pgweir"
 RELEASE = "pgweir"
 OPERATOR_NAMESPACE = "pgweir-system"
+OPERATOR_IMAGE = "localhost/pgweir-operator:dev"
+POOLER_IMAGE = "localhost/pgweir-pooler:dev"
 
 
 class Operator:
@@ -23,10 +27,10 @@ class Operator:
         self.kubernetes = kubernetes
         self.namespace = OPERATOR_NAMESPACE
 
-    def install(self, **more: str) -> None:
+    def install(self, chart: Path = CHART, /, **more: str) -> None:
         """`more` are values of the chart, with two underscores where their path has a dot."""
-        image = os.environ.get("E2E_OPERATOR_IMAGE", "localhost/pgweir-operator:dev").rsplit(":", 1)
-        pooler = os.environ.get("E2E_POOLER_IMAGE", "localhost/pgweir-pooler:dev").rsplit(":", 1)
+        image = os.environ.get("E2E_OPERATOR_IMAGE", OPERATOR_IMAGE).rsplit(":", 1)
+        pooler = os.environ.get("E2E_POOLER_IMAGE", POOLER_IMAGE).rsplit(":", 1)
         values = {
             "image.repository": image[0],
             "image.tag": image[1],
@@ -38,10 +42,32 @@ class Operator:
         values |= {key.replace("__", "."): value for key, value in more.items()}
         said = [f"--set={key}={value}" for key, value in values.items()]
         scope = ["--namespace", self.namespace, "--create-namespace"]
-        self.kubernetes.helm("upgrade", "--install", RELEASE, str(CHART), *scope, "--wait", "--timeout=120s", *said)
+        self.kubernetes.helm("upgrade", "--install", RELEASE, str(chart), *scope, "--wait", "--timeout=120s", *said)
 
-    def uninstall(self) -> None:
-        self.kubernetes.helm("uninstall", RELEASE, "--namespace", self.namespace, "--wait", "--ignore-not-found")
+    def uninstall(self) -> str:
+        """What Helm said, the hook's last words among it: those it tells on stderr."""
+        options = ["--namespace", self.namespace, "--wait", "--ignore-not-found"]
+        return run(
+            ["sh", "-c", 'exec "$@" 2>&1', "sh", str(WRAPPERS / "helm"), "uninstall", RELEASE, *options], timeout=180
+        )
+
+    def pods(self) -> list[dict[str, Any]]:
+        selector = f"--selector=app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component!=uninstall"
+        found = json.loads(self.kubernetes.kubectl("get", "pods", selector, "--output=json", namespace=self.namespace))
+        items: list[dict[str, Any]] = found["items"]
+        return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
+
+    def scale(self, replicas: int) -> None:
+        self.kubernetes.kubectl("scale", f"deployment/{RELEASE}", f"--replicas={replicas}", namespace=self.namespace)
+
+    def kill(self) -> None:
+        """kill -9 of its process, which nobody in its pod could; on a cluster whose node is out of reach, the pod by force."""
+        (pod,) = self.pods()
+        container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+        try:
+            run([str(WRAPPERS / "ctr"), "task", "kill", "--signal", "SIGKILL", container])
+        except CommandFailed:
+            self.take_pod_away()
 
     def delete_pod(self) -> None:
         selector = f"--selector=app.kubernetes.io/instance={RELEASE}"
@@ -54,11 +80,23 @@ class Operator:
         options = ["--grace-period=0", "--force", "--wait=false"]
         self.kubernetes.kubectl("delete", "pod", selector, *options, namespace=self.namespace)
 
+    def leader(self) -> str:
+        """The pod that holds the Lease, or held it last."""
+        lease = self.kubernetes.get("lease", "pgweir-operator", namespace=self.namespace)
+        return str(lease["spec"].get("holderIdentity") or "").partition("_")[0]
+
     def leads(self) -> bool:
         """The Lease is held by a pod that is there."""
-        lease = self.kubernetes.get("lease", "pgweir-operator", namespace=self.namespace)
-        holder = lease["spec"].get("holderIdentity") or ""
-        return self.kubernetes.find("pod", holder.partition("_")[0] or "nobody", namespace=self.namespace) is not None
+        return self.kubernetes.find("pod", self.leader() or "nobody", namespace=self.namespace) is not None
 
     def logs(self) -> str:
         return self.kubernetes.kubectl("logs", f"deployment/{RELEASE}", "--tail=-1", namespace=self.namespace)
+
+
+def retagged(image: str, tag: str) -> bool:
+    """The same image in the node under another tag, as a new version has one; False where the node is out of reach."""
+    try:
+        run([str(WRAPPERS / "ctr"), "images", "tag", "--force", image, f"{image.rpartition(':')[0]}:{tag}"])
+    except CommandFailed:
+        return False
+    return True

@@ -218,28 +218,39 @@ def test_a_restart_in_place_is_not_held_up_by_the_poolers_connections(shop: Pair
     assert all("(restarted)" in text for _, text in ended.values()), ended
 
 
-def test_the_operators_pod_goes_in_the_middle_and_nobody_notices(
+def test_without_an_operator_between_the_order_and_the_route_the_pods_go_on_by_themselves(
     shop: PairShop, operator: Operator, measured: Measured
 ) -> None:
-    def take_the_operator_away(began: float) -> None:
-        shop.pair.wait("down", after=began)
-        operator.take_pod_away()
+    def kill_the_operator(began: float) -> None:
+        until(lambda: _phase(shop) in ("Holding", "Held"), "the pods were told", every=0.0)
+        operator.kill()
+        operator.scale(0)
 
-    event = Event.of(shop, "switchover", take_the_operator_away)
+    event = Event.of(shop, "switchover", kill_the_operator)
     ended = holds(shop, event.began, ended=True)
     measured.note(
-        "Planned switchover, the operator's pod deleted by force when PostgreSQL is down", lost(event), "0 failed"
+        "Planned switchover, the operator killed between its order and the route",
+        f"{lost(event)}; every pod served after {latest(ended):.1f} s, "
+        f"the -rw endpoint came after {event.after('label'):.1f} s",
+        "0 failed; the endpoint",
     )
+    operator.scale(1)
     assert event.errors == []
     assert event.failed == 0
     shop.books_have(event.counts["tpcb"].processed)
     assert len(ended) == 3
+    assert all("(moved)" in text for _, text in ended.values()), ended
+    until(operator.leads, "the operator is back")
+    until(lambda: _phase(shop) == "Done", "and has written down how it went")
+
+
+def _phase(shop: PairShop) -> str:
+    return str((shop.status().get("switchover") or {}).get("phase"))
 
 
 def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(
     shop: PairShop, operator: Operator, measured: Measured
 ) -> None:
-    until(operator.leads, "the operator is back")
     victim = shop.pods()[0]["metadata"]["name"]
 
     def delete_a_pod(began: float) -> None:
@@ -254,6 +265,27 @@ def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(
     assert {error["where"] for error in event.errors} <= {"first", "login"}
     shop.books_have(event.counts["tpcb"].processed)
     until(lambda: len(shop.pods()) == 3 and all(row["ready"] for row in shop.status()["pods"]), "the new pod")
+
+
+def test_a_pooler_pod_that_is_deleted_by_force_costs_what_was_in_flight_there(
+    shop: PairShop, measured: Measured
+) -> None:
+    shop.healthy()
+    shop.initialise()
+    victim = shop.pods()[0]["metadata"]["name"]
+    with shop.counted(*LOAD) as load:
+        time.sleep(1)
+        gone = time.time()
+        options = ["--grace-period=0", "--force", "--wait=false"]
+        shop.kubernetes.kubectl("delete", "pod", victim, *options, namespace=shop.namespace)
+        until(lambda: len(shop.pods()) == 3 and all(row["ready"] for row in shop.status()["pods"]), "the new pod")
+        time.sleep(1)
+        event = Event(shop.pair, gone, load.finish())
+    event.show("a pooler's pod deleted by force")
+    measured.note("One of three pooler pods deleted by force", lost(event), "those in flight")
+    assert event.counts["select"].failed == 0
+    assert event.counts["tpcb"].failed <= event.counts["tpcb"].clients
+    assert event.gap < 10.0, "the other two pods serve"
 
 
 def test_a_day_of_changes_costs_nobody_a_transaction(shop: PairShop, measured: Measured) -> None:
@@ -282,3 +314,18 @@ def test_a_day_of_changes_costs_nobody_a_transaction(shop: PairShop, measured: M
     measured.note("20 configuration changes, 5 pauses, a rollout, scaled 3 → 1 → 5 → 2", lost(event), "0 failed")
     assert event.failed == 0
     shop.books_have(event.counts["tpcb"].processed)
+
+
+def test_a_primary_whose_pod_is_deleted_by_force_costs_what_was_in_flight(shop: PairShop, measured: Measured) -> None:
+    """At the end, since the pair's new standby has to be made from nothing."""
+    event = Event.of(shop, "lose")
+    moved, endpoint = event.after("currentPrimary"), event.after("label")
+    measured.note(
+        "The primary's pod deleted by force, 20 clients",
+        f"{lost(event)}; currentPrimary after {moved:.1f} s, the -rw endpoint (who connects directly) {endpoint:.1f} s",
+        "those in flight; gap ≤ direct",
+    )
+    assert [error for error in event.errors if error["where"] == "login"] == []
+    assert event.counts["select"].failed == 0
+    assert event.counts["tpcb"].failed <= event.counts["tpcb"].clients
+    assert event.gap < endpoint
