@@ -112,7 +112,7 @@ class FakeKubelet:
                 for kind in ("Initialized", "ContainersReady", "Ready", "PodScheduled")
             ],
         }
-        await self._kube.patch_status("Pod", self._namespace, name, status)
+        await self._kube.merge_status("Pod", self._namespace, name, status)
 
 
 class Operator:
@@ -150,7 +150,7 @@ class World:
         ca: KeyPair,
         folder: Path,
     ) -> None:
-        self._loop = loop
+        self._loop = self.loop = loop
         self._operator_kubeconfig = operator_kubeconfig
         self.namespace = namespace
         self.server = server
@@ -198,10 +198,13 @@ class World:
         recheck: float = 5.0,
         everywhere: bool = False,
         image: str = "localhost/pgweir-pooler:dev",
+        log_level: str = "DEBUG",
+        kubeconfig: str = "",
+        pod_name: str = "",
     ) -> Operator:
         operator = Operator(
             self.folder,
-            f"--kubeconfig={self._operator_kubeconfig}",
+            f"--kubeconfig={kubeconfig or self._operator_kubeconfig}",
             *([] if everywhere else [f"--namespace={self.namespace}"]),
             f"--lease-namespace={self.namespace}",
             "--listen=127.0.0.1:0",
@@ -210,8 +213,9 @@ class World:
             environment={
                 "PGWEIR_CONTROL_PORT": str(self.control_port),
                 "PGWEIR_DIAL_TARGET": f"127.0.0.1:{self.server.port}",
-                "PGWEIR_LOG_LEVEL": "DEBUG",
+                "PGWEIR_LOG_LEVEL": log_level,
                 "PGWEIR_POOLER_IMAGE": image,
+                **({"POD_NAME": pod_name} if pod_name else {}),
             },
         )
         self.operators.append(operator)
@@ -343,9 +347,11 @@ async def _ensure_namespace(kube: Kube, name: str) -> None:
         await asyncio.sleep(0.05)
 
 
-def wait(reached: Callable[[], bool], wanted: str | Callable[[], str], patience: float = PATIENCE) -> None:
+def wait(
+    reached: Callable[[], bool], wanted: str | Callable[[], str], patience: float = PATIENCE, *, pace: float = 0.03
+) -> None:
     until = time.monotonic() + patience
     while not reached():
         if time.monotonic() > until:
             raise AssertionError(f"not within {patience:g} s: {wanted if isinstance(wanted, str) else wanted()}")
-        time.sleep(0.03)
+        time.sleep(pace)

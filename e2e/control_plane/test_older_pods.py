@@ -73,4 +73,4 @@ def crash(world, name):
             {"name": "pgbouncer", "image": "x", "imageID": "", "ready": False, "restartCount": 3, "state": state}
         ],
     }
-    world.run(world.kube.patch_status("Pod", world.namespace, name, status))
+    world.run(world.kube.merge_status("Pod", world.namespace, name, status))

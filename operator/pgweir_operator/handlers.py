@@ -1,7 +1,8 @@
 """Every trigger of the operator, one call each: the table of contents.
 
-All of them do the same: wake the Pooler that is concerned. kopf watches and calls; it stores nothing on any object (only
-raw events are asked for, so it needs neither annotations nor a finalizer of its own). Called by main.
+All of them do the same: wake the Pooler that is concerned. kopf watches the Poolers and calls; it stores nothing on any
+object (only raw events are asked for, so it needs neither annotations nor a finalizer of its own). What belongs to Poolers is
+watched by kube/watches.py, which keeps it, so that a pass need not ask for what has just been said. Called by main.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import kopf
 from pgweir_operator.api import names
 from pgweir_operator.kube.connection import Access, kopf_connection
 from pgweir_operator.kube.watches import Change, Named, ObjectWatches
-from pgweir_operator.reconcile import Outcome
+from pgweir_operator.passes import Outcome
 from pgweir_operator.switchover import Switchovers
 from pgweir_operator.workers import Key, Workers
 
-CHILD_KINDS = (("apps", "v1", "deployments"), ("", "v1", "services"), ("", "v1", "pods"))
+# All Poolers' children and pods, by their label: one watch for each kind.
+CHILD_KINDS = ("Deployment", "Pod", "Secret", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy")
+# All there are: a cluster is found by its Services, siblings by their Poolers.
+WHOLE_KINDS = ("Service", names.KIND)
 
 
 def registry(workers: Workers, switchovers: Switchovers, access: Access) -> kopf.OperatorRegistry:
-    """What wakes a Pooler: itself, its children, its pods. (Its Secrets are watched one by one: `settled`.)"""
+    """What wakes a Pooler: itself. (What belongs to it: `watch_children`; the Secrets of others: `settled`.)"""
     table = kopf.OperatorRegistry()
     seen: dict[str, object] = {}
 
@@ -46,27 +50,25 @@ def registry(workers: Workers, switchovers: Switchovers, access: Access) -> kopf
             seen.pop(body["metadata"]["uid"], None)
         workers.wake(key, "the Pooler")
 
-    for group, version, plural in CHILD_KINDS:
-
-        @kopf.on.event(group, version, plural, labels={names.POOLER_LABEL: kopf.PRESENT}, registry=table, id=plural)
-        async def child(body: kopf.Body, resource: kopf.Resource, **_: Any) -> None:
-            key = body["metadata"]["namespace"], body["metadata"]["labels"][names.POOLER_LABEL]
-            workers.wake(key, f"{resource.kind} {body['metadata']['name']}", known_only=True)
-
     return table
 
 
-def own_secrets(watches: ObjectWatches[Key], namespaces: Sequence[str]) -> None:
-    """The Secrets of all Poolers by their label: three for each, and one watch for all of them."""
-    watches.want(("", ""), [Named("Secret", place, label=names.POOLER_LABEL) for place in namespaces or ("",)])
+def watch_children(watches: ObjectWatches[Key], namespaces: Sequence[str]) -> None:
+    """What belongs to Poolers, in every namespace that is looked after."""
+    places = namespaces or ("",)
+    labelled = [Named(kind, place, label=names.POOLER_LABEL) for kind in CHILD_KINDS for place in places]
+    watches.want(("", ""), [*labelled, *(Named(kind, place) for kind in WHOLE_KINDS for place in places)])
 
 
-def concerned(key: Key, change: Change) -> Key:
-    """Whom a change of a Secret wakes: who asked for it by name, or whose it is."""
-    if change.what.name:
-        return key
+def heard(workers: Workers, key: Key, change: Change) -> None:
+    """Whom a change wakes: who asked for the object by name, or whose it is."""
     metadata = change.object["metadata"]
-    return metadata["namespace"], metadata["labels"][names.POOLER_LABEL]
+    if not change.what.name:
+        owner = (metadata.get("labels") or {}).get(names.POOLER_LABEL)
+        if owner is None or change.what.kind == names.KIND:
+            return
+        key = metadata["namespace"], owner
+    workers.wake(key, f"{change.what.kind} {metadata['name']}", known_only=True)
 
 
 def settled(watches: ObjectWatches[Key], key: Key, outcome: Outcome) -> None:
@@ -89,9 +91,6 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
-    # WHY on the server: a cluster's other pods and Services would all pass through this process otherwise.
-    for group, version, plural in CHILD_KINDS:
-        settings.watching.label_selectors[group, version, plural] = names.POOLER_LABEL
 
 
 def _what_counts(body: kopf.Body) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`pgweir-operator`: options, the Lease, the health and metrics port, and everything joined together.
+"""`pgweir-operator`: options, the Lease, and everything joined together.
 
 A replica that does not hold the Lease waits; one that loses it exits, and Kubernetes starts it anew. Reads the
 environment and the command line; decides nothing about Poolers.
@@ -20,18 +20,20 @@ from typing import Annotated, Any
 
 import kopf
 import typer
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
 from pgweir_operator import handlers
 from pgweir_operator.api import names
 from pgweir_operator.desired import default_image
 from pgweir_operator.kube import Access, ApiError, Kube, connect
+from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.connection import ConfigException, own_namespace
 from pgweir_operator.kube.events import Events
 from pgweir_operator.kube.lease import Leadership
 from pgweir_operator.kube.watches import ObjectWatches
-from pgweir_operator.reconcile import RECHECK, Options, Reconciler
+from pgweir_operator.metrics import Metrics
+from pgweir_operator.passes import RECHECK, Options
+from pgweir_operator.reconcile import Reconciler
+from pgweir_operator.serving import serve
 from pgweir_operator.switchover import Switchovers
 from pgweir_operator.workers import Key, Workers
 
@@ -53,7 +55,7 @@ def run(
     ] = None,
     kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig file, outside a cluster.")] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
-    listen: Annotated[str, typer.Option(help="ADDRESS:PORT of /healthz and /metrics.")] = "0.0.0.0:8080",
+    listen: Annotated[str, typer.Option(help="ADDRESS:PORT of /healthz, /readyz and /metrics.")] = "0.0.0.0:8080",
     lease_namespace: Annotated[
         str | None, typer.Option(help="Namespace of the Lease. Default: the operator's own.")
     ] = None,
@@ -106,21 +108,37 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
     identity = f"{pod or socket.gethostname()}_{secrets.token_hex(4)}"
     stop = asyncio.Event()
     _stop_at_signals(stop)
+    metrics = Metrics()
     async with Kube(await connect(access)) as kube:
         leadership = Leadership(kube, namespace=lease_namespace, name=LEASE, identity=identity, pod=pod)
         events = Events(kube, instance=identity)
-        switchovers = Switchovers(kube, events, lambda key: workers.wake(key, "a switchover", known_only=True))
-        watches: ObjectWatches[Key] = ObjectWatches(
-            kube, lambda key, change: workers.wake(handlers.concerned(key, change), "a Secret", known_only=True)
+        switchovers = Switchovers(
+            kube,
+            events,
+            lambda key: workers.wake(key, "a switchover", known_only=True),
+            ended=lambda outcome: metrics.switchovers.labels(outcome).inc(),
         )
-        reconciler = Reconciler(kube, events, options, switchovers)
+        watches: ObjectWatches[Key] = ObjectWatches(kube, lambda key, change: handlers.heard(workers, key, change))
+        kube.on_answer = watches.answered
+        cache = Cache(kube, watches, switchovers.watches)
+        reconciler = Reconciler(kube, cache, events, options, switchovers, metrics=metrics)
         workers = Workers(
-            reconciler.reconcile, lambda key, outcome: handlers.settled(watches, key, outcome), rest=options.recheck
+            reconciler.reconcile,
+            lambda key, outcome: handlers.settled(watches, key, outcome),
+            rest=options.recheck,
+            metrics=metrics,
         )
         reconciler.rollouts.on_free = lambda key: workers.wake(key, "its turn to roll", known_only=True)
-        server = await _serve(listen, leadership, workers, kube)
+        shown(metrics, leadership=leadership, workers=workers, kube=kube)
+        state = _State(watches, workers)
+        server = await serve(listen, metrics, unhealthy=state.unhealthy, unready=state.unready)
         try:
-            if not await _unless(stop, _wait_for_crd(kube)) or not await _unless(stop, leadership.acquire()):
+            if not await _unless(stop, _wait_for_crd(kube, state)):
+                return 0
+            # One that stands by watches, too: it could lead at once.
+            handlers.watch_children(watches, options.namespaces)
+            state.is_watching = True
+            if not await _unless(stop, leadership.acquire()):
                 return 0
             return await _lead(access, options, leadership, workers, switchovers, watches, stop)
         finally:
@@ -129,6 +147,45 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
             await watches.close()
             await leadership.release()
             await server.cleanup()
+
+
+class _State:
+    """What the probes ask for."""
+
+    def __init__(self, watches: ObjectWatches[Key], workers: Workers) -> None:
+        self._watches = watches
+        self._workers = workers
+        self.waits_for = "the start is not over"
+        self.is_watching = False
+
+    def unhealthy(self) -> str:
+        if not self._watches.are_alive():
+            return "a watch has ended that should not"
+        return "" if self._workers.are_alive() else "a Pooler has lost the task that looks after it"
+
+    def unready(self) -> str:
+        if not self.is_watching:
+            return self.waits_for
+        return "" if self._watches.are_whole() else "not all that is watched has come yet"
+
+
+def shown(metrics: Metrics, *, leadership: Leadership, workers: Workers, kube: Kube) -> None:
+    """What the rooms know anyway, as metrics."""
+    metrics.gauge("pgweir_operator_leader", "1 where this replica holds the Lease.", lambda: leadership.is_leader)
+    metrics.sorted(
+        "pgweir_operator_poolers",
+        "Poolers that are looked after, by status and reason of their condition Ready.",
+        ("ready", "reason"),
+        workers.by_readiness,
+    )
+    metrics.gauge("pgweir_operator_backlog", "Poolers that wait for a pass.", workers.backlog)
+    metrics.gauge("pgweir_operator_watches", "Watches that are open, one connection each.", lambda: kube.watches)
+    metrics.tallied(
+        "pgweir_operator_api_requests",
+        "Requests to the API server by verb and status code; a watch counts when it is opened.",
+        ("verb", "code"),
+        lambda: kube.answers,
+    )
 
 
 async def _lead(
@@ -142,7 +199,6 @@ async def _lead(
 ) -> int:
     """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
     ready = asyncio.Event()
-    handlers.own_secrets(watches, options.namespaces)
     watching = asyncio.create_task(
         kopf.operator(
             registry=handlers.registry(workers, switchovers, access),
@@ -199,7 +255,7 @@ async def _unless(stop: asyncio.Event, work: Any) -> bool:
     return False
 
 
-async def _wait_for_crd(kube: Kube) -> None:
+async def _wait_for_crd(kube: Kube, state: _State) -> None:
     """kopf would look once at its start and never see a CRD that comes later."""
     said = False
     while True:
@@ -209,44 +265,11 @@ async def _wait_for_crd(kube: Kube) -> None:
             trouble = f"the kind {names.KIND} of {names.API_VERSION} is not installed: apply crds/"
         except ApiError as error:
             trouble = error.message
+        state.waits_for = trouble
         if not said:
             logger.warning("waiting: %s", trouble)
             said = True
         await asyncio.sleep(2.0)
-
-
-async def _serve(listen: tuple[str, int], leadership: Leadership, workers: Workers, kube: Kube) -> web.AppRunner:
-    """`/healthz`: the loop runs (a standby is healthy). `/metrics`: Prometheus."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    leader = Gauge("pgweir_operator_leader", "1 where this replica holds the Lease.", registry=registry)
-    leader.set_function(lambda: float(leadership.is_leader))
-    poolers = Gauge("pgweir_operator_poolers", "Poolers that are looked after.", registry=registry)
-    poolers.set_function(lambda: float(len(workers)))
-    passes = Gauge("pgweir_operator_passes", "Passes over a Pooler since the start.", registry=registry)
-    passes.set_function(lambda: float(workers.passes))
-    failures = Gauge("pgweir_operator_failures", "Passes that ended in an unforeseen error.", registry=registry)
-    failures.set_function(lambda: float(workers.failures))
-    requests = Gauge("pgweir_operator_api_requests", "Requests to the API server since the start.", registry=registry)
-    requests.set_function(lambda: float(kube.requests))
-    watches = Gauge(
-        "pgweir_operator_watches", "Objects that are watched by name, one connection each.", registry=registry
-    )
-    watches.set_function(lambda: float(kube.watches))
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"leader": leadership.is_leader, "poolers": len(workers)})
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
-
-    application = web.Application()
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, *listen).start()
-    return runner
 
 
 def _address(text: str, option: str) -> tuple[str, int]:

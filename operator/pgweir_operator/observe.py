@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pgweir_operator.api import names
 from pgweir_operator.api.observed import (
@@ -24,14 +25,25 @@ from pgweir_operator.api.observed import (
     SecretFacts,
 )
 from pgweir_operator.api.pooler import Pooler
-from pgweir_operator.kube import ForbiddenError, Kube
+from pgweir_operator.kube import ForbiddenError
 from pgweir_operator.kube.api import Object
 
 # The endings of a cluster's Services and Secrets.
 _CLUSTERS_OWN: Final = ("rw", "ro", "r", "superuser", "app", "ca", "server", "replication")
 # Of a rollout that has made no progress for the Deployment's progressDeadlineSeconds.
 STUCK: Final = "ProgressDeadlineExceeded"
+_SECRET_NAME: Final = re.compile(names.DNS_SUBDOMAIN_PATTERN)
 _POD_MONITOR: Final = ("monitoring.coreos.com/v1", "PodMonitor")
+
+
+class Source(Protocol):
+    """Whatever answers: the API server, what the watches have brought, or a file."""
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None: ...
+
+    async def items(self, kind: str, namespace: str, *, labels: str | None = None) -> list[Object]: ...
+
+    async def knows(self, api_version: str, kind: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,7 @@ class World:
         return child is not None and is_controlled_by(child, pooler.uid)
 
 
-async def observe(kube: Kube, pooler: Pooler) -> World:
+async def observe(kube: Source, pooler: Pooler) -> World:
     children, secrets, pods, monitors_known, taken_by = await asyncio.gather(
         _children(kube, pooler),
         _named_secrets(kube, pooler),
@@ -137,7 +149,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
     )
 
 
-async def _children(kube: Kube, pooler: Pooler) -> dict[tuple[str, str], Object]:
+async def _children(kube: Source, pooler: Pooler) -> dict[tuple[str, str], Object]:
     name = pooler.name
     wanted = [
         ("Deployment", names.deployment_name(name)),
@@ -155,12 +167,12 @@ async def _children(kube: Kube, pooler: Pooler) -> dict[tuple[str, str], Object]
     return {key: child for key, child in zip(wanted, found, strict=True) if child is not None}
 
 
-async def _named_secrets(kube: Kube, pooler: Pooler) -> dict[str, SecretFacts | None]:
+async def _named_secrets(kube: Source, pooler: Pooler) -> dict[str, SecretFacts | None]:
     found = await asyncio.gather(*(_secret(kube, pooler.namespace, name) for name in pooler.secret_names))
     return dict(zip(pooler.secret_names, found, strict=True))
 
 
-async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts | None]) -> ClusterFacts:
+async def _cluster(kube: Source, pooler: Pooler, secrets: Mapping[str, SecretFacts | None]) -> ClusterFacts:
     """A plain target has no Secrets but those the spec names; a cluster is found by its contract."""
     if pooler.spec.target is not None:
         admin = pooler.spec.target.admin_secret
@@ -192,7 +204,7 @@ async def _cluster(kube: Kube, pooler: Pooler, secrets: Mapping[str, SecretFacts
     )
 
 
-async def _cluster_object(kube: Kube, namespace: str, name: str) -> tuple[str | None, Object | None]:
+async def _cluster_object(kube: Source, namespace: str, name: str) -> tuple[str | None, Object | None]:
     """CloudNativePG's or EDB's, where there is one: most API servers know one of the kinds at most."""
     for kind in ("Cluster", "EdbCluster"):
         if (found := await _readable(kube, kind, namespace, name)) is not None:
@@ -202,7 +214,10 @@ async def _cluster_object(kube: Kube, namespace: str, name: str) -> tuple[str | 
 
 def _follows_another(native: Mapping[str, Any]) -> bool:
     """A replica cluster: switched on, or another member of a distributed topology is the primary one."""
-    replica = (native.get("spec") or {}).get("replica") or {}
+    spec = native.get("spec")
+    replica = spec.get("replica") if isinstance(spec, Mapping) else None
+    if not isinstance(replica, Mapping):
+        return False
     if replica.get("enabled") is not None:
         return bool(replica["enabled"])
     own = replica.get("self") or native["metadata"]["name"]
@@ -211,18 +226,25 @@ def _follows_another(native: Mapping[str, Any]) -> bool:
 
 def _secret_names(cluster: str, native: Mapping[str, Any] | None) -> dict[str, str]:
     """By the contract; a CloudNativePG Cluster object names its own, and wins."""
-    known = ((native or {}).get("status") or {}).get("certificates") or {}
-    authority = f"{cluster}-ca"
+    status = (native or {}).get("status")
+    certificates = status.get("certificates") if isinstance(status, Mapping) else None
+    known: Mapping[str, Any] = certificates if isinstance(certificates, Mapping) else {}
+
+    def named(role: str, default: str) -> str:
+        """WHY the check: a name becomes a path of the API server, and this one was written by somebody else."""
+        name = known.get(role)
+        return name if isinstance(name, str) and _SECRET_NAME.fullmatch(name) else default
+
     return {
         "superuser": f"{cluster}-superuser",
-        "server_ca": known.get("serverCASecret") or authority,
-        "client_ca": known.get("clientCASecret") or authority,
-        "server": known.get("serverTLSSecret") or f"{cluster}-server",
+        "server_ca": named("serverCASecret", f"{cluster}-ca"),
+        "client_ca": named("clientCASecret", f"{cluster}-ca"),
+        "server": named("serverTLSSecret", f"{cluster}-server"),
         "app": f"{cluster}-app",
     }
 
 
-async def _name_taken_by(kube: Kube, pooler: Pooler) -> str | None:
+async def _name_taken_by(kube: Source, pooler: Pooler) -> str | None:
     """A cluster of the Pooler's name, or one whose Service or Secret has it: whoever came first, two cannot share it.
 
     A cluster is known by its Service `<cluster>-rw`, or as a Cluster object, which is there before its Services are.
@@ -239,11 +261,11 @@ async def _name_taken_by(kube: Kube, pooler: Pooler) -> str | None:
     return next((f"Cluster {owner}" for owner, found in zip(owners, clusters, strict=True) if found is not None), None)
 
 
-async def _secret(kube: Kube, namespace: str, name: str) -> SecretFacts | None:
+async def _secret(kube: Source, namespace: str, name: str) -> SecretFacts | None:
     return secret_facts(await _readable(kube, "Secret", namespace, name))
 
 
-async def _readable(kube: Kube, kind: str, namespace: str, name: str) -> Object | None:
+async def _readable(kube: Source, kind: str, namespace: str, name: str) -> Object | None:
     try:
         return await kube.get(kind, namespace, name)
     except ForbiddenError:

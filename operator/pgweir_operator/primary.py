@@ -7,9 +7,11 @@ target. The container is named `postgres`, as CloudNativePG's and EDB's is. Call
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
+from pgweir_operator.api import names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.integration.psql import Shell
@@ -17,6 +19,7 @@ from pgweir_operator.kube import ApiError, ForbiddenError, Kube
 from pgweir_operator.kube.exec import PodProcess, process
 
 CONTAINER: Final = "postgres"
+_POD_NAME: Final = re.compile(names.DNS_SUBDOMAIN_PATTERN)
 
 
 async def shell(kube: Kube, pooler: Pooler) -> Shell:
@@ -62,8 +65,10 @@ async def _named_by_cluster(kube: Kube, namespace: str, cluster: str) -> Mapping
         native = await kube.get("Cluster", namespace, cluster)
     except ForbiddenError:
         return None
-    name = ((native or {}).get("status") or {}).get("currentPrimary")
-    return await kube.get("Pod", namespace, name) if name else None
+    status = (native or {}).get("status")
+    name = status.get("currentPrimary") if isinstance(status, Mapping) else None
+    is_one = isinstance(name, str) and _POD_NAME.fullmatch(name)  # it becomes a path of the API server
+    return await kube.get("Pod", namespace, str(name)) if is_one else None
 
 
 async def _behind_service(kube: Kube, namespace: str, cluster: str) -> Mapping[str, Any] | None:

@@ -10,19 +10,16 @@ import json
 import logging
 import secrets as randomness
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from pgweir.bundle import MANIFEST, bundle_digest
-from pgweir_operator import children, control_secrets, farewell, pausing, prerequisites, primary
+from pgweir_operator import children, control_secrets, farewell, pausing, prerequisites, primary, reporting
 from pgweir_operator.api import names
-from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import Blocker, PrerequisiteError, Reason
 from pgweir_operator.api.observed import (
-    IntegrationResult,
     Observed,
     PodAnswer,
     PodReport,
@@ -30,12 +27,15 @@ from pgweir_operator.api.observed import (
 )
 from pgweir_operator.api.pooler import OnPauseTimeout, Pooler
 from pgweir_operator.desired import Desired, desired_state, skew
-from pgweir_operator.fleet import Fleet, Identity, Member, Push
+from pgweir_operator.fleet import Fleet, Member, Push
 from pgweir_operator.integration import automatic
 from pgweir_operator.integration.control import ControlCertificates, renewed
 from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
+from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.events import Events
-from pgweir_operator.observe import World, observe, watched_secrets
+from pgweir_operator.metrics import Metrics
+from pgweir_operator.observe import Source, World, observe, watched_secrets
+from pgweir_operator.passes import PAUSE_RECHECK, Memory, Options, Outcome, Pass
 from pgweir_operator.rollouts import Rollouts
 from pgweir_operator.scaling import making_room
 from pgweir_operator.siblings import automatic_siblings, shared_password
@@ -47,132 +47,75 @@ logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 
-RECHECK = 30.0
 # The target is asked this often whether the lookup still works; at once when a pod says that it does not, or when any
 # of what it depends on has changed.
 INTEGRATION_RECHECK = 300.0
+# Where nothing happens, what is not watched is asked again after this.
+UNWATCHED_RECHECK = 900.0
 # While something is on its way that tells nobody when it arrives.
 SOON = 2.0
-# A pause is looked at this often, and a single pass waits this long for it.
-PAUSE_RECHECK = 0.1
+# A single pass waits this long for a pause.
 PAUSE_PATIENCE = 1.0
 # Pods that close servers so that others may start are asked this often.
 MAKING_ROOM_RECHECK = 0.5
-# The part of the status that reconcile leaves alone.
-OF_SWITCHOVERS = "switchover"
 # The Event's reason where a pause closed clients.
 HOLDERS_TERMINATED = "HoldersTerminated"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How this installation works, the same for all Poolers."""
-
-    image: str
-    namespaces: tuple[str, ...] = ()
-    """Where Poolers are served; empty: everywhere."""
-    control_port: int = names.PORT_CONTROL
-    dial_target: tuple[str, int] | None = None
-    """Where to connect for provisioning instead of the Service's name (development, outside a cluster)."""
-    recheck: float = RECHECK
-    exec_in_primary: bool = False
-    """Whether psql may be run in the primary's pod where there is no superuser's Secret."""
-    namespace: str = ""
-    """Where the operator itself runs; empty: outside of the cluster."""
-
-
-@dataclass(slots=True)
-class Memory:
-    """What is remembered of a Pooler between two passes. Losing it costs a repeated check and nothing else: the status
-    has what must outlive the operator."""
-
-    integration: automatic.Integration | None = None
-    integration_inputs: object = None
-    integration_due: float = 0.0
-    pausing_since: float | None = None
-    pushed: pausing.Pushed | None = None
-    """What the last pass ended with, if it came so far."""
-    capacity: TargetCapacity | None = None
-    written: children.Written = field(default_factory=dict)
-    fleet: Fleet | None = None
-    fleet_identity: Identity | None = None
-
-    async def close(self) -> None:
-        fleet, self.fleet, self.fleet_identity = self.fleet, None, None
-        if fleet is not None:
-            await fleet.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """When to look again, and which Secrets to watch until then. `gone`: there is no such Pooler any more."""
-
-    again: float
-    secrets: frozenset[str] = frozenset()
-    gone: bool = False
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one pass has found out so far."""
-
-    again: float
-    blocker: Blocker | None = None
-    integration: IntegrationResult | None = None
-    wanted: WantedConfiguration | None = None
-    answers: dict[str, PodAnswer] = field(default_factory=dict)
-    pause_timed_out: bool = False
-    waits_for: str = ""
-    """The Pooler that rolls while this one waits for its turn to."""
-    oldest_pods: tuple[str, ...] = ()
-    """Pods that decide which settings are left out."""
-    making_room: list[str] = field(default_factory=list)
-    """Pods that are to close servers before more pods start."""
-    terminated: dict[str, int] = field(default_factory=dict)
-    """Clients that were closed because a pause waited for them too long, by pod."""
-
-    def sooner(self, seconds: float | None) -> None:
-        if seconds is not None:
-            self.again = min(self.again, max(seconds, PAUSE_RECHECK))
-
-    def reports(self) -> list[PodReport]:
-        return [answer for answer in self.answers.values() if isinstance(answer, PodReport)]
 
 
 class Reconciler:
     def __init__(
         self,
         kube: Kube,
+        cache: Cache,
         events: Events,
         options: Options,
         switchovers: Switchovers,
         *,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kube = kube
-        self.rollouts = Rollouts(kube, options.namespaces)
+        self._cache = cache
+        self.rollouts = Rollouts(cache.no_older_than(0.0), options.namespaces)
         self._events = events
         self._options = options
         self._switchovers = switchovers
+        self._metrics = metrics or Metrics()
         self._clock = clock
 
     async def reconcile(self, namespace: str, name: str, memory: Memory) -> Outcome:
         """One pass. Raises ApiError only where not even the Pooler and its status can be read and written."""
-        found = await self._kube.get(names.KIND, namespace, name)
+        source = self._cache.no_older_than(UNWATCHED_RECHECK if memory.at_rest else 0.0)
+        # What has just been said of a Pooler may not have come to our own watch yet.
+        found = await (source if memory.at_rest else self._kube).get(names.KIND, namespace, name)
         if found is None:
             self._switchovers.forget((namespace, name))
             return Outcome(again=0.0, gone=True)
         manifest = {**found, "apiVersion": names.API_VERSION, "kind": names.KIND}
         pooler = parse(manifest)
         if not isinstance(pooler, Pooler):
-            await self._write_status(manifest, _unreadable(manifest, invalid_spec(pooler), self._now()))
-            return Outcome(again=self._options.recheck)
+            await self._block(manifest, invalid_spec(pooler))
+            ready = "False", Reason.INVALID_SPEC.value
+            return Outcome(again=self._options.recheck, blocked=True, ready=ready)
+        try:
+            return await self._look(manifest, pooler, memory, source)
+        except ApiError:
+            raise  # Not even a status could be written.
+        except Exception as error:
+            what = (
+                f"The operator stumbled over this Pooler ({type(error).__name__}); its log says more. It tries again."
+            )
+            await self._block(manifest, Blocker(Reason.RECONCILE_FAILED, what))
+            raise
+
+    async def _look(self, manifest: Manifest, pooler: Pooler, memory: Memory, source: Source) -> Outcome:
+        namespace, name = pooler.namespace, pooler.name
         pushed, memory.pushed = memory.pushed, None
         if pushed is not None and memory.fleet is not None and (push := pausing.turned(pushed, pooler.spec)):
             logger.info("%s/%s: %s", namespace, name, "pausing" if pooler.wants_pause else "resuming")
             answers = await memory.fleet.push(pushed.members, push)
             logger.info("%s/%s: %d pods were told", namespace, name, len(answers))
-        world = await observe(self._kube, pooler)
+        world = await observe(source, pooler)
         watched = watched_secrets(pooler, world.observed)
         if pooler.deleting or not pooler.is_automatic:
             again = await farewell.take_back(
@@ -190,12 +133,18 @@ class Reconciler:
                 self._switchovers.forget((namespace, name))
                 return Outcome(again=again or self._options.recheck, secrets=watched)
         done = await self._pass(manifest, pooler, world, memory)
-        await self._report(manifest, pooler, world.observed, memory, done)
-        return Outcome(again=done.again, secrets=watched)
+        ready = await self._report(manifest, pooler, world.observed, memory, done)
+        return Outcome(
+            again=done.again,
+            secrets=watched,
+            settled=done.settled and done.blocker is None,
+            blocked=done.blocker is not None,
+            ready=ready,
+        )
 
-    async def _pass(self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory) -> _Pass:
+    async def _pass(self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory) -> Pass:
         """Everything between observing and reporting; whatever stops it becomes the blocker."""
-        done = _Pass(again=self._options.recheck)
+        done = Pass(again=self._options.recheck)
         if memory.integration is not None:
             done.integration = memory.integration.result
         certificates = control_secrets.certificates(world.control, world.control_authority)
@@ -241,8 +190,9 @@ class Reconciler:
             return None
         held = world.control_authority
         own = held.data.get(control_secrets.PASSWORD_KEY) if held is not None and held.owned else None
-        siblings = await automatic_siblings(self._kube, pooler, self._options.namespaces)
-        return await shared_password(self._kube, siblings, own.decode() if own else None)
+        source = self._cache.no_older_than(0.0)
+        siblings = await automatic_siblings(source, pooler, self._options.namespaces)
+        return await shared_password(source, siblings, own.decode() if own else None)
 
     async def _renew(
         self,
@@ -261,7 +211,7 @@ class Reconciler:
         return wanted
 
     async def _integrate(
-        self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory, password: str | None, done: _Pass
+        self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory, password: str | None, done: Pass
     ) -> None:
         """Asked again when anything it depends on has changed, when a pod complains, and now and then."""
         now = self._clock()
@@ -276,7 +226,8 @@ class Reconciler:
         complaint = frozenset(report.lookup_error for report in done.reports() if report.lookup_ok is False)
         # A pause asks nothing of the target, which may be away meanwhile.
         inputs = (pausing.but_for_pause(pooler.spec), password, cluster.found, cluster.host, versions, complaint)
-        if memory.integration is None or inputs != memory.integration_inputs or now >= memory.integration_due:
+        is_due = not now < memory.integration_due <= now + INTEGRATION_RECHECK  # a clock that was set back counts, too
+        if memory.integration is None or inputs != memory.integration_inputs or is_due:
             stored = automatic.stored(world.observed, password)
             memory.integration = await automatic.integrate(
                 pooler,
@@ -300,7 +251,7 @@ class Reconciler:
 
     # --- desire ------------------------------------------------------------------------------------------------------
 
-    def _desired(self, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass) -> Desired:
+    def _desired(self, pooler: Pooler, observed: Observed, memory: Memory, done: Pass) -> Desired:
         """What should be, at a revision above everything that any pod has seen of another content."""
         pause = pausing.deadline(pooler, memory.pausing_since, self._clock())
         pooler, memory.pausing_since, done.pause_timed_out = pause.pooler, pause.since, pause.has_passed
@@ -343,7 +294,7 @@ class Reconciler:
         memory: Memory,
         certificates: ControlCertificates,
         desired: Desired,
-        done: _Pass,
+        done: Pass,
     ) -> None:
         """Every pod that does not run the bundle gets it, and says what it runs then."""
         paused = bool(json.loads(desired.bundle_files[MANIFEST])["paused"])
@@ -368,6 +319,7 @@ class Reconciler:
             done.sooner(MAKING_ROOM_RECHECK)
         if all(_has_proved(done.answers.get(member.name), wanted) for member in members):
             memory.pausing_since = None
+            done.settled = not (done.making_room or done.waits_for)
             return
         done.sooner(SOON)
         if paused:
@@ -379,16 +331,16 @@ class Reconciler:
         identity = control_secrets.identity(certificates)
         if memory.fleet is None or memory.fleet_identity != identity:
             await memory.close()
-            memory.fleet = Fleet(identity, port=self._options.control_port)
+            memory.fleet = Fleet(identity, port=self._options.control_port, metrics=self._metrics)
             memory.fleet_identity = identity
         return memory.fleet
 
     # --- status ------------------------------------------------------------------------------------------------------
 
     async def _report(
-        self, manifest: Manifest, pooler: Pooler, observed: Observed, memory: Memory, done: _Pass
-    ) -> None:
-        """The status as it is now, and an Event for what has become of it."""
+        self, manifest: Manifest, pooler: Pooler, observed: Observed, memory: Memory, done: Pass
+    ) -> tuple[str, str]:
+        """The status as it is now, and an Event for what has become of it. Answers with status and reason of Ready."""
         for pod, count in done.terminated.items():
             assert done.wanted is not None
             note = (
@@ -413,22 +365,12 @@ class Reconciler:
             waits_for=done.waits_for,
             switchover=self._switchovers.sentence((pooler.namespace, pooler.name)),
         )
-        await self._write_status(manifest, status)
+        await reporting.write(self._kube, self._events, manifest, status)
+        return next((row["status"], row["reason"]) for row in status["conditions"] if row["type"] == "Ready")
 
-    async def _write_status(self, manifest: Manifest, status: Mapping[str, Any]) -> None:
-        before = manifest.get("status") or {}
-        # WHY a merge: the part about switchovers is another writer's, who does not wait for us.
-        gone = dict.fromkeys(before.keys() - status.keys() - {OF_SWITCHOVERS})
-        part = {key: value for key, value in status.items() if before.get(key) != value} | gone
-        if not part:
-            return
-        metadata = manifest["metadata"]
-        await self._kube.merge_status(names.KIND, metadata["namespace"], metadata["name"], part)
-        old = {row["type"]: (row["status"], row["reason"]) for row in before.get("conditions") or ()}
-        for row in status["conditions"]:
-            if old.get(row["type"]) != (row["status"], row["reason"]) and (kind := _worth_an_event(row)):
-                await self._events.say(manifest, kind, row["reason"], row["message"])
-                logger.info("%s/%s: %s=%s %s: %s", metadata["namespace"], metadata["name"], *_told(row))
+    async def _block(self, manifest: Manifest, blocker: Blocker) -> None:
+        status = reporting.blocked(manifest, blocker, self._now())
+        await reporting.write(self._kube, self._events, manifest, status)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -449,45 +391,3 @@ def _has_proved(answer: PodAnswer | None, wanted: WantedConfiguration) -> bool:
 
 def _stopped(blocker: Blocker) -> PrerequisiteError:
     return PrerequisiteError(blocker.reason, blocker.message)
-
-
-def _worth_an_event(row: Mapping[str, Any]) -> Any:
-    """Normal for what somebody waited for, Warning for what somebody must do; None for what passes."""
-    passing = {
-        "PodsNotReady",
-        "RollingOut",
-        "Applying",
-        "NotAsked",
-        "Unknown",
-        "Provisioning",
-        "Manual",
-        "ScaledToZero",
-    }
-    if row["status"] == "True":
-        return "Normal" if row["type"] in {"Ready", "Paused", "Integrated"} else None
-    if row["status"] != "False" or row["reason"] in passing or row["type"] == "Available":
-        return None
-    return "Normal" if row["reason"] in {"Pausing", "Resuming"} else "Warning"
-
-
-def _told(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return row["type"], row["status"], row["reason"], row["message"]
-
-
-def _unreadable(manifest: Manifest, blocker: Blocker, now: datetime) -> dict[str, Any]:
-    """The status of an object that is no Pooler (stored under another CRD): one condition, the rest as it was."""
-    before = manifest.get("status") or {}
-    row = {
-        "type": "Ready",
-        "status": "False",
-        "reason": blocker.reason.value,
-        "message": blocker.message,
-        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "observedGeneration": manifest["metadata"].get("generation") or 0,
-    }
-    for old in before.get("conditions") or ():
-        if old["type"] == "Ready" and old["status"] == "False":
-            row["lastTransitionTime"] = old["lastTransitionTime"]
-    others = [old for old in before.get("conditions") or () if old["type"] != "Ready"]
-    kept = {key: value for key, value in before.items() if key != OF_SWITCHOVERS}
-    return {**kept, "phase": "failed", "phaseReason": blocker.message, "conditions": [row, *others]}

@@ -19,8 +19,7 @@ from typing import Any, Final
 from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.desired.child import Manifest
-from pgweir_operator.kube import Kube
-from pgweir_operator.observe import STUCK, progress_of
+from pgweir_operator.observe import STUCK, Source, progress_of
 
 Key = tuple[str, str]
 """Namespace and name of a Pooler."""
@@ -71,7 +70,7 @@ def held_back(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> Manifest:
 class Rollouts:
     """The turn, and who waits for it."""
 
-    def __init__(self, kube: Kube, namespaces: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kube: Source, namespaces: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._namespaces = namespaces or ("",)
         self._clock = clock

@@ -12,12 +12,11 @@ from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.control_secrets import PASSWORD_KEY
 from pgweir_operator.integration import scram
-from pgweir_operator.kube import Kube
-from pgweir_operator.observe import is_controlled_by, secret_facts
+from pgweir_operator.observe import Source, is_controlled_by, secret_facts
 from pgweir_operator.validation import parse
 
 
-async def automatic_siblings(kube: Kube, pooler: Pooler, namespaces: Sequence[str]) -> list[Mapping[str, Any]]:
+async def automatic_siblings(kube: Source, pooler: Pooler, namespaces: Sequence[str]) -> list[Mapping[str, Any]]:
     """Every automatic Pooler of the same target that is not going, this one included, the oldest first.
 
     A cluster is in its Pooler's namespace; a plain target may have Poolers in every namespace that we serve.
@@ -28,7 +27,8 @@ async def automatic_siblings(kube: Kube, pooler: Pooler, namespaces: Sequence[st
         found += [
             manifest
             for manifest in await kube.items(names.KIND, place)
-            if isinstance(other := parse({"kind": names.KIND, **manifest}), Pooler)
+            if _points_to(manifest.get("spec") or {}, pooler)
+            and isinstance(other := parse({"kind": names.KIND, **manifest}), Pooler)
             and not other.deleting
             and other.is_automatic
             and _target(other) == _target(pooler)
@@ -36,7 +36,7 @@ async def automatic_siblings(kube: Kube, pooler: Pooler, namespaces: Sequence[st
     return sorted(found, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["uid"]))
 
 
-async def shared_password(kube: Kube, siblings: Sequence[Mapping[str, Any]], own: str | None) -> str:
+async def shared_password(kube: Source, siblings: Sequence[Mapping[str, Any]], own: str | None) -> str:
     """The auth role's one password: the oldest sibling's that has one, so that two never set it in turns."""
     for sibling in siblings:
         metadata = sibling["metadata"]
@@ -48,6 +48,13 @@ async def shared_password(kube: Kube, siblings: Sequence[Mapping[str, Any]], own
         if facts is not None and facts.data.get(PASSWORD_KEY):
             return facts.data[PASSWORD_KEY].decode()
     return own or scram.new_password()
+
+
+def _points_to(spec: Mapping[str, Any], pooler: Pooler) -> bool:
+    """At first sight: most Poolers of a namespace are no siblings, and need not be read for that."""
+    if pooler.spec.target is not None:
+        return str((spec.get("target") or {}).get("host", "")).lower() == pooler.spec.target.host.lower()
+    return (spec.get("cluster") or {}).get("name") == pooler.cluster_name
 
 
 def _target(pooler: Pooler) -> tuple[str, ...]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pgweir_operator.reconcile import RECHECK, Memory, Outcome
+from pgweir_operator.kube import ApiError
+from pgweir_operator.metrics import Metrics
+from pgweir_operator.passes import RECHECK, Memory, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ AT_ONCE = 24
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
 
+# Why a Pooler is looked at where nothing has happened.
+BY_TIME = "time"
+
 Reconcile = Callable[[str, str, Memory], Awaitable[Outcome]]
 Settled = Callable[[Key, Outcome], None]
 
@@ -36,23 +42,39 @@ class _Worker:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     reasons: set[str] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+    is_at_work: bool = False
+    ready: tuple[str, str] = ("Unknown", "NotLookedAt")
+    """Status and reason of the condition Ready, as the last pass left it."""
 
 
 class Workers:
     """`settled` is told the outcome of every pass. `rest`: a Pooler that is looked at so late has nothing on its way."""
 
-    def __init__(self, reconcile: Reconcile, settled: Settled, *, rest: float = RECHECK) -> None:
+    def __init__(
+        self, reconcile: Reconcile, settled: Settled, *, rest: float = RECHECK, metrics: Metrics | None = None
+    ) -> None:
         self._reconcile = reconcile
+        self._metrics = metrics or Metrics()
         self._rest = rest
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._settled = settled
         self._workers: dict[Key, _Worker] = {}
         self._closed = False
-        self.passes = 0
-        self.failures = 0
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    def by_readiness(self) -> Counter[tuple[str, ...]]:
+        """How many Poolers there are of each status and reason of the condition Ready."""
+        return Counter(worker.ready for worker in self._workers.values())
+
+    def backlog(self) -> int:
+        """Poolers that were woken and wait for their turn."""
+        return sum(worker.woken.is_set() and not worker.is_at_work for worker in self._workers.values())
+
+    def are_alive(self) -> bool:
+        """Each Pooler has somebody who looks after it."""
+        return not any(worker.task is not None and worker.task.done() for worker in self._workers.values())
 
     def wake(self, key: Key, reason: str, *, known_only: bool = False) -> None:
         """Look at this Pooler now. `known_only`: what woke it may be an orphan of a Pooler that never was."""
@@ -73,41 +95,59 @@ class Workers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _rested(self, again: float) -> float:
+    def _rested(self, again: float, *, for_the_first_time: bool) -> float:
         """Only where nothing is on its way; spread, since all of them began together."""
         if again < self._rest:
             return again
-        return max(again, len(self._workers) * REST_EACH) * random.uniform(0.9, 1.1)  # noqa: S311 (as above)
+        least = 0.3 if for_the_first_time else 0.9
+        return max(again, len(self._workers) * REST_EACH) * random.uniform(least, 1.1)  # noqa: S311 (as above)
 
     async def _work(self, key: Key, worker: _Worker) -> None:
         memory = Memory()
         retry = FIRST_RETRY
         again = 0.0
+        settled = False
         try:
             while True:
                 try:
                     async with asyncio.timeout(again):
                         await worker.woken.wait()
                 except TimeoutError:
-                    worker.reasons.add("time")
-                worker.woken.clear()
-                reasons, worker.reasons = worker.reasons, set()
-                logger.debug("%s/%s: looking, because of %s", *key, ", ".join(sorted(reasons)))
+                    worker.reasons.add(BY_TIME)
                 try:
                     async with self._turns:
-                        outcome = await self._reconcile(*key, memory)
+                        # What woke us while we waited for the turn is seen in this pass, too.
+                        worker.woken.clear()
+                        reasons, worker.reasons = worker.reasons, set()
+                        was_settled = settled
+                        memory.at_rest = was_settled and reasons == {BY_TIME}
+                        logger.debug("%s/%s: looking, because of %s", *key, ", ".join(sorted(reasons)))
+                        settled = False
+                        worker.is_at_work = True
+                        with self._metrics.timed(self._metrics.pass_seconds):
+                            outcome = await self._reconcile(*key, memory)
+                except ApiError as error:
+                    self._metrics.passes.labels("failed").inc()
+                    again = retry * random.uniform(0.8, 1.2)  # noqa: S311 (as below)
+                    retry = min(retry * 2, LAST_RETRY)
+                    logger.warning("%s/%s cannot be looked at: %s; next in %.1f s", *key, error.message, again)
+                    continue
                 except Exception as error:
                     # The one place that catches everything: a Pooler that makes us stumble must not stop the others.
-                    self.failures += 1
+                    self._metrics.passes.labels("failed").inc()
                     again = retry * random.uniform(0.8, 1.2)  # noqa: S311 (spreads retries, guards nothing)
                     retry = min(retry * 2, LAST_RETRY)
                     logger.exception("%s/%s: the pass failed (%s); next in %.1f s", *key, type(error).__name__, again)
                     continue
-                self.passes += 1
+                finally:
+                    worker.is_at_work = False
+                self._metrics.passes.labels(outcome.result).inc()
+                worker.ready = outcome.ready
                 self._settled(key, outcome)
                 if outcome.gone and not worker.woken.is_set():
                     return
-                retry, again = FIRST_RETRY, self._rested(outcome.again)
+                retry, settled = FIRST_RETRY, outcome.settled
+                again = self._rested(outcome.again, for_the_first_time=not was_settled)
         finally:
             self._workers.pop(key, None)
             await memory.close()

@@ -25,8 +25,11 @@ from pgweir_operator.api.names import FINALIZER
 from pgweir_operator.integration import provisioning
 from pgweir_operator.integration.certificates import authority
 from pgweir_operator.kube import ApiError, InvalidError
+from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.events import Events
-from pgweir_operator.reconcile import Memory, Options, Reconciler
+from pgweir_operator.kube.watches import ObjectWatches
+from pgweir_operator.passes import Memory, Options
+from pgweir_operator.reconcile import Reconciler
 from pgweir_operator.switchover import Switchovers
 
 CA = authority("shop's CA", now=time.time())
@@ -64,7 +67,7 @@ class Api:
         return [copy.deepcopy(item) for (known, _), item in self.objects.items() if known == kind]
 
     async def knows(self, api_version, kind):
-        return False
+        return any(kind == known for known, _ in self.objects)
 
     async def apply(self, manifest, *, dry_run=False):
         if error := self.refuses.get(manifest["kind"]):
@@ -83,7 +86,7 @@ class Api:
         merged = {**(self.objects[kind, name].get("status") or {}), **part}
         return self.put(kind, name, status={key: value for key, value in merged.items() if value is not None})
 
-    async def changes(self, kind, namespace, name, label=""):
+    async def changes(self, kind, namespace, name, label="", *, since=""):
         if (found := self.objects.get((kind, name))) is not None:
             yield {"type": "ADDED", "object": copy.deepcopy(found)}
         await asyncio.Event().wait()
@@ -122,7 +125,8 @@ class Scene:
 
     async def look(self):
         options = Options(**self.options)
-        reconciler = Reconciler(self.api, self.events, options, self.switchovers, clock=lambda: self.now)
+        cache = Cache(self.api, ObjectWatches(self.api, lambda watcher, change: None))
+        reconciler = Reconciler(self.api, cache, self.events, options, self.switchovers, clock=lambda: self.now)
         self.outcome = await reconciler.reconcile("default", "pooler", self.memory)
         return self.outcome
 
@@ -671,6 +675,60 @@ def test_an_object_that_is_no_pooler_says_so(target):
         status, reason, message = scene.condition("Ready")
         assert (status, reason) == ("False", "InvalidSpec")
         assert "instances" in message
+
+    story(test)
+
+
+def test_a_pass_that_stumbles_says_so_in_the_status_and_not_what_it_stumbled_over(target, monkeypatch):
+    async def test(scene):
+        await ready(scene)
+
+        async def observe(*args):
+            raise TypeError("hunter2 is no password")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(reconcile, "observe", observe)
+            with pytest.raises(TypeError):
+                await scene.look()
+        status, reason, message = scene.condition("Ready")
+        assert (status, reason) == ("False", "ReconcileFailed")
+        assert "stumbled" in message
+        assert "hunter2" not in message
+        await scene.look()
+        assert scene.condition("Ready")[0] == "True"
+
+    story(test)
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_clock_that_jumps_costs_one_more_look_at_the_target(target, jump):
+    async def test(scene):
+        await ready(scene)
+        asked = target.asked
+        await scene.look()
+        assert target.asked == asked
+        scene.now += jump
+        await scene.look()
+        assert target.asked == asked + 1
+        assert scene.condition("Ready")[0] == "True"
+
+    story(test)
+
+
+def test_a_cluster_object_full_of_nonsense_is_one_that_says_nothing(target):
+    async def test(scene):
+        for nonsense in (
+            [],
+            "x",
+            {"certificates": "x", "currentPrimary": {}, "instancesReportedState": [1], "phase": 7},
+        ):
+            scene.api.put("Cluster", "shop", status=nonsense, spec=nonsense)
+            await scene.look()
+            assert scene.condition("Ready")[1] not in {"ReconcileFailed", ""}, scene.condition("Ready")
+        names = {"serverCASecret": "../../../v1/secrets", "clientCASecret": "a/b"}
+        scene.api.put("Cluster", "shop", status={"certificates": names})
+        outcome = await scene.look()
+        assert not [name for name in outcome.secrets if "/" in name]
 
     story(test)
 

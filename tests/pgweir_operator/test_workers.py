@@ -8,7 +8,8 @@ import pytest
 from tests.pgweir_operator.stories import story, until
 
 from pgweir_operator import workers as module
-from pgweir_operator.reconcile import Outcome
+from pgweir_operator.metrics import Metrics
+from pgweir_operator.passes import Outcome
 from pgweir_operator.workers import Workers
 
 KEY = ("n", "p")
@@ -93,12 +94,13 @@ def test_one_that_stumbles_tries_again_later_and_stops_no_other(monkeypatch, cap
 
     async def test():
         passes, settled = Passes(), []
-        workers = Workers(passes, lambda key, outcome: settled.append(key))
+        metrics = Metrics()
+        workers = Workers(passes, lambda key, outcome: settled.append(key), metrics=metrics)
         passes.error = RuntimeError("a bug of ours")
         workers.wake(KEY, "first")
         workers.wake(("n", "other"), "first")
         await until(lambda: set(settled) == {KEY, ("n", "other")})
-        assert workers.failures == 1
+        assert b'reconciles_total{result="failed"} 1.0' in metrics.text()
         await workers.close()
 
     story(test)

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import ConditionStatus, Reason
 from pgweir_operator.api.holds import HoldReport, LastHold, RouteReport
+
+# Of what a pod says of itself: it ends up in conditions, and a pod may be anybody's.
+MAX_TEXT: Final = 500
+MOST_HOLDERS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -236,24 +240,24 @@ class PodReport:
             descriptors = document.get("descriptors") or {}
             return cls(
                 pod=pod,
-                revision=int(document["revision"]),
-                digest=str(document["digest"]),
+                revision=_revision(document["revision"]),
+                digest=_text(document["digest"]),
                 state=str(document["state"])[:40],
                 paused=bool(document["paused"]),
-                version=str(document.get("version", "")),
+                version=_text(document.get("version")),
                 catalogue_version=int(document.get("catalogueVersion", 1)),
-                rejected_revision=int(rejected["revision"]) if rejected else None,
-                rejected_error=str(rejected.get("error") or ""),
+                rejected_revision=_revision(rejected["revision"]) if rejected else None,
+                rejected_error=_text(rejected.get("error")),
                 held_servers=int(document["heldServers"]),
-                holders=tuple(_holder(row) for row in document.get("holders") or ()),
+                holders=tuple(_holder(row) for row in (document.get("holders") or [])[:MOST_HOLDERS]),
                 clients=int(document.get("clients", 0)),
                 waiting_clients=int(document.get("waitingClients", 0)),
                 servers=int(document.get("servers", 0)),
-                target_reachable=target.get("reachable"),
-                target_error=str(target.get("lastError") or ""),
-                lookup_ok=lookup.get("ok"),
-                lookup_error=str(lookup.get("lastError") or ""),
-                restart_needed=tuple(str(name) for name in document.get("restartNeeded") or ()),
+                target_reachable=_yes_or_no(target.get("reachable")),
+                target_error=_text(target.get("lastError")),
+                lookup_ok=_yes_or_no(lookup.get("ok")),
+                lookup_error=_text(lookup.get("lastError")),
+                restart_needed=tuple(_text(name) for name in (document.get("restartNeeded") or [])[:MOST_HOLDERS]),
                 descriptor_limit=int(descriptors.get("limit", 0)),
                 descriptors_needed=int(descriptors.get("needed", 0)),
                 terminated_holders=int(document.get("terminatedHolders", 0)),
@@ -263,18 +267,34 @@ class PodReport:
             )
         except KeyError as error:
             raise ValueError(f"pod {pod} answered without {error.args[0]!r}") from error
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"pod {pod} answered something that is no status: {error}") from error
+
+
+def _text(value: Any) -> str:
+    return str(value or "")[:MAX_TEXT]
+
+
+def _yes_or_no(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _revision(value: Any) -> int:
+    """WHY a limit: the next revision is above every one that a pod reports, and has to be a number that can be stored."""
+    revision = int(value)
+    if not 0 <= revision < 2**53:
+        raise ValueError(f"revision {revision} is none")
+    return revision
 
 
 def _holder(row: Mapping[str, Any]) -> Holder:
     return Holder(
         client_id=int(row["clientId"]),
         server_pid=int(row["serverPid"]),
-        database=str(row["database"]),
-        user=str(row["user"]),
-        application_name=str(row.get("applicationName") or ""),
-        address=str(row.get("address") or ""),
+        database=_text(row["database"]),
+        user=_text(row["user"]),
+        application_name=_text(row.get("applicationName")),
+        address=_text(row.get("address")),
         in_transaction_seconds=float(row.get("inTransactionSeconds") or 0.0),
     )
 

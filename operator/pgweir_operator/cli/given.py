@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -16,7 +16,6 @@ from pgweir_operator import validation
 from pgweir_operator.api import names
 from pgweir_operator.api.observed import Observed
 from pgweir_operator.api.pooler import Pooler
-from pgweir_operator.kube import Kube
 from pgweir_operator.kube.api import Object
 from pgweir_operator.observe import observe
 
@@ -26,7 +25,7 @@ class Unusable(Exception):
 
 
 class Given:
-    """What the file has. Of a Kube it answers what `observe` asks for; nothing is ever written."""
+    """What the file has: a source for `observe`."""
 
     def __init__(self, pooler: Pooler, secrets: Mapping[str, Object]) -> None:
         self.pooler = pooler
@@ -46,7 +45,7 @@ class Given:
         return False
 
     async def observed(self) -> Observed:
-        return (await observe(cast(Kube, self), self.pooler)).observed
+        return (await observe(self, self.pooler)).observed
 
 
 def read(file: Path) -> Given:

@@ -24,6 +24,7 @@ import aiohttp
 from pgweir.bundle import MANIFEST
 from pgweir_operator.api.names import CONTROL_DNS_NAME, PORT_CONTROL
 from pgweir_operator.api.observed import PodAnswer, PodReport, PodSilence
+from pgweir_operator.metrics import Metrics
 
 # A pod answers from memory: what takes longer than this is a pod that hangs, and the others do not wait for it.
 DEADLINE = 5.0
@@ -34,6 +35,13 @@ PAUSE_INTERVAL = 0.05
 
 # Longer than the time between two periodic looks: a pause that comes in between finds its connections open.
 KEEPALIVE = 90.0
+
+# How metrics call a call where its path does not say it.
+_CALLS = {("DELETE", "/v1/hold"): "release", ("POST", "/v1/holders/terminate"): "terminate_holders"}
+
+# A report with its twenty holders has a few KiB. What a pod says ends up in conditions, which have to stay readable.
+MAX_ANSWER = 2**20
+MAX_WORDS = 500
 
 NOT_FOUND = 404
 UNPROCESSABLE = 422
@@ -86,7 +94,15 @@ class Push:
 class Fleet:
     """All pods of one Pooler, behind one TLS context. Connections are kept between calls, until `close`."""
 
-    def __init__(self, identity: Identity, *, port: int = PORT_CONTROL, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        port: int = PORT_CONTROL,
+        deadline: float = DEADLINE,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._metrics = metrics or Metrics()
         self._context = _tls_context(identity)
         self._port = port
         self._deadline = deadline
@@ -196,11 +212,24 @@ class Fleet:
     ) -> PodAnswer | _Refusal:
         if self._closed:
             return PodSilence(member.name, "this operator's certificate was replaced meanwhile")
+        call = _CALLS.get((method, path), path.rpartition("/")[2])
+        began = time.monotonic()
+        answer = await self._asked(member, method, path, body, deadline)
+        if isinstance(answer, PodReport):
+            self._metrics.call_seconds.labels(call).observe(time.monotonic() - began)
+        result = {PodReport: "answered", _Refusal: "refused"}.get(type(answer), "silent")
+        self._metrics.calls.labels(call, result).inc()
+        return answer
+
+    async def _asked(
+        self, member: Member, method: str, path: str, body: bytes | None, deadline: float | None
+    ) -> PodAnswer | _Refusal:
         patience = self._deadline if deadline is None else deadline
         if self._session is None:
             # WHY trust_env is off: a proxy of the environment has no business between the operator and a pod.
             connector = aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=KEEPALIVE)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+            # WHY nothing is unpacked: a few bytes could become gigabytes, and no pod of ours packs its answers.
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
         host = f"[{member.ip}]" if ":" in member.ip else member.ip
         where = f"{host}:{self._port}"
         try:
@@ -215,24 +244,35 @@ class Fleet:
                     allow_redirects=False,
                 ) as response,
             ):
+                answer = await _body(response)
                 if response.status == 200:
-                    return PodReport.from_json(member.name, await response.json(content_type=None))
-                return _Refusal(response.status, _words(await response.read()) or str(response.reason), where)
+                    return PodReport.from_json(member.name, json.loads(answer))
+                return _Refusal(response.status, _words(answer) or str(response.reason)[:MAX_WORDS], where)
         except TimeoutError:
             return PodSilence(member.name, f"no answer from {where} within {patience:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return PodSilence(member.name, f"no answer from {where}: {error or type(error).__name__}")
-        except ValueError as error:
-            return PodSilence(member.name, f"{where} answered what cannot be read: {error}")
+        except (ValueError, RecursionError) as error:
+            return PodSilence(member.name, f"{where} answered what cannot be read: {str(error)[:MAX_WORDS]}")
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """An answer, as far as a pod of ours could have one to give."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise ValueError(f"more than {MAX_ANSWER} bytes")
+    return bytes(body)
 
 
 def _words(body: bytes) -> str:
     """A refusal in the pod's own words. WHY not always JSON: a pod of an older image has no such path, and says 404."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
-    return str(document.get("error") or "") if isinstance(document, dict) else ""
+    return str(document.get("error") or "")[:MAX_WORDS] if isinstance(document, dict) else ""
 
 
 @dataclass(frozen=True, slots=True)

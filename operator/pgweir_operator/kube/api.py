@@ -11,7 +11,8 @@ import json
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -25,13 +26,18 @@ from pgweir_operator.kube.errors import ApiError, NotFoundError, api_error
 
 Object = dict[str, Any]
 
+# As audit logs and the API server's own metrics call them.
+_VERBS = {"POST": "create", "PUT": "update"}
+
 ATTEMPTS = 5
 REQUEST_TIMEOUT = 30.0
-# The API server ends a watch after this; a connection that died in silence is noticed a little later.
+# The API server ends a watch after this.
 WATCH_SECONDS = 290
+# It sends a bookmark about once a minute. A watch that is silent for longer is opened anew where it was: that costs one
+# request, and an API server that hangs is noticed.
+WATCH_SILENCE = 150.0
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-JSON_PATCH = "application/json-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,12 @@ class Kube:
     def __init__(self, configuration: client.Configuration) -> None:
         self._configuration = configuration
         self._client: client.ApiClient | None = None
-        self.requests = 0
-        """All that were sent; a watch counts when it is opened."""
+        self.answers: Counter[tuple[str, ...]] = Counter()
+        """Requests by verb and status code ("none" where no answer came); a watch counts when it is opened."""
         self.watches = 0
         """Those that are open."""
+        self.on_answer: Callable[[Object], None] = lambda document: None
+        """Told what the API server answered to a write: the object as it is now, or the Status of a deletion."""
 
     async def __aenter__(self) -> Self:
         self._client = client.ApiClient(self._configuration)
@@ -103,13 +111,20 @@ class Kube:
 
     async def items(self, kind: str, namespace: str, *, labels: str | None = None) -> list[Object]:
         """Every object of a kind, in a namespace or ("") in all of them."""
+        return (await self.listed(kind, namespace, labels=labels))[0]
+
+    async def listed(self, kind: str, namespace: str, *, labels: str | None = None) -> tuple[list[Object], str]:
+        """The same, and the version at which a watch takes up from there."""
         query: dict[str, str] = {"labelSelector": labels} if labels else {}
         found: list[Object] = []
         while True:
-            page = await self._request("GET", RESOURCES[kind].path(namespace), query={**query, "limit": "500"})
+            page = await self._request(
+                "GET", RESOURCES[kind].path(namespace), query={**query, "limit": "500"}, verb="list"
+            )
             found += page.get("items") or []
-            if not (token := (page.get("metadata") or {}).get("continue")):
-                return found
+            metadata = page.get("metadata") or {}
+            if not (token := metadata.get("continue")):
+                return found, str(metadata.get("resourceVersion") or "")
             query["continue"] = token
 
     async def knows(self, api_version: str, kind: str) -> bool:
@@ -140,13 +155,6 @@ class Kube:
         metadata = manifest["metadata"]
         path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
         return await self._request("PUT", path, body=manifest, attempts=1)
-
-    async def patch_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> Object:
-        """The whole status: a field that is not in it any more goes away, which a merge would not do by itself."""
-        # SPEC: RFC 6902, 4.1: add replaces a member that exists.
-        body = [{"op": "add", "path": "/status", "value": status}]
-        path = RESOURCES[kind].path(namespace, name, "status")
-        return await self._request("PATCH", path, body=body, content_type=JSON_PATCH)
 
     async def merge_status(self, kind: str, namespace: str, name: str, part: Mapping[str, Any]) -> Object:
         """Only what is named: None takes a field away, lists are replaced, and what others wrote beside it stays."""
@@ -192,27 +200,35 @@ class Kube:
         except NotFoundError:
             return
 
-    async def changes(self, kind: str, namespace: str, name: str, label: str = "") -> AsyncIterator[Object]:
-        """Watch one object by name, or all that bear a label: what is there and what becomes of it, until the API server
-        ends the stream."""
-        query = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS)}
-        query |= {"fieldSelector": f"metadata.name={name}"} if name else {"labelSelector": label}
+    async def changes(
+        self, kind: str, namespace: str, name: str = "", label: str = "", *, since: str = ""
+    ) -> AsyncIterator[Object]:
+        """Watch one object by name, all that bear a label, or all: what becomes of them after the version `since`, or what
+        is there first where none is given. Begins with an event OPENED; ends when the API server ends it or is silent."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS)}
+        query |= {"fieldSelector": f"metadata.name={name}"} if name else {}
+        query |= {"labelSelector": label} if label else {}
+        query |= {"resourceVersion": since} if since else {}
         response = await self._send(
             "GET",
             RESOURCES[kind].path(namespace),
             query=query,
-            timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10, sock_read=WATCH_SECONDS + 30),
+            timeout=aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=10, sock_read=WATCH_SILENCE),
+            verb="watch",
         )
         _notice_silence(response)
         self.watches += 1
         try:
+            yield {"type": "OPENED"}
             async for line in _lines(response.content):
                 event = json.loads(line)
                 if event.get("type") == "ERROR":
                     status = event.get("object") or {}
                     raise api_error(int(status.get("code") or 500), status)
                 yield event
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, ValueError) as error:
             raise ApiError(0, f"the watch of {kind} {name} broke: {error}") from None
         finally:
             self.watches -= 1
@@ -234,6 +250,7 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
         attempts: int = ATTEMPTS,
+        verb: str = "",
     ) -> Object:
         for attempt in range(1, attempts + 1):
             try:
@@ -244,10 +261,13 @@ class Kube:
                     body=body,
                     content_type=content_type,
                     timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
+                    verb=verb,
                 )
                 async with response:
                     document: Object = await response.json(content_type=None)
-                    return document
+                if method != "GET" and "dryRun" not in (query or {}):
+                    self.on_answer(document)
+                return document
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 failure = ApiError(0, f"the API server's answer to {method} {path} was cut off: {error}")
             except ApiError as error:
@@ -267,10 +287,11 @@ class Kube:
         body: Any = None,
         content_type: str = "application/json",
         timeout: aiohttp.ClientTimeout,
+        verb: str = "",
     ) -> aiohttp.ClientResponse:
         """One request, answered with success; else an ApiError."""
         assert self._client is not None, "a Kube is entered before it is used"
-        self.requests += 1
+        verb = verb or _VERBS.get(method, method.lower())
         headers = {"Accept": "application/json", "Content-Type": content_type}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
@@ -279,8 +300,10 @@ class Kube:
                 method, url, headers=headers, body=body, _request_timeout=timeout
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.answers[verb, "none"] += 1
             raise ApiError(0, f"the API server cannot be reached: {error or type(error).__name__}") from None
         response: aiohttp.ClientResponse = wrapped.response
+        self.answers[verb, str(response.status)] += 1
         if response.status < 300:
             return response
         async with response:

@@ -67,6 +67,8 @@ class Leadership:
         self._me = identity
         self._timing = timing or Timing()
         self._seen: tuple[str, float] = ("", 0.0)
+        self._ours: Object | None = None
+        """As we wrote it last: while nobody else does, renewing is one request."""
         self.is_leader = False
 
     async def acquire(self) -> None:
@@ -94,7 +96,7 @@ class Leadership:
             await asyncio.sleep(self._timing.retry)
             try:
                 async with asyncio.timeout(self._timing.retry * 2):
-                    lease = await self._read()
+                    lease = self._ours or await self._read()
                     holder = ((lease or {}).get("spec") or {}).get("holderIdentity")
                     if lease is not None and holder and holder != self._me:
                         logger.error("the Lease was taken by %s", holder)
@@ -140,11 +142,14 @@ class Leadership:
         try:
             if lease is None:
                 metadata = {"namespace": self._namespace, "name": self._name}
-                await self._kube.create(
+                self._ours = await self._kube.create(
                     {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
                 )
             else:
-                await self._kube.replace({**lease, "spec": spec})
-        except ConflictError:
-            return False
+                self._ours = await self._kube.replace({**lease, "spec": spec})
+        except ApiError as error:
+            self._ours = None  # Somebody else was faster, or nobody knows.
+            if isinstance(error, ConflictError):
+                return False
+            raise
         return True

@@ -52,17 +52,26 @@ class ClusterView:
 
 
 def cluster_view(manifest: Mapping[str, Any]) -> ClusterView:
-    metadata, status = manifest["metadata"], manifest.get("status") or {}
-    reported = status.get("instancesReportedState") or {}
+    """What is of another type than it should be is as if it were not there: the object is another operator's."""
+    metadata, status = manifest["metadata"], _mapping(manifest.get("status"))
+    reported = _mapping(status.get("instancesReportedState"))
     return ClusterView(
         uid=metadata.get("uid") or "",
         version=metadata.get("resourceVersion") or "",
-        current=status.get("currentPrimary") or "",
-        target=status.get("targetPrimary") or "",
-        target_since=status.get("targetPrimaryTimestamp") or "",
-        phase=status.get("phase") or "",
-        addresses={name: row["ip"] for name, row in reported.items() if row.get("ip")},
+        current=_text(status.get("currentPrimary")),
+        target=_text(status.get("targetPrimary")),
+        target_since=_text(status.get("targetPrimaryTimestamp")),
+        phase=_text(status.get("phase")),
+        addresses={name: address for name, row in reported.items() if (address := _text(_mapping(row).get("ip")))},
     )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,12 +113,20 @@ def standing(
 
 
 class Switchovers:
-    """Every Pooler's. `changed` is told when one was held, and when it is over: its conditions say something else."""
+    """Every Pooler's. `changed` is told when one was held, and when it is over: its conditions say something else. `ended`
+    is told how one ended."""
 
     def __init__(
-        self, kube: Kube, events: Events, changed: Callable[[Key], None], *, clock: Callable[[], float] = time.time
+        self,
+        kube: Kube,
+        events: Events,
+        changed: Callable[[Key], None],
+        *,
+        clock: Callable[[], float] = time.time,
+        ended: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         self._kube = kube
+        self._ended = ended
         self._events = events
         self._changed = changed
         self._clock = clock
@@ -131,7 +139,9 @@ class Switchovers:
         """What a pass has found: from now on these are the pods."""
         conductor = self._conductors.get(found.key)
         if conductor is None:
-            conductor = _Conductor(self._kube, self._events, found, self._clock, lambda: self._changed(found.key))
+            conductor = _Conductor(
+                self._kube, self._events, found, self._clock, lambda: self._changed(found.key), self._ended
+            )
             self._conductors[found.key] = conductor
             annotations = found.manifest["metadata"].get("annotations") or {}
             conductor.asked(self._asked.get(found.key, annotations.get(names.SWITCHOVER_ANNOTATION)))
@@ -150,6 +160,10 @@ class Switchovers:
         text = self._asked[key] = annotations.get(names.SWITCHOVER_ANNOTATION)
         if conductor := self._conductors.get(key):
             conductor.asked(text)
+
+    @property
+    def watches(self) -> ObjectWatches[Key]:
+        return self._watches
 
     def episode(self, key: Key) -> Episode | None:
         conductor = self._conductors.get(key)
@@ -215,8 +229,15 @@ class _Conductor:
     """One Pooler's: the state between two decisions, and the tasks."""
 
     def __init__(
-        self, kube: Kube, events: Events, found: Standing, clock: Callable[[], float], changed: Callable[[], None]
+        self,
+        kube: Kube,
+        events: Events,
+        found: Standing,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+        ended: Callable[[str], None],
     ) -> None:
+        self._ended = ended
         self._kube = kube
         self._events = events
         self._clock = clock
@@ -325,6 +346,8 @@ class _Conductor:
         if before is None or (before.id, before.phase) != (episode.id, episode.phase):
             logger.info("%s: switchover %s is %s. %s", self._name, episode.id, episode.phase.value, episode.message)
             self._happened.append(episode)
+            if episode.ended is not None:
+                self._ended(episode.phase.value)
             if episode.phase is SwitchoverPhase.HELD or episode.ended is not None:
                 self._changed()
         self._untold.set()

@@ -346,7 +346,12 @@ def test_an_order_waits_for_no_bundle_and_no_disk(pod: Pod, story: Story, monkey
         ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": True}, "ceilingSeconds"),
         ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 1, "releaseWhen": "never"}, "releaseWhen"),
         ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 1, "releaseWhen": []}, "releaseWhen"),
-        ("PUT", "/v1/hold", {"id": "one", "ceilingSeconds": 1, "leaving": "c1-1"}, "leaving is 'c1-1'; write an IP address"),
+        (
+            "PUT",
+            "/v1/hold",
+            {"id": "one", "ceilingSeconds": 1, "leaving": "c1-1"},
+            "leaving is 'c1-1'; write an IP address",
+        ),
         ("PUT", "/v1/route", {"id": "one", "address": "10.0.0.7", "seconds": 1}, "host"),
         ("PUT", "/v1/route", {"id": "one", "host": "c1-rw", "address": "c1-rw", "seconds": 1}, "address"),
         ("PUT", "/v1/route", {"id": "one", "host": "c1-rw", "address": "10.0.0.7"}, "seconds"),

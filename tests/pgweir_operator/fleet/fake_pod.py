@@ -11,6 +11,7 @@ import base64
 import ssl
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +60,8 @@ class FakePod:
     """Every hold, route and release: when (monotonic), which, and by what id."""
     asked: list[str] = field(default_factory=list)
     """Every request, as 'METHOD path'."""
+    odd: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+    """What answers instead, whatever it was asked."""
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -161,20 +164,22 @@ class FakePod:
             context.load_cert_chain(pair)
         return context
 
-    async def _answer(self, request: web.Request) -> web.Response | None:
+    async def _answer(self, request: web.Request) -> web.StreamResponse | None:
         self.asked.append(f"{request.method} {request.path}")
         transport = request.transport
         assert transport is not None
         subject = dict(item[0] for item in transport.get_extra_info("peercert")["subject"])
         await asyncio.sleep(self.lags)
+        if self.odd is not None:
+            return await self.odd(request)
         if subject.get("commonName") != "pgweir-operator":
             return web.json_response({"error": f"{subject} is not the operator"}, status=403)
         return None
 
-    async def _get(self, request: web.Request) -> web.Response:
+    async def _get(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request) or web.json_response(self.status())
 
-    async def _put(self, request: web.Request) -> web.Response:
+    async def _put(self, request: web.Request) -> web.StreamResponse:
         if no := await self._answer(request):
             return no
         body = await request.json()
@@ -190,7 +195,7 @@ class FakePod:
         self.rejected = None
         return web.json_response(self.status())
 
-    async def _terminate(self, request: web.Request) -> web.Response:
+    async def _terminate(self, request: web.Request) -> web.StreamResponse:
         if no := await self._answer(request):
             return no
         body = await request.json()
@@ -200,7 +205,7 @@ class FakePod:
         self.let_go()
         return web.json_response({**self.status(), "terminatedHolders": closed})
 
-    async def _hold(self, request: web.Request) -> web.Response:
+    async def _hold(self, request: web.Request) -> web.StreamResponse:
         if no := await self._answer(request):
             return no
         body = await request.json()
@@ -209,12 +214,12 @@ class FakePod:
             self.held, self.held_since = body, time.monotonic()
         return web.json_response(self.status())
 
-    async def _release(self, request: web.Request) -> web.Response:
+    async def _release(self, request: web.Request) -> web.StreamResponse:
         if no := await self._answer(request):
             return no
         return self._ended("release", await request.json(), "told")
 
-    async def _route(self, request: web.Request) -> web.Response:
+    async def _route(self, request: web.Request) -> web.StreamResponse:
         if no := await self._answer(request):
             return no
         body = await request.json()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import json
 import socket
 import time
+import tracemalloc
 
 import pytest
+from aiohttp import web
 from tests.pgweir_operator.fleet.fake_pod import FakePod
 
 from pgweir.bundle import bundle_digest, bundle_manifest
@@ -237,3 +241,90 @@ def test_a_pod_may_have_an_address_of_either_family(address):
             pytest.skip("this machine has no ::1")
 
     asyncio.run(asyncio.wait_for(look(), 60))
+
+
+# --- pods that answer what no pod of ours would ----------------------------------------------------------------------
+
+
+def says(body, *, status=200, **headers):
+    async def answer(request):
+        return web.Response(status=status, body=body, headers={"Content-Type": "application/json", **headers})
+
+    return answer
+
+
+def goes_on_for_ever(chunk, pause=0.0):
+    async def answer(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(chunk)
+                await asyncio.sleep(pause)
+        return response
+
+    return answer
+
+
+def report(**changes):
+    usual = {"revision": 1, "digest": "d", "state": "active", "paused": False, "heldServers": 0}
+    return json.dumps({**usual, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        says(b""),
+        says(b"\x00\xff" * 5000),
+        says(b"[]"),
+        says(b'"active"'),
+        says(b"[" * 200_000),
+        says(report(revision=float("inf"))),
+        says(report(revision=-1)),
+        says(report(revision=10**300)),
+        says(report(rejected={"revision": 2**70, "error": "x"})),
+        says(report(holders={"a": 1})),
+        says(report(holders=["a"])),
+        says(report(target=["unreachable"])),
+        says(gzip.compress(b"[" * 20_000_000), **{"Content-Encoding": "gzip"}),
+        says(b"x" * 2_000_000),
+        says(b"x" * 2_000_000, status=422),
+        goes_on_for_ever(b"x" * 65536),
+        goes_on_for_ever(b"x", pause=0.05),
+    ],
+)
+def test_whatever_a_pod_answers_it_is_a_silent_pod_soon_and_costs_no_memory(odd):
+    @conversation
+    async def test():
+        async with pods(1) as (strange,), Fleet(identity(), port=strange.port, deadline=1.0) as fleet:
+            strange.odd = odd
+            tracemalloc.start()
+            answers = await fleet.poll(members([strange]))
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert isinstance(answers["pod-0"], PodSilence)
+            assert len(answers["pod-0"].error) < 1000
+            assert isinstance((await fleet.push(members([strange]), Push(bundle())))["pod-0"], PodSilence)
+            assert most < 40 * 2**20, "the pod's own part of it is here, too"
+
+    test()
+
+
+@conversation
+async def test_what_a_pod_says_at_length_is_cut_and_what_is_no_truth_value_is_none():
+    async with pods(1) as (pod,), Fleet(identity(), port=pod.port) as fleet:
+        holder = {"clientId": 1, "serverPid": 2, "database": "d" * 9999, "user": "u"}
+        pod.odd = says(
+            report(
+                target={"reachable": "no", "lastError": "e" * 9999},
+                lookup={"ok": 0},
+                holders=[holder] * 50,
+                clients=3,
+            )
+        )
+        found = (await fleet.poll(members([pod])))["pod-0"]
+        assert (found.target_reachable, found.lookup_ok, found.clients) == (None, None, 3)
+        assert len(found.target_error) == 500
+        assert (len(found.holders), len(found.holders[0].database)) == (20, 500)
+        pod.odd = says(json.dumps({"error": "n" * 100_000}).encode(), status=500)
+        assert len((await fleet.poll(members([pod])))["pod-0"].error) < 1000

@@ -41,7 +41,9 @@ def watched(*chunks):
 
     async def look():
         async with served(stream) as kube:
-            return [event async for event in kube.changes("Cluster", "default", "shop")]
+            opened, *events = [event async for event in kube.changes("Cluster", "default", "shop")]
+            assert opened == {"type": "OPENED"}
+            return events
 
     return asyncio.run(asyncio.wait_for(look(), 30))
 

@@ -78,7 +78,7 @@ class Store:
         self.version += 1
         self.lease = copy.deepcopy(manifest)
         self.lease["metadata"]["resourceVersion"] = str(self.version)
-        return self.lease
+        return copy.deepcopy(self.lease)
 
 
 def replica(store, identity):
@@ -132,6 +132,7 @@ def test_a_leader_whose_lease_was_taken_gives_up_at_once():
         leader = replica(store, "me")
         await leader.acquire()
         store.lease["spec"]["holderIdentity"] = "another"
+        store.lease["metadata"]["resourceVersion"] = "99"
         await leader.keep()
         assert not leader.is_leader
         await leader.release()

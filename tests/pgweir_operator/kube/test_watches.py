@@ -17,12 +17,17 @@ class Api:
     def __init__(self):
         self.streams = {}
         self.opened = []
+        self.since = []
+        self.lists = {}
+        """What a list of a kind says: the objects, and the version."""
 
-    async def changes(self, kind, namespace, name, label=""):
-        name = name or label
+    async def changes(self, kind, namespace, name, label="", *, since=""):
+        name = name or label or kind
         self.opened.append(name)
+        self.since.append(since)
         queue = self.streams[name] = asyncio.Queue()
         try:
+            yield {"type": "OPENED"}
             while True:
                 item = await queue.get()
                 if item is None:
@@ -34,13 +39,30 @@ class Api:
             if self.streams.get(name) is queue:
                 del self.streams[name]
 
+    async def listed(self, kind, namespace, *, labels=None):
+        return self.lists[kind]
+
     async def say(self, name, item):
         await until(lambda: name in self.streams)
         self.streams[name].put_nowait(item)
 
 
-def modified(version, uid="u", kind="MODIFIED"):
-    return {"type": kind, "object": {"metadata": {"resourceVersion": version, "uid": uid}}}
+def modified(version, uid="u", kind="MODIFIED", **metadata):
+    """An event of an object that is named as its uid."""
+    place = {"namespace": "n", "name": uid}
+    return {"type": kind, "object": {"metadata": {"resourceVersion": version, "uid": uid, **place, **metadata}}}
+
+
+def bookmark(version):
+    return {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
+
+
+def deployment(version, name="d", **more):
+    metadata = {"namespace": "n", "name": name, "uid": f"uid-{name}", "resourceVersion": version, **more}
+    return {"kind": "Deployment", "metadata": metadata, "spec": {"replicas": int(version)}}
+
+
+ALL = Named("Deployment", "", label="ours")
 
 
 def secrets(*names):
@@ -149,3 +171,117 @@ def test_a_listener_that_stumbles_does_not_make_the_watch_deaf(monkeypatch, capl
 
     story(test)
     assert "the watch stumbled" in caplog.text
+
+
+def test_all_that_is_listed_is_known_and_what_is_not_there_but_bears_no_label_is_not():
+    async def test():
+        api, heard = Api(), []
+        api.lists["Deployment"] = (
+            [deployment("3", labels={"ours": "p"}), deployment("4", "e", labels={"ours": "q"})],
+            "9",
+        )
+        watches = ObjectWatches(api, lambda who, change: heard.append((change.type, change.object["metadata"]["name"])))
+        watches.want("a", [ALL])
+        assert watches.find("Deployment", "n", "d") == (False, None), "nothing has come yet"
+        await until(lambda: watches.items("Deployment", "n", "ours") is not None)
+        assert api.since == ["9"]
+        assert watches.find("Deployment", "n", "d")[1]["spec"] == {"replicas": 3}
+        assert watches.find("Deployment", "n", "stranger") == (False, None)
+        assert [item["metadata"]["name"] for item in watches.items("Deployment", "n", "ours", "q")] == ["e"]
+        assert watches.items("Deployment", "elsewhere", "ours") == []
+        assert watches.items("Deployment", "n", "another") is None
+        assert heard == [("ADDED", "d"), ("ADDED", "e")]
+        await watches.close()
+
+    story(test)
+
+
+def test_where_all_of_a_kind_are_watched_it_is_known_what_does_not_exist():
+    async def test():
+        api = Api()
+        api.lists["Service"] = [], "9"
+        watches = ObjectWatches(api, lambda who, change: None)
+        watches.want("a", [Named("Service", "")])
+        await until(lambda: watches.find("Service", "n", "shop-rw") == (True, None))
+        await watches.close()
+
+    story(test)
+
+
+def test_a_write_of_ours_is_known_at_once_and_no_news_when_the_watch_brings_it():
+    async def test():
+        api, heard = Api(), []
+        api.lists["Deployment"] = [deployment("3", labels={"ours": "p"})], "9"
+        watches = ObjectWatches(api, lambda who, change: heard.append(change.object["metadata"]["resourceVersion"]))
+        watches.want("a", [ALL])
+        await until(lambda: watches.find("Deployment", "n", "d")[0])
+        ours = deployment("12", labels={"ours": "p"})
+        watches.answered(ours)
+        assert watches.find("Deployment", "n", "d")[1]["spec"] == {"replicas": 12}
+        for late in (deployment("11", labels={"ours": "p"}), ours, deployment("13", labels={"ours": "p"})):
+            await api.say("ours", {"type": "MODIFIED", "object": late})
+        await until(lambda: heard == ["3", "13"])
+        watches.answered({"kind": "Status", "details": {"uid": "uid-d"}})
+        assert watches.find("Deployment", "n", "d") == (False, None), "deleted by us"
+        await watches.close()
+
+    story(test)
+
+
+def test_a_watch_goes_on_where_it_was_and_where_that_is_too_old_what_went_meanwhile_is_noticed(monkeypatch):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+
+    async def test():
+        api, heard = Api(), []
+        api.lists["Deployment"] = (
+            [deployment("3", labels={"ours": "p"}), deployment("4", "e", labels={"ours": "p"})],
+            "9",
+        )
+        watches = ObjectWatches(api, lambda who, change: heard.append((change.type, change.object["metadata"]["name"])))
+        watches.want("a", [ALL])
+        await api.say("ours", bookmark("20"))
+        await api.say("ours", ApiError(0, "broke"))
+        await until(lambda: api.since == ["9", "20"])
+        api.lists["Deployment"] = [deployment("4", "e", labels={"ours": "p"})], "30"
+        await api.say("ours", ApiError(410, "too old"))
+        await until(lambda: api.since == ["9", "20", "30"])
+        assert heard == [("ADDED", "d"), ("ADDED", "e"), ("DELETED", "d")]
+        await watches.close()
+
+    story(test)
+
+
+def test_secrets_are_never_listed_and_all_have_come_when_the_first_bookmark_has(monkeypatch):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+
+    async def test():
+        api, heard = Api(), []
+        watches = ObjectWatches(api, lambda who, change: heard.append((change.type, change.object["metadata"]["name"])))
+        watches.want("a", secrets("s"))
+        await api.say("s", modified("5", "s", "ADDED"))
+        await until(lambda: watches.find("Secret", "n", "s")[0])
+        assert watches.find("Secret", "n", "other") == (False, None)
+        await api.say("s", None)  # before a bookmark nobody knows where to go on
+        await until(lambda: len(api.opened) == 2)
+        await api.say("s", bookmark("9"))
+        await until(lambda: watches.find("Secret", "n", "s") == (True, None))
+        assert api.since == ["", ""]
+        assert heard == [("ADDED", "s"), ("DELETED", "s")]
+        await watches.close()
+
+    story(test)
+
+
+def test_while_a_watch_is_down_nothing_is_taken_for_known():
+    async def test():
+        api = Api()
+        api.lists["Deployment"] = [deployment("3", labels={"ours": "p"})], "9"
+        watches = ObjectWatches(api, lambda who, change: None)
+        watches.want("a", [ALL])
+        await until(lambda: watches.find("Deployment", "n", "d")[0])
+        await api.say("ours", ApiError(503, "away"))
+        await until(lambda: not watches.find("Deployment", "n", "d")[0])
+        assert watches.items("Deployment", "n", "ours") is None
+        await watches.close()
+
+    story(test)

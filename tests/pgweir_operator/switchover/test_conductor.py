@@ -42,7 +42,7 @@ class Api:
         self.trouble = None
         self.last = None
 
-    async def changes(self, kind, namespace, name, label=""):
+    async def changes(self, kind, namespace, name, label="", *, since=""):
         self.opened.append((kind, namespace, name))
         queue = asyncio.Queue()
         self.watches.append(queue)
