@@ -44,6 +44,10 @@ exit status: 0 every command succeeded, 1 one failed (those behind it did not ru
 class NoConnection(Exception):
     """The console cannot be reached, or does not let us in; the message says what to do."""
 
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}: {advice}" if advice else what)
+        self.what = what
+
 
 @dataclass
 class Reply:
@@ -179,10 +183,11 @@ def find_address(host: str | None, port: int | None) -> tuple[str, int]:
         if port in ports or (port is None and len(ports) == 1):
             return folder, port or ports[0]
         if port is None and ports:
-            raise NoConnection(f"several sockets in {folder}: say which with -p ({', '.join(map(str, ports))})")
+            found = ", ".join(map(str, ports))
+            raise NoConnection(f"several sockets in {folder} (ports {found})", "say which with -p")
     where = " or ".join(folders)
     what = "no socket" if port is None else f"no socket of port {port}"
-    raise NoConnection(f"{what} in {where}: name the folder (unix_socket_dir) or the host with -h")
+    raise NoConnection(f"{what} in {where}", "name the folder (unix_socket_dir) or the host with -h")
 
 
 # --- printing --------------------------------------------------------------------------------------------------------------

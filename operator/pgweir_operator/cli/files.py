@@ -74,9 +74,13 @@ def _problems(document: dict[str, object]) -> list[str]:
     return [f"{name}: {problem}" for problem in problems]
 
 
+def _why(error: OSError | ConfigError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _text(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8", errors="surrogateescape")
     except (OSError, ConfigError) as error:
-        typer.echo(f"{file}: name a file that can be read ({error})", err=True)
+        typer.echo(f"{file}: name a file that can be read ({_why(error)})", err=True)
         return None

@@ -53,7 +53,7 @@ def read(file: Path) -> Given:
     try:
         documents = [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
     except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"{file}: name a file that can be read ({error})") from None
+        raise Unusable(f"{file}: name a file that can be read ({getattr(error, 'strerror', None) or error})") from None
     except yaml.YAMLError as error:
         raise Unusable(f"{file}: this is no YAML: {' '.join(str(error).split())}") from None
     objects = [document for document in documents if isinstance(document, dict)]

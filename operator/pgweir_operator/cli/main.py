@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-import pgweir
-from pgweir_operator.cli import doctoring
+from pgweir_operator.cli import about, doctoring
 from pgweir_operator.cli.modes import Mode
 
 WHERE = """\
@@ -52,7 +51,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def pgweir_command() -> None:
+def pgweir_command(version: about.Version = False) -> None:
     """PostgreSQL connection pooling for Kubernetes, with a data plane of its own.
 
     \b
@@ -105,7 +104,7 @@ def show(
     raise typer.Exit(run_show(table, url=url, user=user, token=token, as_json=as_json, every=watch, columns=picked))
 
 
-@app.command()
+@app.command(short_help="Hold every client, and release every server.")
 def pause(
     database: Annotated[str | None, typer.Argument(help="Only this database.", show_default=False)] = None,
     timeout: Annotated[
@@ -162,7 +161,7 @@ def reload(url: Url = None, user: User = None) -> None:
     raise typer.Exit(run_command("RELOAD", url=url, user=user))
 
 
-@app.command()
+@app.command(short_help="Type commands of the console.")
 def console(
     command: Annotated[
         list[str] | None,
@@ -186,7 +185,7 @@ def console(
     raise typer.Exit(run_console(command or [], url=url, user=user, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Find every fault of a configuration before it is used.")
 def check(
     file: Annotated[Path, typer.Argument(help="A pgbouncer.ini, or the manifest of a Pooler.", show_default=False)],
 ) -> None:
@@ -205,7 +204,7 @@ def check(
     raise typer.Exit(run_check(file))
 
 
-@app.command(name="import")
+@app.command(name="import", short_help="Turn another pooler's configuration into a Pooler.")
 def import_(
     file: Annotated[Path, typer.Argument(help="A pgbouncer.ini, pgpool.conf or pgbalancer.conf.", show_default=False)],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the Pooler.")] = "pooler",
@@ -235,7 +234,7 @@ def import_(
     raise typer.Exit(run_import(file, name=name, cluster=cluster))
 
 
-@app.command()
+@app.command(short_help="Run a Pooler without Kubernetes, on this machine.")
 def run(
     file: Annotated[
         Path,
@@ -277,7 +276,7 @@ def run(
     raise typer.Exit(run_pooler(file, Place(address, port, http, metrics, where)))
 
 
-@app.command()
+@app.command(short_help="See the main job on this machine: a pause under load.")
 def demo(
     pooler: Annotated[
         Path | None,
@@ -303,10 +302,10 @@ def demo(
     raise typer.Exit(run_demo(pooler, seconds=seconds, clients=clients, stay=stay))
 
 
-@app.command()
+@app.command(short_help="Send a short burst of transactions, and time them.")
 def bench(
     dsn: Annotated[
-        str, typer.Argument(metavar="[DSN]", help="A connection string; what it leaves out, libpq's environment has.")
+        str, typer.Argument(metavar="DSN", help="A connection string; what it leaves out, libpq's environment has.")
     ] = "",
     clients: Annotated[
         int, typer.Option("--clients", "-n", min=1, max=5000, metavar="N", help="Connections at once.")
@@ -343,12 +342,12 @@ def bench(
     raise typer.Exit(run_bench(dsn, clients=clients, seconds=seconds, mode=mode, query=query, as_json=as_json))
 
 
-@app.command()
+@app.command(short_help="Find out what is wrong, with evidence and a way out.")
 def doctor(
     dsn: Annotated[
         str,
         typer.Argument(
-            metavar="[DSN]", help="How the application connects; what it leaves out, libpq's environment has."
+            metavar="DSN", help="How the application connects; what it leaves out, libpq's environment has."
         ),
     ] = "",
     url: Url = None,
@@ -395,7 +394,7 @@ def doctor(
 @app.command()
 def version() -> None:
     """Print the version."""
-    typer.echo(f"pgweir {pgweir.__version__}")
+    about.say()
 
 
 if __name__ == "__main__":

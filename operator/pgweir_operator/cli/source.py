@@ -52,7 +52,7 @@ def console_dsn(url: str | None, user: str | None) -> str:
             given = conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise Unreachable(
-                f"{url}: write http://HOST:PORT, postgresql://USER@HOST:PORT or the folder of a socket ({error})"
+                f"{url}: write http://HOST:PORT, postgresql://USER@HOST:PORT or the folder of a socket ({_first_line(error)})"
             ) from None
         found: dict[str, Any] = {"dbname": DATABASE, "connect_timeout": CONNECT_TIMEOUT, **given}
         return make_conninfo("", **(found if user is None else {**found, "user": user}))
@@ -62,7 +62,8 @@ def console_dsn(url: str | None, user: str | None) -> str:
     try:
         host, number = find_address(folder or None, int(port) if port else None)
     except NoConnection as error:
-        raise Unreachable(str(error)) from None
+        where = "the folder of a socket (with :PORT), postgresql://USER@HOST:PORT or http://HOST:8080"
+        raise Unreachable(f"{error.what}; name the pooler's address with --url: {where}") from None
     return make_conninfo(
         host=host, port=number, dbname=DATABASE, user=user or DATABASE, connect_timeout=CONNECT_TIMEOUT
     )
@@ -164,7 +165,12 @@ def rest_table(fetch: Fetch, where: str, words: Sequence[str]) -> Shown:
     try:
         status, body = fetch(f"/api/v1/show/{urllib.parse.quote(name, safe='')}")
     except (OSError, ValueError) as error:
-        raise Unreachable(f"{where}: {getattr(error, 'reason', None) or error}") from None
+        reason = getattr(error, "reason", None) or error
+        words = getattr(reason, "strerror", None) or str(reason)
+        raise Unreachable(
+            f"{where} does not answer: {words}; see that the pooler runs there with --http-listen (8080 in a pod), and what "
+            "is between"
+        ) from None
     try:
         document = json.loads(body)
     except ValueError:

@@ -9,10 +9,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from tests.pgweir_operator.cli.test_files import pgweir
 from tests.pooler.process import ADMIN, FLAVOUR, SECRETS, PoolerProcess, eventually
@@ -22,52 +21,12 @@ from tests.postgres.server import PostgresServer, free_port
 pytestmark = pytest.mark.skipif(FLAVOUR != "pgweir", reason="the doctor is ours")
 
 
-class LatePath:
-    """A way to a server on which every answer is late."""
-
-    def __init__(self, target: int, seconds: float) -> None:
-        self._target, self._seconds = target, seconds
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> LatePath:
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(timeout=10)
-        for each in self._sockets:
-            each.close()
-
-    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._sockets += [near, far]
-                self._start(self._carry, near, far, 0.0)
-                self._start(self._carry, far, near, self._seconds)
-
-    @staticmethod
-    def _carry(source: socket.socket, sink: socket.socket, seconds: float) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                time.sleep(seconds)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_RDWR)
+@pytest.fixture(scope="module")
+def pooler(postgres: PostgresServer) -> Iterator[PoolerProcess]:
+    """With nothing wrong; who breaks it mends it."""
+    with PoolerProcess(postgres.port, settings={"default_pool_size": 20}) as made:
+        yield made
+    postgres.terminate_clients()
 
 
 def doctor(pooler: PoolerProcess | None, *options: object, url: object = "", **login: object) -> tuple[int, Any]:
@@ -88,19 +47,17 @@ def administrator(server: PostgresServer) -> str:
     return server.connection_string("postgres", dbname="postgres", sslmode="disable")
 
 
-def test_where_nothing_is_wrong_nothing_is_found(postgres: PostgresServer) -> None:
-    with PoolerProcess(postgres.port) as pooler:
-        code, found = doctor(pooler, "--tries", 20, "--burst", 0.3, "--backend", administrator(postgres))
-        assert (code, found["findings"], found["notes"]) == (0, [], [])
-        assert list(found["stages_ms"]) == ["dns", "tcp", "tls", "auth", "queue", "backend"]
-        assert found["tries"] == 20
-        assert found["burst"]["done"] > 8
-        rest = f"http://127.0.0.1:{pooler.http_port}"
-        assert doctor(pooler, url=rest)[1]["findings"] == []
-        code, printed, _ = pgweir("doctor", pooler.conninfo(), "--url", pooler.directory, "--tries", 1)
-        assert code == 0
-        assert printed.startswith("nothing is wrong")
-    postgres.terminate_clients()
+def test_where_nothing_is_wrong_nothing_is_found(postgres: PostgresServer, pooler: PoolerProcess) -> None:
+    code, found = doctor(pooler, "--tries", 20, "--burst", 1, "--backend", administrator(postgres))
+    assert (code, found["findings"], found["notes"]) == (0, [], [])
+    assert list(found["stages_ms"]) == ["dns", "tcp", "tls", "auth", "queue", "backend"]
+    assert found["tries"] == 20
+    assert found["burst"]["done"] > 8
+    rest = f"http://127.0.0.1:{pooler.http_port}"
+    assert doctor(pooler, url=rest)[1]["findings"] == []
+    code, printed, _ = pgweir("doctor", pooler.conninfo(), "--url", pooler.directory, "--tries", 1)
+    assert code == 0
+    assert printed.startswith("nothing is wrong")
 
 
 def test_without_a_console_waiting_and_postgresql_are_one_stage_and_a_note_says_why(postgres: PostgresServer) -> None:
@@ -109,16 +66,6 @@ def test_without_a_console_waiting_and_postgresql_are_one_stage_and_a_note_says_
     found = json.loads(printed)
     assert (code, codes(found)) == (12, ["console-unreachable"])
     assert "answer" in found["stages_ms"]
-
-
-def test_a_late_backend_is_not_taken_for_the_queue(postgres: PostgresServer) -> None:
-    """T13."""
-    with LatePath(postgres.port, 0.4) as path, PoolerProcess(path.port) as pooler:
-        pooler.connect().close()
-        code, found = doctor(pooler, "--tries", 3)
-        assert (code, codes(found)) == (13, ["slow-backend"])
-        assert found["stages_ms"]["backend"]["p50"] > 300
-        assert found["stages_ms"]["queue"]["p50"] < 100
 
 
 @contextlib.contextmanager
@@ -137,28 +84,20 @@ def _sleep(client: Any) -> None:
         client.execute("SELECT pg_sleep(60)")
 
 
-@pytest.mark.parametrize(
-    ("settings", "limit"),
-    [
-        ({"default_pool_size": 1}, "pool_size"),
-        ({"max_db_connections": 1}, "max_db_connections"),
-        ({"max_user_connections": 1}, "max_user_connections"),
-        ({"max_server_connections": 1}, "max_server_connections"),
-    ],
-)
-def test_the_limit_for_which_clients_wait_is_named_with_who_holds(
-    postgres: PostgresServer, settings: dict[str, object], limit: str
-) -> None:
-    """T03, T13: the queue, and not the backend."""
-    with PoolerProcess(postgres.port, settings=settings) as pooler:
-        pooler.connect().close()
-        with sleeper(pooler):
+def test_the_limit_for_which_clients_wait_is_named_with_who_holds(pooler: PoolerProcess) -> None:
+    """T03, T13: the queue, and not the backend. A late backend, and max_connections: e2e/scenarios/test_doctor.py."""
+    pooler.connect().close()
+    with sleeper(pooler):
+        for setting in ("default_pool_size", "max_db_connections", "max_user_connections", "max_server_connections"):
+            (before,) = [row["value"] for row in pooler.console("SHOW CONFIG") if row["key"] == setting]
+            pooler.console(f"SET {setting} = 1")
             code, found = doctor(pooler, "--patience", 0.4)
-        assert (code, codes(found)) == (14, [f"queue-{limit.replace('_', '-')}"])
-        said = "\n".join(found["findings"][0]["evidence"])
-        assert "stage queue" in said
-        assert "sleeper" in said
-    postgres.terminate_clients()
+            pooler.console(f"SET {setting} = {before}")
+            limit = setting.removeprefix("default_")
+            assert (code, codes(found)) == (14, [f"queue-{limit.replace('_', '-')}"])
+            said = "\n".join(found["findings"][0]["evidence"])
+            assert "stage queue" in said
+            assert "sleeper" in said
 
 
 def test_a_pooler_that_lets_nobody_in_names_max_client_conn(postgres: PostgresServer) -> None:
@@ -167,27 +106,6 @@ def test_a_pooler_that_lets_nobody_in_names_max_client_conn(postgres: PostgresSe
         code, found = doctor(pooler, url=f"http://127.0.0.1:{pooler.http_port}")
         assert (code, codes(found)) == (14, ["limit-max-client-conn"])
         assert "max_client_conn = 1" in found["findings"][0]["evidence"]
-
-
-def test_max_connections_that_others_took_is_named(make_postgres: Callable[..., PostgresServer]) -> None:
-    """T03, T01."""
-    server = make_postgres(
-        settings={"max_connections": "6", "superuser_reserved_connections": "2", "max_wal_senders": "0"}
-    )
-    server.start()
-    with PoolerProcess(server.port) as pooler, contextlib.ExitStack() as others:
-        for _ in range(4):
-            others.enter_context(psycopg.connect(server.connection_string(application_name="hog")))
-        code, found = doctor(pooler, "--patience", 0.5)
-        assert (code, codes(found)) == (15, ["queue-max-connections"])
-        code, found = doctor(pooler, "--patience", 0.5, "--backend", administrator(server))
-        assert (code, codes(found)) == (15, ["queue-max-connections"])
-    with PoolerProcess(server.port) as pooler, contextlib.ExitStack() as others:
-        for _ in range(4):
-            others.enter_context(psycopg.connect(server.connection_string(application_name="hog")))
-        code, found = doctor(None, "--backend", administrator(server), server.connection_string("postgres"))
-        assert (code, codes(found)) == (15, ["limit-max-connections"])
-        assert any("4 of alice" in line and "hog" in line for line in found["findings"][0]["evidence"])
 
 
 def test_a_backlog_that_runs_over_is_named(postgres: PostgresServer) -> None:
@@ -204,81 +122,63 @@ def test_a_backlog_that_runs_over_is_named(postgres: PostgresServer) -> None:
 
 
 def test_who_refused_a_login_is_told_from_four_layers(postgres: PostgresServer) -> None:
-    """T05: four wrong set-ups, four auth_stages."""
-    stages = []
-    with PoolerProcess(postgres.port, hba=["host all bob 127.0.0.1/32 scram-sha-256", "local all all trust"]) as pooler:
-        stages.append(doctor(pooler))
-    with PoolerProcess(postgres.port) as pooler:
-        stages.append(doctor(pooler, password="wrong"))
+    """T05: four wrong logins, four auth_stages."""
     lookup = {"auth_user": "bob", "auth_query": "SELECT nothing FROM nowhere WHERE x = $1"}
-    with PoolerProcess(
-        postgres.port, settings=lookup, userlist={"bob": SECRETS["bob"], ADMIN: SECRETS[ADMIN]}
-    ) as pooler:
-        stages.append(doctor(pooler))
-    with PoolerProcess(postgres.port, userlist={**SECRETS, "alice": "not PostgreSQL's"}) as pooler:
-        stages.append(doctor(pooler, password="not PostgreSQL's"))
+    users = {"bob": SECRETS["bob"], ADMIN: SECRETS[ADMIN], "alice": "not PostgreSQL's"}
+    lines = ["host app bob 127.0.0.1/32 reject", "host all all 127.0.0.1/32 scram-sha-256", "local all all trust"]
+    with PoolerProcess(postgres.port, settings=lookup, userlist=users, hba=lines) as pooler:
+        stages = [
+            doctor(pooler, user="bob"),
+            doctor(pooler, password="wrong"),
+            doctor(pooler, user="carol", password="unknown"),
+            doctor(pooler, password="not PostgreSQL's"),
+        ]
     expected = [f"login-refused-{stage}" for stage in ("hba", "password", "auth-query", "server")]
     assert [(code, codes(found)) for code, found in stages] == [(12, [code]) for code in expected]
+    postgres.terminate_clients()
 
 
-def test_idle_transactions_are_counted_with_their_ages_and_the_clients_behind_them(
-    make_postgres: Callable[..., PostgresServer],
+def test_transactions_left_open_are_counted_grouped_and_led_back_to_their_clients(
+    postgres: PostgresServer, pooler: PoolerProcess
 ) -> None:
-    """T21, T02: five of ten. A server of its own, so that ten are all there are."""
-    server = make_postgres()
-    server.start()
-    with PoolerProcess(server.port, settings={"default_pool_size": 12}) as pooler, contextlib.ExitStack() as clients:
+    """T02: twenty that BEGIN and stop, by application, the oldest first. T21: half of the sessions at PostgreSQL itself."""
+    pooler.console("RECONNECT")
+    postgres.terminate_clients()
+    with contextlib.ExitStack() as clients:
         found = []
-        for number in range(10):
-            client = clients.enter_context(pooler.connect(application_name=f"shop-{number}"))
-            found.append(client)
-            client.execute("BEGIN")
-        for client in found[5:]:
-            client.execute("COMMIT")
-        time.sleep(1.1)
-        code, seen = doctor(pooler, "--stuck", 1, "--backend", administrator(server))
-        assert (code, codes(seen)) == (15, ["idle-in-transaction"])
-        finding = seen["findings"][0]
-        assert finding["what"].startswith("5 of 10 sessions")
-        lines = finding["evidence"][1:]
-        assert len(lines) == 5
-        assert all(any(f"(shop-{number}, id" in line for line in lines) for number in range(5))
-        code, seen = doctor(pooler, "--stuck", 1)
-        assert (code, codes(seen)) == (14, ["leaks"])
-        assert [line.split(" at ")[0] for line in seen["findings"][0]["evidence"]] == [f"shop-{n}" for n in range(5)]
-        assert codes(doctor(pooler, "--stuck", 60, "--backend", administrator(server))[1]) == []
-
-
-def test_twenty_that_begin_and_stop_are_grouped_by_application_the_oldest_first(postgres: PostgresServer) -> None:
-    """T02."""
-    with PoolerProcess(postgres.port, settings={"default_pool_size": 20}) as pooler, contextlib.ExitStack() as clients:
         for number in range(20):
-            name = "month_end" if number < 8 else "shop"
-            clients.enter_context(pooler.connect(application_name=name)).execute("BEGIN")
+            name = "month_end" if number < 8 else f"shop-{number}"
+            found.append(clients.enter_context(pooler.connect(application_name=name)))
+            found[-1].execute("BEGIN")
             time.sleep(1.0 if number == 7 else 0)
         time.sleep(1.1)
         code, seen = doctor(pooler, "--stuck", 1, "--patience", 1)
         assert (code, codes(seen)) == (14, ["leaks"])
         finding = seen["findings"][0]
         assert finding["what"].startswith("20 clients")
-        assert [line.partition(",")[0] for line in finding["evidence"]] == [
-            "month_end at 127.0.0.1: 8 clients",
-            "shop at 127.0.0.1: 12 clients",
-        ]
-    postgres.terminate_clients()
+        groups = ["month_end at 127.0.0.1: 8 clients", *(f"shop-{n} at 127.0.0.1: 1 clients" for n in range(8, 20))]
+        assert [line.partition(",")[0] for line in finding["evidence"]] == groups
+
+        for client in found[:10]:
+            client.execute("COMMIT")
+        code, seen = doctor(pooler, "--stuck", 1, "--backend", administrator(postgres))
+        assert (code, codes(seen)) == (15, ["idle-in-transaction"])
+        finding = seen["findings"][0]
+        assert finding["what"].startswith("10 of 20 sessions")
+        lines = finding["evidence"][1:]
+        assert len(lines) == 10
+        assert all(any(f"(shop-{number}, id" in line for line in lines) for number in range(10, 20))
+        assert codes(doctor(pooler, "--stuck", 60, "--backend", administrator(postgres))[1]) == []
 
 
-def test_a_pause_that_was_forgotten_is_found(postgres: PostgresServer) -> None:
-    with PoolerProcess(postgres.port) as pooler:
-        pooler.connect().close()
-        pooler.console("PAUSE")
+def test_a_pause_that_was_forgotten_is_found(pooler: PoolerProcess) -> None:
+    pooler.connect().close()
+    for pause, resume, what in (("PAUSE", "RESUME", "the whole pooler"), ("PAUSE app", "RESUME app", "database app")):
+        pooler.console(pause)
         code, found = doctor(pooler, "--patience", 0.4)
+        pooler.console(resume)
         assert (code, codes(found)) == (14, ["paused"])
-        pooler.console("RESUME")
-        pooler.console("PAUSE app")
-        code, found = doctor(pooler, "--patience", 0.4)
-        assert (code, codes(found)) == (14, ["paused"])
-        assert "database app" in found["findings"][0]["what"]
+        assert what in found["findings"][0]["what"]
 
 
 def test_a_closed_port_and_a_name_that_is_none_are_told_apart() -> None:
@@ -297,29 +197,24 @@ def test_a_postgresql_that_is_not_there_is_told_once(postgres: PostgresServer) -
         assert (code, codes(found)) == (15, ["target-unreachable"])
 
 
-def test_tls_that_is_not_offered_not_trusted_or_expired_is_named(
-    postgres: PostgresServer, certificates: Certificates
+def test_tls_that_is_not_offered_not_trusted_or_about_to_expire_is_named(
+    postgres: PostgresServer, pooler: PoolerProcess, certificates: Certificates
 ) -> None:
-    with PoolerProcess(postgres.port) as pooler:
-        code, found = doctor(pooler, sslmode="require")
-        assert (code, codes(found)) == (11, ["tls-failed"])
+    """One that has expired: e2e/scenarios/test_doctor.py."""
+    code, found = doctor(pooler, sslmode="require")
+    assert (code, codes(found)) == (11, ["tls-failed"])
     tls = {
         "client_tls_sslmode": "allow",
         "client_tls_cert_file": certificates.server.certificate,
         "client_tls_key_file": certificates.server.key,
     }
-    with PoolerProcess(postgres.port, settings=tls) as pooler:
+    with PoolerProcess(postgres.port, settings=tls) as encrypted:
         trusted = {"sslmode": "verify-ca", "sslrootcert": certificates.ca}
-        code, found = doctor(pooler, **trusted)  # the tests' certificates live for two days
+        code, found = doctor(encrypted, **trusted)  # the tests' certificates live for two days
         assert (code, codes(found)) == (11, ["certificate-expires"])
         assert "tls" in found["stages_ms"]
-        code, found = doctor(pooler, sslmode="verify-ca", sslrootcert=certificates.other_ca)
+        code, found = doctor(encrypted, sslmode="verify-ca", sslrootcert=certificates.other_ca)
         assert (code, codes(found)) == (11, ["tls-failed", "certificate-expires"])
-    tls |= {"client_tls_cert_file": certificates.expired.certificate, "client_tls_key_file": certificates.expired.key}
-    with PoolerProcess(postgres.port, settings=tls) as pooler:
-        for mode in ({"sslmode": "require"}, trusted):
-            code, found = doctor(pooler, **mode)
-            assert (code, codes(found)) == (11, ["certificate-expired"])
 
 
 @pytest.mark.skipif(shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None, reason="no PgBouncer on this machine")

@@ -49,7 +49,7 @@ def test_a_folder_with_one_socket_needs_no_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["localhost", "/nowhere", "/nowhere:6432", "host=/nowhere port=1"])
 def test_what_leads_nowhere_says_what_to_write(url: str) -> None:
-    with pytest.raises(Unreachable, match=r"write http://|name the folder|No such file"):
+    with pytest.raises(Unreachable, match=r"write http://|name the pooler's address|No such file"):
         open_source(url)
 
 
@@ -82,5 +82,5 @@ def test_what_rest_answers_instead_becomes_a_sentence(
 
 
 def test_nothing_that_listens_is_said_with_the_address() -> None:
-    with pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:1: .*refused"):
+    with pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:1 does not answer: .*refused"):
         open_source("http://127.0.0.1:1").show(["pools"])

@@ -288,6 +288,13 @@ def test_a_consequence_is_left_out_beside_its_cause() -> None:
     assert [finding.code for finding in diagnose(facts)] == ["dns"]
 
 
+def test_postgresql_may_refuse_the_login_only_when_a_query_needs_a_server() -> None:
+    refused = {"stage": "query", "kind": "refused", "error": "no entry in pg_hba.conf", "sqlstate": "28000"}
+    (finding,) = diagnose(Facts(login=Login("alice@app"), timing=Timing(failures=(refused,))))
+    assert finding.code == "login-refused-server"
+    assert finding.evidence == ("no entry in pg_hba.conf (28000)", "auth_stage: server")
+
+
 def test_packets_that_are_dropped_are_one_finding_which_names_the_pod() -> None:
     """Our own login goes the way that is shut, and says no more than that."""
     shut = Port("pod", "10.0.0.1", 5432, "no answer within 1 s", "timeout")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import yaml
 
 from pgweir_operator.api import names
 from pgweir_operator.cli import screen
@@ -78,7 +80,9 @@ def run(where: Where, work: Callable[[Cluster], Awaitable[int]]) -> int:
     try:
         return asyncio.run(_run(where, work))
     except ConfigException as error:
-        screen.complain(f"no cluster to speak to: {error}")
+        screen.complain(
+            f"no cluster to speak to: {_one_line(error)}; --kubeconfig, --context or KUBECONFIG name another one"
+        )
         return UNREACHABLE
     except Impossible as error:
         screen.complain(str(error))
@@ -91,10 +95,29 @@ def run(where: Where, work: Callable[[Cluster], Awaitable[int]]) -> int:
         return DONE
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).removesuffix(".")
+
+
+def _need_kubeconfig(access: Access) -> None:
+    """The library would complain of a key that is missing in a file that is not there."""
+    files = access.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    if not access.is_in_cluster and not any(Path(file).expanduser().exists() for file in files.split(os.pathsep)):
+        raise ConfigException(f"there is no kubeconfig {files}")
+
+
 async def _run(where: Where, work: Callable[[Cluster], Awaitable[int]]) -> int:
     access = Access(where.kubeconfig, where.context)
-    namespace = "" if where.everywhere else where.namespace or namespace_of(access)
-    async with Kube(await connect(access)) as kube:
+    _need_kubeconfig(access)
+    try:
+        namespace = "" if where.everywhere else where.namespace or namespace_of(access)
+        configuration = await connect(access)
+    except ConfigException:
+        raise
+    except Exception as error:  # whatever a file of that name may hold, the library stumbles over it in ways of its own
+        words = str(error) if isinstance(error, (OSError, yaml.YAMLError)) else "it is none"
+        raise ConfigException(f"the kubeconfig cannot be read: {words}") from None
+    async with Kube(configuration) as kube:
         return await work(Cluster(kube, namespace))
 
 

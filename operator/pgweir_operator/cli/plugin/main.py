@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pgweir_operator.cli import doctoring
+from pgweir_operator.cli import about, doctoring
 
 Namespace = Annotated[
     str | None,
@@ -36,7 +36,7 @@ Columns = Annotated[
 ]
 PoolerName = Annotated[str, typer.Argument(metavar="POOLER", help="Name of the Pooler.", show_default=False)]
 PoolerOrAll = Annotated[
-    str | None, typer.Argument(metavar="[POOLER]", help="Name of a Pooler; default: all of them.", show_default=False)
+    str | None, typer.Argument(metavar="POOLER", help="Name of a Pooler; default: all of them.", show_default=False)
 ]
 
 app = typer.Typer(
@@ -49,12 +49,13 @@ app = typer.Typer(
 
 
 @app.callback()
-def plugin_command() -> None:
+def plugin_command(version: about.Version = False) -> None:
     """Poolers and their pods: how they are, who waits and why, pause and resume, a switchover without errors.
 
     It has the rights of whoever types: get and list of poolers and pods for status; get and create of pods/portforward for
     clients, waiters, show, psql and --live; patch of poolers for pause, resume and switchover, which also patches
-    clusters/status; get of pods/log for logs.
+    clusters/status; get of pods/log for logs; create of pods/exec for doctor. What doctor and support-bundle may not look at
+    they leave out, and say so.
 
     \b
     Examples:
@@ -65,7 +66,7 @@ def plugin_command() -> None:
     """
 
 
-@app.command()
+@app.command(short_help="The fleet at a glance; of one Pooler, why it is so.")
 def status(
     pooler: PoolerOrAll = None,
     live: Annotated[bool, typer.Option("--live", help="Ask the pods for the numbers of this moment.")] = False,
@@ -92,7 +93,7 @@ def status(
     raise typer.Exit(run(where, lambda cluster: show_status(cluster, pooler, live=live, as_json=as_json)))
 
 
-@app.command()
+@app.command(short_help="Hold every client, and release every server.")
 def pause(
     pooler: PoolerName,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until every pod has proved it.")] = False,
@@ -118,7 +119,7 @@ def pause(
     raise typer.Exit(run(where, lambda cluster: set_paused(cluster, pooler, True, wait=wait, timeout=timeout)))
 
 
-@app.command()
+@app.command(short_help="End a pause: whoever waits is served.")
 def resume(
     pooler: PoolerName,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until every pod has proved it.")] = False,
@@ -160,7 +161,7 @@ def _show(
     )
 
 
-@app.command()
+@app.command(short_help="The clients of all pods, the oldest transaction first.")
 def clients(
     pooler: PoolerOrAll = None,
     as_json: AsJson = False,
@@ -179,7 +180,7 @@ def clients(
     raise typer.Exit(_show(["clients"], pooler, as_json, watch, columns, (namespace, context, kubeconfig)))
 
 
-@app.command()
+@app.command(short_help="Who waits, for which limit, and who holds it.")
 def waiters(
     pooler: PoolerOrAll = None,
     as_json: AsJson = False,
@@ -269,7 +270,7 @@ def psql(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(short_help="What the pods wrote, as sentences.")
 def logs(
     pooler: PoolerName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the pods write.")] = False,
@@ -305,7 +306,7 @@ def logs(
     )
 
 
-@app.command(name="support-bundle")
+@app.command(name="support-bundle", short_help="Collect what a helper needs, without any secret.")
 def support_bundle(
     pooler: PoolerOrAll = None,
     file: Annotated[
@@ -333,7 +334,7 @@ def support_bundle(
     raise typer.Exit(run(where, lambda cluster: collect(cluster, pooler, file)))
 
 
-@app.command()
+@app.command(short_help="Make another instance the primary, without errors.")
 def switchover(
     cluster: Annotated[
         str, typer.Argument(metavar="CLUSTER", help="The Cluster, or a Pooler of it.", show_default=False)
@@ -367,11 +368,11 @@ def switchover(
     raise typer.Exit(run(where, lambda found: switch_over(found, cluster, to, timeout)))
 
 
-@app.command()
+@app.command(short_help="Find out what is wrong, with evidence and a way out.")
 def doctor(
     pooler: Annotated[
         str | None,
-        typer.Argument(metavar="[POOLER]", help="Name of a Pooler; default: the only one.", show_default=False),
+        typer.Argument(metavar="POOLER", help="Name of a Pooler; default: the only one.", show_default=False),
     ] = None,
     secret: Annotated[
         str | None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from pgweir_operator.doctor.facts import Facts, Login
 from pgweir_operator.doctor.findings import Class, Finding
@@ -10,6 +12,7 @@ from pgweir_operator.doctor.findings import Class, Finding
 CLIENT_LIMIT: Final = "no more connections allowed (max_client_conn)"
 LIMITS: Final = "client connections exceeded"
 TOO_MANY: Final = "53300"
+INVALID_LOGIN: Final = "28"  # SPEC: the class of SQLSTATEs "invalid authorization specification"
 
 LAYERS: Final = {
     "hba": (
@@ -83,6 +86,9 @@ def certificate_expired(facts: Facts) -> Finding | None:
 
 def login_refused(facts: Facts) -> Finding | None:
     login = facts.login
+    if login is not None and (late := refused_later(facts)) is not None:
+        login = replace(login, stage="auth", kind="refused", error=late["error"], sqlstate=late["sqlstate"])
+        login = replace(login, auth_stage="server")
     if login is None or login.stage != "auth" or login.kind == "timeout" or _is_limit(login):
         return None
     layer, fix = LAYERS.get(login.auth_stage, UNKNOWN)
@@ -96,6 +102,12 @@ def login_refused(facts: Facts) -> Finding | None:
         ),
         fix,
     )
+
+
+def refused_later(facts: Facts) -> Mapping[str, Any] | None:
+    """The pooler let the client in by what it knew, and PostgreSQL refused its login when a query needed a server."""
+    failures = facts.timing.failures if facts.timing is not None else ()
+    return next((each for each in failures if str(each.get("sqlstate") or "").startswith(INVALID_LOGIN)), None)
 
 
 def _is_limit(login: Login) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pgweir_operator.doctor.facts import STAGES, Facts, Timing
 from pgweir_operator.doctor.findings import Class, Finding
-from pgweir_operator.doctor.rules import pooling
+from pgweir_operator.doctor.rules import logins, pooling
 
 WORDS = {
     "dns": (
@@ -85,6 +85,7 @@ def unanswered(facts: Facts) -> Finding | None:
         timing is None
         or not timing.failures
         or pooling.binding(facts) is not None
+        or logins.refused_later(facts) is not None
         or timing.tries > len(timing.failures)
     ):
         return None
