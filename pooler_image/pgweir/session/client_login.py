@@ -306,6 +306,7 @@ class ClientLogin:
         database = known[name] if name in known else pooler.database(name)
         if database is None:
             raise no_such_database(name)
+        database.was_entered = True
         if database.disabled:
             raise database_disabled(database.name)
         if pooler.settings.auth_type == "any" and database.settings.user is None:

@@ -13,7 +13,6 @@ class Database:
     __slots__ = (
         "_down",
         "averages",
-        "clients",
         "disabled",
         "idle_since",
         "is_auto",
@@ -22,6 +21,7 @@ class Database:
         "past",
         "paused",
         "settings",
+        "was_entered",
     )
 
     def __init__(self, settings: DatabaseSettings, *, is_auto: bool, now: float) -> None:
@@ -30,12 +30,12 @@ class Database:
         self.is_auto = is_auto
         self.paused = False
         self.disabled = False
-        self.clients = 0
         self.past = Stats()  # of pools that were dropped
         self.averages = Averages(now)
         self.next_host = 0  # load_balance_hosts
         self._down: dict[str, float] = {}  # hosts that failed, and until when they are passed over
         self.idle_since = now
+        self.was_entered = False  # a client has proved itself and asked for it
 
     def __repr__(self) -> str:
         return f"<Database {self.name} host={self.settings.host} paused={self.paused}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 from pgweir.pool import janitor
@@ -17,6 +18,7 @@ from pgweir.session.wire import printable
 
 log = logging.getLogger(__name__)
 
+STRANGERS_DATABASE_FOR: Final = 10.0  # seconds that a database of the template is kept into which nobody has come
 QUEUED_NOTICE: Final = "No server connection available in postgres backend, client being queued"
 
 
@@ -138,19 +140,23 @@ def _forget_pools(pooler: Pooler, now: float) -> None:
 
 
 def _forget_unused(pooler: Pooler, now: float) -> None:
-    """Databases that the `*` template made go after autodb_idle_timeout: anybody may ask for any name."""
-    timeout = pooler.settings.autodb_idle_timeout
+    """Databases that the `*` template made go after autodb_idle_timeout: anybody may ask for any name. Those that nobody has
+    come into (auth_query has asked there on behalf of strangers) go soon."""
+    timeout = pooler.settings.autodb_idle_timeout or math.inf
     made = {name: database for name, database in pooler.databases.items() if database.is_auto}
-    if not timeout or not made:
+    if not made:
         return
     busy = {login.database_name for login in pooler.logins}
     busy.update(pool.database for pool in pooler.pools.values() if pool.clients or pool.server_count)
+    unused = set()
     for name, database in made.items():
         if name in busy or database.paused or database.disabled:
             database.idle_since = now
-        elif now - database.idle_since > timeout:
+        elif now - database.idle_since > (timeout if database.was_entered else STRANGERS_DATABASE_FOR):
             log.info("forgot unused auto-database: %s", printable(name))
-            del pooler.databases[name]
-            for key in [key for key in pooler.pools if key[0] == name]:
-                del pooler.pools[key]
-            pooler.credentials.forget_database(name)
+            unused.add(name)
+    for name in unused:
+        del pooler.databases[name]
+        pooler.credentials.forget_database(name)
+    for key in [key for key in pooler.pools if key[0] in unused]:
+        del pooler.pools[key]

@@ -733,6 +733,20 @@ def test_an_idle_client_has_an_end(make_world):
     assert b"client_idle_timeout" in client.hears()
 
 
+def test_a_database_in_which_a_stranger_was_looked_up_is_soon_forgotten(make_world):
+    template = DatabaseSettings(name="*", dbname=None, host="db", port=5432)
+    world = make_world(config={"template": template}, auth_type="plain", auth_user="alice", autodb_idle_timeout=0.0)
+    for number in range(3):
+        world.starts_login(f"guess {number}", user="stranger")
+        (server,) = world.edge.connecting
+        world.edge.connecting.clear()
+        world.pooler.opening.failed(server, "no such database", "3D000", answered=True)
+    assert not world.pooler.logins
+    world.sleep(11)
+    assert not world.pooler.databases
+    assert not world.pooler.pools
+
+
 def test_a_database_that_the_template_made_is_forgotten_when_nobody_uses_it(make_world):
     template = DatabaseSettings(name="*", dbname=None, host="db", port=5432)
     world = make_world(config={"template": template}, autodb_idle_timeout=60.0, server_idle_timeout=30.0)
