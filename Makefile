@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 # The compiled form of the hot rooms. A build of other sources is never used: this only brings it up to date.
-HOT := $(wildcard pooler_image/pgweir/*/*.pxd)
+HOT := $(wildcard pooler_image/pgweir/*/*.pxd pooler_image/pgweir/*/*/*.pxd)
 $(VENV)/.compiled: $(VENV)/.installed setup.py pooler_image/pgweir/compiled.py $(HOT) $(HOT:.pxd=.py)
 	@$(BIN)/python -m pgweir.compiled >/dev/null || { echo "compiling the hot rooms"; \
 	  $(BIN)/python -m pip install -v --disable-pip-version-check --no-deps -e . >$(VENV)/compiled.log 2>&1 && \

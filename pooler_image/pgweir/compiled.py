@@ -25,6 +25,14 @@ MODULES: Final = (
     "session/holder",
     "session/server",
     "session/client",
+    # A login.
+    "protocol/reader",
+    "protocol/auth/scram",
+    "protocol/auth/client_auth",
+    "session/turns",
+    "session/lookup",
+    "session/client_proof",
+    "session/client_login",
 )
 # What is put in line from a room that is not compiled itself.
 INLINED: Final = ("protocol/framing",)
@@ -77,7 +85,7 @@ FORM: Final = "plain" if FOLDER is None else "compiled"
 def prefer(path: MutableSequence[str]) -> None:
     """Have a package's compiled rooms found before its plain ones. `path` is its `__path__`."""
     if FOLDER is not None:
-        path.insert(0, str(FOLDER / Path(path[0]).name))
+        path.insert(0, str(FOLDER / Path(path[0]).relative_to(_ROOT)))
 
 
 if __name__ == "__main__":  # for `make` and people: is it built, and of these sources?

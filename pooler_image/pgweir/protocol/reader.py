@@ -27,6 +27,20 @@ class MessageReader:
         self._buffer += data
         return self._messages()
 
+    def only(self, data: bytes) -> tuple[int, bytes] | None:
+        """The message that this read is, when it is one message, whole, and nothing waits before it; else None, and `feed`
+        it. PERF: so come nearly all messages of a login."""
+        size = len(data)
+        if self._buffer or not HEADER_SIZE <= size <= self._max_size or not data[0]:
+            return None
+        if int.from_bytes(data[1:HEADER_SIZE], "big") + 1 != size:
+            return None
+        return data[0], data[HEADER_SIZE:]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._buffer
+
     def _messages(self) -> Iterator[tuple[int, bytes]]:
         while len(self._buffer) >= HEADER_SIZE:
             size = int.from_bytes(self._buffer[1:HEADER_SIZE], "big") + 1

@@ -61,6 +61,30 @@ MAX_KNOWN_STARTUP: Final = 1024  # bytes of one
 class ClientLogin:
     """One login; its transport's protocol until the client is in."""
 
+    __slots__ = (
+        "_checked_at",
+        "_client",
+        "_database",
+        "_declined",
+        "_early",
+        "_paused_for",
+        "_plan",
+        "_proof",
+        "_reader",
+        "_receive",
+        "_startup_reader",
+        "database_name",
+        "is_over",
+        "is_proved",
+        "origin",
+        "pooler",
+        "protocol_minor",
+        "started_at",
+        "tls",
+        "user",
+        "wire",
+    )
+
     def __init__(self, pooler: Pooler, wire: Wire, origin: Origin, now: float) -> None:
         self.pooler = pooler
         self.wire = wire
@@ -136,7 +160,7 @@ class ClientLogin:
         if self._startup_reader is None:
             known = self.pooler.startups.get(data)
             if known is not None:
-                self._begin(*known)
+                self._begin(known[0], known[1], known[2])
                 return
             self._startup_reader = StartupReader()
             packet = data
@@ -169,7 +193,8 @@ class ClientLogin:
             case Startup(rest=rest):
                 if rest:
                     self._reader.feed(rest)
-                self._begin(*self._planned(event, b"" if rest else packet))
+                known = self._planned(event, b"" if rest else packet)
+                self._begin(known[0], known[1], known[2])
 
     def _tls_offered(self) -> bool:
         return not self.origin.is_unix and self.pooler.edge.client_tls_available()
@@ -336,12 +361,12 @@ class ClientLogin:
         pooler.opening.wake(pool)
 
     def _check_client_limits(self, database: Database) -> None:
-        config, clients = self.pooler.config, self.pooler.clients
+        pooler, config = self.pooler, self.pooler.config
         limit = config.max_db_client_connections(database.name)
-        if limit and sum(c.database == database.name for c in clients) >= limit:
+        if limit and pooler.clients_of_database.get(database.name, 0) >= limit:
             raise client_error("client connections exceeded (max_db_client_connections)", stage="limits")
         limit = config.max_user_client_connections(self.user)
-        if limit and sum(c.user == self.user for c in clients) >= limit:
+        if limit and pooler.clients_of_user.get(self.user, 0) >= limit:
             raise client_error("client connections exceeded (max_user_client_connections)", stage="limits")
 
     def _receive_early(self, data: bytes) -> None:

@@ -63,6 +63,21 @@ class ClientProof:
     """One client's proof. `reader` has what came behind the startup packet; `database` is None for an unknown one and for
     the console: then nothing is looked up, and the exchange is the full one all the same."""
 
+    __slots__ = (
+        "_authentication",
+        "_busy",
+        "_database",
+        "_has_turn",
+        "_is_paused",
+        "_ldap",
+        "_login",
+        "_looked_up_secret",
+        "_looking_up",
+        "_pooler",
+        "_reader",
+        "secret",
+    )
+
     def __init__(self, login: ClientLogin, database: Database | None, reader: MessageReader) -> None:
         self.secret: str | None = None
         self._login = login
@@ -108,6 +123,12 @@ class ClientProof:
 
     def data_received(self, data: bytes) -> None:
         """Raises ClientError."""
+        if not self._busy and self._authentication is not None:
+            only = self._reader.only(data)
+            if only is not None and only[0] == messages.F.PASSWORD and self._pooler.turns.take():
+                # PERF: what nearly every read of a login is; the rest of this method is for the others.
+                self._answer(self._authentication.receive(*only))
+                return
         incoming = self._reader.feed(data)
         if self._busy:
             if len(self._reader.rest) > HELD_LIMIT and not self._is_paused:

@@ -62,6 +62,8 @@ class ServerCredentials:
         """Remember how a client proved itself against this stored secret, where that is also how its pool logs in."""
         key = pool.database, pool.user
         old = self._known.get(key, _NOTHING)
+        if old.secret == secret and not old.stale and old.password == password and old.scram_keys == scram_keys:
+            return  # PERF: as at nearly every login
         if scram_keys is None and secret_kind(password or "") not in _OPENS and old is not _NOTHING:
             return  # nothing that opens a server
         new = Credentials(

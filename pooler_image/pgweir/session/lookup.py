@@ -35,6 +35,8 @@ Answer = Callable[[AuthQueryOutcome], None]
 Key = tuple[str, str]  # database and user
 
 KEPT_AT_MOST: Final = 10_000  # secrets; the oldest goes
+MAX_KNOWN_ANSWERS: Final = 256  # answers of PostgreSQL's that are kept with what they say
+MAX_KNOWN_ANSWER: Final = 1024  # bytes of one
 
 
 class Lookups:
@@ -45,6 +47,7 @@ class Lookups:
         self._running: dict[Key, list[Answer]] = {}
         self._asking: dict[Key, Lookup] = {}
         self._kept: OrderedDict[Key, tuple[float, Found]] = OrderedDict()  # with the time until which it is good
+        self.answers: dict[bytes, Found] = {}  # what PostgreSQL has said, byte by byte, and what that says
         self.last_ok: bool | None = None
         self.last_error: str | None = None
 
@@ -61,6 +64,7 @@ class Lookups:
         """What is kept of this user may be outdated; without a name: all of it (a configuration is new)."""
         if database is None:
             self._kept.clear()
+            self.answers.clear()
         else:
             self._kept.pop((database, user), None)
 
@@ -133,7 +137,7 @@ class Lookup(Holder):
         self._query = query
         self._user = user
         self._done: Answer | None = done
-        self._reader = MessageReader()
+        self._reader: MessageReader | None = None  # as long as nothing was read that had to be
         self._result = AuthQueryResult()
         self.wire = self  # the server's bytes come to `write`
         self.state = ClientState.IDLE
@@ -156,11 +160,24 @@ class Lookup(Holder):
         server.wire.write(auth_query_messages(self._query, self._user))
 
     def write(self, data: bytes) -> None:
-        """What PostgreSQL answers."""
+        """What PostgreSQL answers. PERF: while a user's secret is the same, so is the answer, byte by byte; one that came whole,
+        in one read, is kept with what it says (only ever after PostgreSQL was asked: it saves reading, not asking)."""
+        whole = self._reader is None
+        if self._reader is None:
+            known = self._pooler.lookups.answers.get(data)
+            if known is not None:
+                self._finish(known)
+                return
+            self._reader = MessageReader()
         try:
             for type_, body in self._reader.feed(data):
                 outcome = self._result.receive(type_, body)
                 if outcome is not None:
+                    if whole and isinstance(outcome, Found) and len(data) <= MAX_KNOWN_ANSWER and self._reader.is_empty:
+                        answers = self._pooler.lookups.answers
+                        if len(answers) >= MAX_KNOWN_ANSWERS:
+                            answers.clear()
+                        answers[data] = outcome
                     # The server settles (and is released) right after this write: tell when that is done.
                     self._finish(outcome)
                     return

@@ -91,6 +91,8 @@ class Pooler:
         self.credentials = ServerCredentials(self)
         self.opening = Opening(self)
         self.clients: set[ClientSession] = set()
+        self.clients_of_database: dict[str, int] = {}  # how many; those without one are not in it
+        self.clients_of_user: dict[str, int] = {}
         self.logins = Logins(self)
         self.startups: dict[bytes, KnownStartup] = {}  # startup packets, and what they ask for under these settings
         self.turns = Turns(edge)
@@ -350,6 +352,8 @@ class Pooler:
 
     def client_logged_in(self, client: ClientSession) -> None:
         self.clients.add(client)
+        for counts, name in ((self.clients_of_database, client.database), (self.clients_of_user, client.user)):
+            counts[name] = counts.get(name, 0) + 1
         client.pool.clients.add(client)
         client.pool.stats.client_login_count += 1
 
@@ -358,6 +362,10 @@ class Pooler:
         if client.state is ClientState.CLOSED:
             return
         self.clients.discard(client)
+        for counts, name in ((self.clients_of_database, client.database), (self.clients_of_user, client.user)):
+            counts[name] -= 1
+            if not counts[name]:
+                del counts[name]
         client.pool.forget_client(client)
         client.state = ClientState.CLOSED
         self.cancels.keys.remove(client.cancel_key)

@@ -188,3 +188,78 @@ def test_two_clients_on_one_server_hear_the_same(
         log.append([getattr(stats, name).counts for name in HISTOGRAMS])
         told.append(log)
     assert told[0] == told[1]
+
+
+startups = st.builds(
+    lambda user, database, protocol: messages.startup_message({"user": user, "database": database}, protocol),
+    st.sampled_from(["alice", "carol", ""]),
+    st.sampled_from(["shop", "nowhere", "pgbouncer"]),
+    st.sampled_from([messages.PROTOCOL_3_0, messages.PROTOCOL_3_0 + 2, 0x20000]),
+)
+credentials = st.one_of(
+    st.sampled_from(["first", "proof", "wrong proof", "password"]),
+    st.sampled_from([b"n,,n=,r=x", b"y,,n=,r=\xff", b"p=x,,n=,r=x", b"n,a=x,n=,r=x", b"", b",,,"]).map(
+        lambda data: messages.sasl_initial_response("SCRAM-SHA-256", data)
+    ),
+    st.sampled_from([b"c=biws,r=x,p=eA==", b"c=biws,p=" + b"QUFB" * 11, b""]).map(messages.sasl_response),
+    sayings,
+    noise,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    method=st.sampled_from(["scram-sha-256", "md5", "plain", "trust", "auth_query"]),
+    begins=st.one_of(startups, startups.map(lambda packet: messages.ssl_request() + packet), noise),
+    said=st.lists(st.tuples(credentials, cuts), max_size=5),
+    cuts_of_startup=cuts,
+)
+def test_a_login_goes_the_same_way(
+    forms: tuple[Form, ...], method: str, begins: bytes, said: list[tuple[Any, list[int]]], cuts_of_startup: list[int]
+) -> None:
+    told = []
+    for form in forms:
+        scram = form["pgweir.protocol.auth.scram"]
+        looks_up = (
+            {"auth_type": "scram-sha-256", "auth_user": "bob"} if method == "auth_query" else {"auth_type": method}
+        )
+        world = form["tests.pgweir.session.noisy_world"].NoisyWorld(**looks_up)
+        wire = form["tests.pgweir.session.world"].RecorderWire()
+        origin = form["pgweir.session.wire"].Origin("10.0.0.9", 40000)
+        wire.protocol = world.pooler.accept(wire, origin)
+        client = scram.ScramClient(nonce=b"nonce", keys=_keys(scram))
+        log: list[Any] = []
+        for what, places in [(begins, cuts_of_startup), *said]:
+            data = what
+            if what == "first":
+                data = messages.sasl_initial_response(scram.MECHANISM, client.first())
+            elif what in ("proof", "wrong proof"):
+                proof = outcome(client.final, wire.written[9:])
+                data = messages.sasl_response(proof if isinstance(proof, bytes) else b"c=biws,r=x,p=eA==")
+                data = data[:-3] + b"AA=" if what == "wrong proof" else data
+            elif what == "password":
+                data = messages.password_message("secret")
+            wire.written = b""
+            for read in cut(data, places):
+                if not wire.closed:
+                    world.edge.move(world.edge.now)
+                    log.append(outcome(wire.protocol.data_received, read))
+            world.run()
+            log += [wire.written, wire.closed]
+        log.append(type(wire.protocol).__name__)
+        log += [world.pooler.auth_failures, len(world.pooler.logins), len(world.pooler.clients)]
+        told.append(log)
+    assert told[0] == told[1]
+
+
+def _keys(scram: ModuleType) -> Any:
+    """Of the secret that the world's users have, and the salt that a world gives them."""
+    salt = scram.salt_of("alice", (1).to_bytes(4, "big") + bytes(28))
+    at = scram.DEFAULT_ITERATIONS
+    if at not in _KNOWN_KEYS:
+        found = scram.scram_keys("secret", salt, at)
+        _KNOWN_KEYS[at] = found.client_key, found.server_key
+    return scram.ScramKeys(*_KNOWN_KEYS[at])
+
+
+_KNOWN_KEYS: dict[int, tuple[bytes, bytes]] = {}

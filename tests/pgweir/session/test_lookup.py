@@ -19,6 +19,7 @@ class AuthPostgres(MiniPostgres):
         super().__init__(greeted=False)
         self.fails = fails
         self.asked: list[bytes] = []
+        self.secret = b"secret"
 
     def _extended(self, kind: bytes, body: bytes) -> bytes:
         if kind == b"B":
@@ -30,7 +31,7 @@ class AuthPostgres(MiniPostgres):
         if kind == b"D" and self.portal is not None:
             return messages.row_description([("usename", 25), ("passwd", 25)])
         if kind == b"E" and self.portal is not None:
-            rows = messages.data_row([b"carol", b"secret"]) if b"carol" in self.portal else b""
+            rows = messages.data_row([b"carol", self.secret]) if b"carol" in self.portal else b""
             return rows + messages.command_complete("SELECT 1")
         return super()._extended(kind, body)
 
@@ -54,6 +55,23 @@ def test_those_who_ask_at_the_same_time_share_one_question(asking):
     asking.run()
     assert late.hears().endswith(READY)
     assert len(postgres.asked) == 2  # nothing is kept
+
+
+def test_an_answer_that_came_before_is_known_and_another_one_is_read(asking):
+    asking.starts_login(user="carol")
+    postgres = AuthPostgres()
+    asking.accept(postgres)
+    asking.run()
+    assert [found.secret for found in asking.pooler.lookups.answers.values()] == ["secret"]
+    asking.starts_login(user="carol")
+    asking.run()
+    assert len(postgres.asked) == 2, "PostgreSQL is asked all the same"
+    postgres.secret = b"another"
+    asking.starts_login(user="carol")
+    asking.run()
+    assert [found.secret for found in asking.pooler.lookups.answers.values()] == ["secret", "another"]
+    asking.pooler.lookups.forget()
+    assert not asking.pooler.lookups.answers
 
 
 def test_a_user_whom_nobody_knows_is_refused(asking):

@@ -14,7 +14,7 @@ from pgweir.protocol.auth.auth_query import Found
 from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.scram import ScramClient, build_verifier
 from pgweir.session.lookup import Lookups
-from pgweir.session.turns import STEPS, Turns
+from pgweir.session.turns import QUIET, STEPS, Turns
 
 VERIFIER = build_verifier("secret", b"0123456789abcdef", 2).format()
 READY = messages.ready_for_query(b"I")
@@ -23,6 +23,7 @@ STORM = 5 * STEPS + 1
 
 def turn(edge: FakeEdge) -> None:
     """The loop comes round once: what was asked for during the last turn is done."""
+    edge.now += 2 * QUIET
     due, edge.timers = edge.timers, []
     for _, action in due:
         action()

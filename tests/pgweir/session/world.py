@@ -7,6 +7,7 @@ conversation is over, `balance` checks that the pooler's books agree with each o
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -330,6 +331,8 @@ class World:
             assert not (pool.idle and pool.waiting), "idle servers and waiting clients"
             assert ClientState.CLOSED not in {client.state for client in pool.clients}
         assert set(pooler.cancels.keys) <= pooler.clients
+        assert pooler.clients_of_database == Counter(client.database for client in pooler.clients)
+        assert pooler.clients_of_user == Counter(client.user for client in pooler.clients)
         for client in pooler.clients:
             assert client.state is not ClientState.CLOSED
             assert (client.state is ClientState.ACTIVE) == (client.server is not None or client.linking is not None)

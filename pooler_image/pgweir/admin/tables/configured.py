@@ -49,7 +49,7 @@ def _database_row(view: View, name: str) -> Row | None:
         config.max_db_connections(name),
         sum(pool.server_count for pool in pooler.pools.values() if pool.database == name),
         config.max_db_client_connections(name),
-        sum(client.database == name for client in pooler.clients),
+        pooler.clients_of_database.get(name, 0),
         int(pooler.paused or (running is not None and running.paused)),
         int(running is not None and running.disabled),
     )
@@ -64,7 +64,7 @@ def user_names(view: View) -> list[str]:
         *config.settings.admin_users,
         *config.settings.stats_users,
     }
-    known |= {pool.user for pool in view.pooler.pools.values()} | {client.user for client in view.pooler.clients}
+    known |= {pool.user for pool in view.pooler.pools.values()} | set(view.pooler.clients_of_user)
     known |= {entry.user for entry in config.databases.values() if entry.user is not None}
     return sorted(known)
 
@@ -86,7 +86,7 @@ def users(view: View) -> Table:
                 view.config.max_user_connections(name),
                 sum(pool.server_count for pool in view.pooler.pools.values() if pool.user == name),
                 view.config.max_user_client_connections(name),
-                sum(client.user == name for client in view.pooler.clients),
+                view.pooler.clients_of_user.get(name, 0),
             )
         )
     return Table(columns, rows)

@@ -4,3 +4,7 @@ Below them `scram` and `md5` are the mechanisms, `secrets` tells kinds of stored
 PostgreSQL for one. All pure: randomness is handed in, nothing is read or sent from here, and no secret is ever in a
 repr.
 """
+
+from pgweir import compiled
+
+compiled.prefer(__path__)

@@ -7,12 +7,14 @@ parameter of the client is applied there: the look-up runs with the rights of au
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pgweir.protocol import messages
 from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.messages import B
 
 
+@lru_cache(maxsize=256)
 def auth_query_messages(query: str, user: str) -> bytes:
     """One write: unnamed Parse, Bind with $1 = the user's name as text, Describe, Execute, Sync."""
     return b"".join(

@@ -31,14 +31,15 @@ ClientAuthMethod = Literal["trust", "any", "plain", "md5", "scram-sha-256", "lda
 METHODS: Final[tuple[ClientAuthMethod, ...]] = ("trust", "any", "plain", "md5", "scram-sha-256", "ldap")
 
 
-@dataclass(frozen=True, slots=True)
+# PERF: not frozen: that makes one of these three times as dear, and a login has three.
+@dataclass(slots=True)
 class Continue:
     """Send `data` and wait for the client's next message."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Succeeded:
     """Send `data` (it may be empty), then AuthenticationOk and the rest of the greeting.
 
@@ -61,6 +62,9 @@ class PasswordSent:
 Answer = Continue | Succeeded | PasswordSent
 
 
+_SASL: Final = messages.authentication_sasl([scram.MECHANISM])
+
+
 class ClientAuthentication:
     """`start` gives the request to send; b"" means that nothing is asked and the client is in (trust, any).
 
@@ -68,6 +72,22 @@ class ClientAuthentication:
     for one without a password; `stage` is where it was looked for, for the log. `random` gives that many random bytes;
     `mock_key` is a random key of this process. `cache` keeps the keys of plain secrets over logins.
     """
+
+    __slots__ = (
+        "_cache",
+        "_exchange",
+        "_iterations",
+        "_kind",
+        "_known",
+        "_method",
+        "_mock_key",
+        "_random",
+        "_receive",
+        "_salt",
+        "_secret",
+        "_stage",
+        "_user",
+    )
 
     def __init__(
         self,
@@ -118,7 +138,7 @@ class ClientAuthentication:
             self._salt = self._random(4)
             return messages.authentication_md5(self._salt)
         self._receive = self._sasl_initial
-        return messages.authentication_sasl([scram.MECHANISM])
+        return _SASL
 
     def receive(self, type_: int, body: bytes) -> Answer | HeavyStep[Answer]:
         """The client's next message; ClientError, whatever is wrong with it."""

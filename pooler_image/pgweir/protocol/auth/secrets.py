@@ -23,8 +23,6 @@ def secret_kind(secret: str) -> SecretKind:
     """What PostgreSQL decides for pg_authid.rolpassword: what is no well-formed hash is a plain password."""
     if not secret:
         return SecretKind.EMPTY
-    if _MD5.fullmatch(secret):
-        return SecretKind.MD5
     if parse_verifier(secret) is not None:
         return SecretKind.SCRAM
-    return SecretKind.PLAIN
+    return SecretKind.MD5 if _MD5.fullmatch(secret) else SecretKind.PLAIN

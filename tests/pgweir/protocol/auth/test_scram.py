@@ -286,3 +286,8 @@ class TestCache:
         assert cache.keys("a", b"s", 1) is kept
         assert isinstance(cache.keys("b", b"s", 1), HeavyStep)
         assert repr(cache) == "ScramCache(2 keys)"
+
+
+@given(key=st.binary(max_size=64), data=st.binary(max_size=300))
+def test_our_hmac_is_that_of_the_library(key: bytes, data: bytes) -> None:
+    assert scram._hmac(key, data) == hmac.digest(key, data, "sha256")

@@ -1,0 +1,13 @@
+cimport cython
+
+
+cdef int HEADER_SIZE
+
+
+cdef class MessageReader:
+    cdef public bytearray _buffer
+    cdef public Py_ssize_t _max_size
+
+    cpdef feed(self, bytes data)
+    @cython.locals(size=Py_ssize_t)
+    cpdef only(self, bytes data)
