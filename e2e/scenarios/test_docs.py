@@ -20,7 +20,7 @@ import pytest
 import yaml
 from e2e.kubernetes_access import WRAPPERS
 from e2e.scenarios.shop import CA_FILE, CLIENT, Shop
-from tests.docs.blocks import ROOT, Command, Where, files, pages_with, story
+from tests.docs.blocks import ROOT, Command, Where, differs, files, pages_with, story
 
 pytestmark = pytest.mark.cluster
 
@@ -83,6 +83,8 @@ class Shell:
         if "pgweir doctor" in text:
             fine |= set(range(10, 18))  # it finds what it finds; tests of its own know what that has to be
         assert code in fine, f"{command}: exit code {code}\n{answer}"
+        fault = differs(command.shown, answer)
+        assert not fault, f"{command}: {fault}"
         return answer
 
     def leave(self) -> None:

@@ -2,13 +2,15 @@
 
 `sh` and `console` blocks hold commands, nothing else does. A command is run where it can be: with files alone, on a machine
 with a PostgreSQL and a pooler (tests/docs), against a real API server with fake pods (e2e/control_plane/test_docs.py), on
-a real cluster (e2e/scenarios/test_docs.py). What can be run in none of them stands in NOT_RUN, with the reason.
+a real cluster (e2e/scenarios/test_docs.py). What can be run in none of them stands in NOT_RUN, with the reason. What a page
+shows behind a command of a `console` block is compared with what the command printed, by its shape (`differs`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -72,6 +74,7 @@ class Command:
     line: int
     text: str
     where: Where
+    shown: tuple[str, ...] = ()  # what the page says that it prints
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {self.text}"
@@ -100,7 +103,8 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """The commands of a block: lines of `sh`, and what stands behind `$ ` in `console`; a comment at the end is cut."""
+    """The commands of a block: lines of `sh`, and what stands behind `$ ` in `console`; a comment at the end is cut.
+    Other lines of `console` are what the command above them prints."""
     if block.language not in COMMANDS:
         return []
     found: list[Command] = []
@@ -108,6 +112,8 @@ def commands(block: Block) -> list[Command]:
     for number, line in enumerate(block.text.splitlines(), block.line + 1):
         if block.language == "console" and not held:
             if not line.startswith("$ "):
+                if line.strip() and found:
+                    found[-1] = replace(found[-1], shown=(*found[-1].shown, line))
                 continue
             line = line[2:]
         whole = held + line.strip()
@@ -120,8 +126,7 @@ def commands(block: Block) -> list[Command]:
     # What is asked of this machine behind a port-forward is asked of a pod.
     forwarded = next((at for at, each in enumerate(found) if "kubectl port-forward" in each.text), len(found))
     return [
-        Command(each.page, each.line, each.text, Where.PODS if at >= forwarded else where(each.text, each))
-        for at, each in enumerate(found)
+        replace(each, where=Where.PODS if at >= forwarded else where(each.text, each)) for at, each in enumerate(found)
     ]
 
 
@@ -136,6 +141,41 @@ def where(text: str, said: object = "") -> Where:
         if re.match(pattern, text):
             return place
     raise AssertionError(f"{said or text}: no runner covers this command; give it one, or a line in NOT_RUN")
+
+
+# What is another one at each run: pods, and numbers with their units.
+_SHAPES: tuple[tuple[str, str], ...] = (
+    (r"-[0-9a-f]{8,10}-[0-9a-z]{5}\b", "-POD"),
+    (r"\d+([.,]\d+)*", "0"),
+    (r"\b0 ?(ms|s|m|h|d)\b", "0s"),
+    (r"-{2,}|─{2,}", "--"),
+    (r"\s+", " "),
+)
+ANY = "…"
+"""A line of a page for any number of lines that are not shown."""
+
+
+def shape(line: str) -> str:
+    for pattern, word in _SHAPES:
+        line = re.sub(pattern, word, line)
+    return line.strip()
+
+
+def differs(shown: Iterable[str], said: str) -> str:
+    """Which line of a page is not what was printed; "" where all of them are. They stand together, but for `…`."""
+    printed = [shape(line) for line in said.splitlines() if line.strip()]
+    at, anywhere = 0, True  # what comes before the first line (a warning, say) is not shown
+    for line in shown:
+        if line.strip() == ANY:
+            anywhere = True
+            continue
+        wanted = shape(line)
+        rest = printed[at:] if anywhere else printed[at : at + 1]
+        if wanted not in rest:
+            return f"the page shows {line!r}, and what is printed has none such there:\n{said}"
+        at += rest.index(wanted) + 1
+        anywhere = False
+    return ""
 
 
 def files(page: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs.blocks import ROOT, Command, Where, blocks, commands, files
+from tests.docs.blocks import ROOT, Command, Where, blocks, commands, differs, files
 from tests.postgres.server import PostgresServer, find_installation
 
 PASSWORD = "app-password"
@@ -155,12 +155,15 @@ class Machine:
             check=False,
         )
         said = done.stdout + done.stderr
+        print(said, end="", flush=True)
         words = next((words for head, words in EXPECTED.items() if text.startswith(head)), None)
         if words is not None:
             if done.returncode == 0 or words not in said:
                 raise Failed(f"{command}: expected to fail with {words!r}; {done.returncode}\n{said}")
         elif done.returncode not in ((0, 124, 130) if text.startswith("timeout ") else (0,)):
             raise Failed(f"{command}: exit code {done.returncode}\n{said}")
+        elif fault := differs(command.shown, said):
+            raise Failed(f"{command}: {fault}")
         return None
 
     def start(self, text: str) -> None:

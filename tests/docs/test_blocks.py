@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.docs.blocks import COMMANDS, FILES, NOT_RUN, PAGES, ROOT, Where, blocks, commands, story, where
+from tests.docs.blocks import COMMANDS, FILES, NOT_RUN, PAGES, ROOT, Where, blocks, commands, differs, story, where
 from typer.testing import CliRunner
 
+from pgweir_operator.cli import screen
+from pgweir_operator.cli.diagnosed import report
 from pgweir_operator.cli.main import app
 from pgweir_operator.cli.reference import programs
+from pgweir_operator.doctor.facts import Facts, Tables, Timing
 
 NAMED = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES]
 ALL = [command for page in PAGES for block in blocks(page) for command in commands(block)]
@@ -138,3 +141,52 @@ def test_every_alert_of_the_chart_has_its_line_of_what_to_do() -> None:
     alerts = {rule["alert"] for group in groups for rule in group["rules"]}
     page = (ROOT / "docs/how-to/monitoring.md").read_text()
     assert set(re.findall(r"^\| `(Pgweir\w+)` \|", page, re.MULTILINE)) == alerts
+
+
+# --- what a page shows -----------------------------------------------------------------------------------------------
+
+
+SAID = "warning: slow\nname    pods  age\npooler-example-rw-7d9f8b6c5d-x2x4z   2/2   13 s\n2 rows\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "fault"),
+    [
+        (["name  pods  age", "pooler-example-rw-67bf6dd5c7-4jbm5 3/3 250 ms", "1 rows"], ""),
+        (["name  pods  age", "…", "2 rows"], ""),
+        (["name  pods  age", "2 rows"], "'2 rows'"),
+        (["name  size"], "'name  size'"),
+        (["2 rows", "…", "name  pods  age"], "'name  pods  age'"),
+    ],
+)
+def test_what_is_shown_has_the_shape_of_what_is_printed(shown: list[str], fault: str) -> None:
+    found = differs(shown, SAID)
+    assert fault in found
+    assert bool(fault) == bool(found)
+
+
+def test_the_finding_that_a_page_shows_is_printed_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """No page can have a command that finds it: the doctor's own words for the same facts."""
+    (example,) = [block for block in blocks(ROOT / "docs/how-to/troubleshooting.md") if block.language == "text"]
+    waiter = {
+        "pod": "pooler-example-rw-67bf6dd5c7-9d8s9",
+        "limit": "pool_size",
+        "reason": "pool_size=2: all 2 servers are taken",
+        "holder": "app",
+        "holder_addr": "10.244.0.17:40312",
+        "holder_application_name": "month_end",
+        "holder_state": "active",
+        "holder_seconds": 95,
+        "holder_client_id": 4,
+        "holder_pid": 1311,
+        "wait": 5,
+        "wait_us": 0,
+    }
+    facts = Facts(timing=Timing(waiter=waiter), tables=Tables(waiters=(waiter,) * 3))
+    screen.fresh()
+    assert report(facts, (), as_json=False) == 14
+    assert not differs(example.text.splitlines(), capsys.readouterr().out)
+
+
+def test_pages_show_what_commands_print() -> None:
+    assert sum(bool(command.shown) for command in ALL) >= 10
