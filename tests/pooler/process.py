@@ -229,7 +229,8 @@ class PoolerProcess:
 
     def remove(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGQUIT)
+            # Whoever started us may have SIGQUIT ignored, and PgBouncer 1.18 has no handler that would care.
+            self.process.send_signal(signal.SIGKILL if self.flavour == "pgbouncer" else signal.SIGQUIT)
             try:
                 self.process.wait(5)
             except subprocess.TimeoutExpired:

@@ -1,17 +1,22 @@
 """PostgreSQL servers for tests: users of every kind, TLS, and the ways a server can misbehave.
 
-Built on the product's own embedded PostgreSQL. A cluster with all users is made once per test session and version;
+Built on the product's own embedded PostgreSQL. A cluster with all users is made once per machine and version;
 every further server is a copy of it and starts in well under a second.
 """
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import functools
+import hashlib
+import inspect
+import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from pgweir_operator.cli import embedded
 from pgweir_operator.cli.embedded import (
     EmbeddedPostgres,
     Installation,
@@ -142,9 +147,20 @@ class PostgresServer(EmbeddedPostgres):
 
 @functools.cache
 def _template(installation: Installation) -> Path:
-    """A stopped cluster with everything in it, made once for this process."""
-    folder = make_directory("pgwt-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    """A stopped cluster with everything in it, made once for this machine (initdb takes seconds, a copy of it none)."""
+    made_of = f"{installation} {installation.bin_directory} {Path(__file__).read_text()} {inspect.getsource(embedded)}"
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"pgweir-tests-{os.geteuid()}-{key}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            aside = make_directory("pgwt-")
+            _make_template(installation, aside)
+            aside.rename(folder)
+    return folder / "data"
+
+
+def _make_template(installation: Installation, folder: Path) -> None:
     with EmbeddedPostgres(installation, hba=("local all all trust",)) as server:
         server.execute(_PREPARE)
         server.execute("CREATE DATABASE app OWNER alice")
@@ -153,4 +169,3 @@ def _template(installation: Installation) -> Path:
         server.execute("GRANT ALL ON SCHEMA public TO PUBLIC", "other")
         server.stop()
         copy_cluster(server.data_directory, folder / "data")
-    return folder / "data"
