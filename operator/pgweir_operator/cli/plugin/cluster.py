@@ -51,15 +51,24 @@ class Cluster:
     async def pooler(self, name: str) -> Object:
         found = await self.kube.get("Pooler", self.namespace, name)
         if found is None:
-            there = sorted(each["metadata"]["name"] for each in await self.kube.items("Pooler", self.namespace))
+            there = sorted(each["metadata"]["name"] for each in await self._all_poolers())
             known = f"; there are {', '.join(there)}" if there else ", nor any other"
             raise Impossible(f"there is no Pooler {name!r} in namespace {self.namespace!r}{known}")
         return found
 
+    async def _all_poolers(self) -> list[Object]:
+        try:
+            return await self.kube.items("Pooler", self.namespace)
+        except NotFoundError:
+            raise Impossible(
+                "this cluster knows no Poolers (there is no CRD poolers.pgweir.io): is it the right one (--context), and is "
+                "the operator installed?"
+            ) from None
+
     async def poolers(self, name: str | None) -> list[Object]:
         if name is not None:
             return [await self.pooler(name)]
-        found = await self.kube.items("Pooler", self.namespace)
+        found = await self._all_poolers()
         return sorted(found, key=lambda each: (each["metadata"]["namespace"], each["metadata"]["name"]))
 
     async def pods(self, pooler: str | None) -> list[Object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,12 @@ def test_a_kubeconfig_that_is_none_is_said_with_what_names_another(
 def test_the_version_is_asked_for_as_anywhere() -> None:
     found = CliRunner().invoke(app, ["--version"])
     assert (found.exit_code, found.stdout.split()[0]) == (0, "pgweir")
+
+
+@pytest.mark.parametrize("words", [("status",), ("pause", "shop-rw"), ("doctor", "shop-rw"), ("support-bundle",)])
+def test_a_cluster_without_our_crd_says_so(words: tuple[str, ...], plugin: Callable[..., tuple[int, str, str]]) -> None:
+    """The API server of the test knows one namespace, and answers 404 for others, as one without the CRD does for all."""
+    code, printed, told = plugin(*words, "--namespace=elsewhere")
+    assert (code, printed) == (1, "")
+    assert "no CRD poolers.pgweir.io" in told
+    assert "--context" in told
