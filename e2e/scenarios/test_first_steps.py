@@ -1,7 +1,7 @@
 """What a user does first: is it there, does it answer, how fast, and does it hold under load; seed by seed of a
 troubleshooting guide, from a pod, through the Service.
 
-E2E_PGBENCH_SECONDS makes the runs of pgbench longer than their 15 seconds.
+E2E_PGBENCH_SECONDS makes the runs of pgbench longer than their 5 seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = pytest.mark.cluster
 
-SECONDS = float(os.environ.get("E2E_PGBENCH_SECONDS", "15"))
+SECONDS = float(os.environ.get("E2E_PGBENCH_SECONDS", "5"))
 SESSION = "pooler-example-session"
 
 LISTS = (
