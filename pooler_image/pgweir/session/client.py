@@ -36,7 +36,7 @@ from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.replay import REPLAY_LIMIT
 from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.server import check_out
-from pgweir.session.wire import Origin, TlsInfo, Wire
+from pgweir.session.wire import Origin, TlsInfo, Wire, close_in_time
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -537,7 +537,7 @@ class ClientSession(Holder):
         if message is not None:
             self.pooler.log_pooler_error(self, message)
             self.wire.write(messages.error_response("FATAL", sqlstate, message, detail, hint))
-        self.wire.close()
+        close_in_time(self.pooler.edge, self.wire)
         self.pooler.client_gone(self, reason, message)
 
     def leave(self) -> None:

@@ -49,7 +49,7 @@ from pgweir.session.probe import Probe
 from pgweir.session.replication import policy_for
 from pgweir.session.server import ServerSession
 from pgweir.session.turns import Turns
-from pgweir.session.wire import Edge, Origin, Wire, printable
+from pgweir.session.wire import Edge, Origin, Wire, close_in_time, printable
 
 log = logging.getLogger(__name__)
 
@@ -333,7 +333,7 @@ class Pooler:
         elif not server.wire.is_closing():
             if say_goodbye:
                 server.wire.write(messages.terminate())
-            server.wire.close()
+            close_in_time(self.edge, server.wire)
 
     def refuse_transaction_block(self, server: ServerSession) -> None:
         """Statement mode, and the server says that a transaction is open."""

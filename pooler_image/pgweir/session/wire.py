@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pgweir.ldap import LdapOptions, LdapOutcome
 
 if TYPE_CHECKING:
     from pgweir.session.client_login import ClientLogin
     from pgweir.session.server import ServerSession
+
+
+LAST_WORDS: Final = 10.0  # seconds that a peer has to take what is left for it, once we have closed
 
 
 class Wire(Protocol):
@@ -22,6 +25,7 @@ class Wire(Protocol):
 
     def abort(self) -> None: ...
     def is_closing(self) -> bool: ...
+    def get_write_buffer_size(self) -> int: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
@@ -103,6 +107,14 @@ class Edge(Protocol):
 
     def resolve(self, name: str, found: Callable[[tuple[str, ...]], None], /) -> None:
         """Every address that the name leads to; none when it cannot be resolved."""
+
+
+def close_in_time(edge: Edge, wire: Wire) -> None:
+    """Close. A peer that takes nothing would else keep its descriptor and its buffer for as long as it likes, and no limit
+    counts what is closing."""
+    wire.close()
+    if wire.get_write_buffer_size():
+        edge.later(LAST_WORDS, wire.abort)
 
 
 def printable(text: str) -> str:

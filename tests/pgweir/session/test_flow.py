@@ -9,6 +9,7 @@ from tests.pgweir.session.world import Client, World
 
 from pgweir.protocol import messages
 from pgweir.session.client import HELD_LIMIT
+from pgweir.session.wire import LAST_WORDS
 
 GIGABYTE = 10**9
 
@@ -176,3 +177,17 @@ def test_what_needs_no_server_is_answered_in_one_write_however_much_of_it_comes(
     client.says(messages.close("S", "s") * 3, messages.sync() * 50_000)
     assert client.hears() == messages.CLOSE_COMPLETE * 3 + messages.ready_for_query(b"I") * 50_000
     assert len(writes) == 1
+
+
+def test_a_client_that_was_sent_away_and_takes_nothing_is_cut_off_in_the_end():
+    world = World()
+    polite, stubborn = world.client(), world.client()
+    stubborn.wire.untaken = 1
+    for client in (polite, stubborn):
+        client.says(b"!\0\0\0\4")
+        assert client.wire.closed
+    world.sleep(LAST_WORDS - 1)
+    assert not stubborn.wire.aborted
+    world.sleep(2)
+    assert stubborn.wire.aborted
+    assert not polite.wire.aborted

@@ -35,6 +35,8 @@ class RecorderWire:
         self.written = b""
         self.closed = False
         self.reading = True
+        self.untaken = 0  # bytes that the peer does not take
+        self.aborted = False
         self.protocol: Any = None
 
     def write(self, data: bytes, /) -> None:
@@ -44,10 +46,14 @@ class RecorderWire:
     def close(self) -> None:
         self.closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.untaken
 
     def pause_reading(self) -> None:
         assert self.reading, "paused twice"
