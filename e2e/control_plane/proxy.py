@@ -83,7 +83,7 @@ class ApiProxy:
         )
         application = web.Application(client_max_size=64 * 2**20)
         application.router.add_route("*", "/{tail:.*}", self._pass)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self._port = self._runner.addresses[0][1]
@@ -91,8 +91,8 @@ class ApiProxy:
     async def _stop(self) -> None:
         assert self._runner is not None
         assert self._session is not None
+        await self._session.close()  # what is still open ends by that
         await self._runner.cleanup()
-        await self._session.close()
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         call = Call(request.method, request.path, request.query)
@@ -102,7 +102,11 @@ class ApiProxy:
         assert self._session is not None
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         async with self._session.request(
-            request.method, request.rel_url, data=await request.read(), headers=headers
+            request.method,
+            request.rel_url,
+            data=await request.read() or None,
+            headers=headers,
+            skip_auto_headers=("Content-Type",),
         ) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             if not call.is_watch:

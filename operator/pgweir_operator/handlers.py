@@ -25,10 +25,58 @@ CHILD_KINDS = ("Deployment", "Pod", "Secret", "ServiceAccount", "PodDisruptionBu
 WHOLE_KINDS = ("Service", names.KIND)
 
 
-def registry(workers: Workers, switchovers: Switchovers, access: Access) -> kopf.OperatorRegistry:
+class Ears:
+    """What was heard of Poolers, by kopf or by the watch that keeps them; whoever is first wakes.
+
+    WHY both: kopf ends when the API server fails at the wrong moment, and is started anew; nothing is missed meanwhile.
+    """
+
+    def __init__(self, workers: Workers, switchovers: Switchovers) -> None:
+        self._workers = workers
+        self._switchovers = switchovers
+        self._seen: dict[str, object] = {}
+        self._is_leading = False
+
+    def lead(self, watches: ObjectWatches[Key], namespaces: Sequence[str]) -> None:
+        """One that stood by has heard nothing: from now on everything, and first of every Pooler that is there."""
+        self._is_leading = True
+        for place in namespaces or ("",):
+            for body in watches.items(names.KIND, place) or ():
+                self.pooler("ADDED", body)
+
+    def pooler(self, kind: str, body: Mapping[str, Any]) -> None:
+        if not self._is_leading:
+            return
+        metadata = body["metadata"]
+        key, uid = _key(metadata, "name"), metadata["uid"]
+        is_gone = kind == "DELETED"
+        # What its annotations ask for does not wait for a pass.
+        self._switchovers.saw_pooler(key, None if is_gone else metadata.get("annotations") or {})
+        state = _what_counts(metadata)
+        if not is_gone and self._seen.get(uid) == state:
+            return  # Our own status, written a moment ago; or the other has been faster.
+        self._seen[uid] = state
+        if is_gone:
+            del self._seen[uid]
+        self._workers.wake(key, "the Pooler", known_only=is_gone)
+
+    def other(self, key: Key, change: Change) -> None:
+        """Whom a change wakes: who asked for the object by name, or whose it is."""
+        metadata = change.object["metadata"]
+        if change.what.kind == names.KIND:
+            self.pooler(change.type, change.object)
+            return
+        if not change.what.name:
+            owner = (metadata.get("labels") or {}).get(names.POOLER_LABEL)
+            if owner is None:
+                return
+            key = metadata["namespace"], owner
+        self._workers.wake(key, f"{change.what.kind} {metadata['name']}", known_only=True)
+
+
+def registry(ears: Ears, access: Access) -> kopf.OperatorRegistry:
     """What wakes a Pooler: itself. (What belongs to it: `watch_children`; the Secrets of others: `settled`.)"""
     table = kopf.OperatorRegistry()
-    seen: dict[str, object] = {}
 
     @kopf.on.startup(registry=table)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -40,15 +88,7 @@ def registry(workers: Workers, switchovers: Switchovers, access: Access) -> kopf
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=table)
     async def pooler(event: Mapping[str, Any], body: kopf.Body, **_: Any) -> None:
-        key, state = _key(body["metadata"], "name"), _what_counts(body)
-        # What its annotations ask for does not wait for a pass.
-        switchovers.saw_pooler(key, None if event["type"] == "DELETED" else body["metadata"].get("annotations") or {})
-        if event["type"] != "DELETED" and seen.get(body["metadata"]["uid"]) == state:
-            return  # Our own status, written a moment ago.
-        seen[body["metadata"]["uid"]] = state
-        if event["type"] == "DELETED":
-            seen.pop(body["metadata"]["uid"], None)
-        workers.wake(key, "the Pooler")
+        ears.pooler(event["type"] or "ADDED", body)
 
     return table
 
@@ -58,17 +98,6 @@ def watch_children(watches: ObjectWatches[Key], namespaces: Sequence[str]) -> No
     places = namespaces or ("",)
     labelled = [Named(kind, place, label=names.POOLER_LABEL) for kind in CHILD_KINDS for place in places]
     watches.want(("", ""), [*labelled, *(Named(kind, place) for kind in WHOLE_KINDS for place in places)])
-
-
-def heard(workers: Workers, key: Key, change: Change) -> None:
-    """Whom a change wakes: who asked for the object by name, or whose it is."""
-    metadata = change.object["metadata"]
-    if not change.what.name:
-        owner = (metadata.get("labels") or {}).get(names.POOLER_LABEL)
-        if owner is None or change.what.kind == names.KIND:
-            return
-        key = metadata["namespace"], owner
-    workers.wake(key, f"{change.what.kind} {metadata['name']}", known_only=True)
 
 
 def settled(watches: ObjectWatches[Key], key: Key, outcome: Outcome) -> None:
@@ -93,9 +122,8 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 30
 
 
-def _what_counts(body: kopf.Body) -> tuple[object, ...]:
+def _what_counts(metadata: Mapping[str, Any]) -> tuple[object, ...]:
     """Everything of a Pooler but its status."""
-    metadata = body["metadata"]
     finalizers = tuple(metadata.get("finalizers") or ())
     return metadata.get("generation"), metadata.get("deletionTimestamp"), finalizers
 

@@ -41,6 +41,7 @@ logger = logging.getLogger("pgweir_operator")
 
 LEASE = "pgweir-operator"
 EXIT_LOST_LEASE = 3
+KOPF_RETRY = 1.0
 
 application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -118,7 +119,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
             lambda key: workers.wake(key, "a switchover", known_only=True),
             ended=lambda outcome: metrics.switchovers.labels(outcome).inc(),
         )
-        watches: ObjectWatches[Key] = ObjectWatches(kube, lambda key, change: handlers.heard(workers, key, change))
+        watches: ObjectWatches[Key] = ObjectWatches(kube, lambda key, change: ears.other(key, change))
         kube.on_answer = watches.answered
         cache = Cache(kube, watches, switchovers.watches)
         reconciler = Reconciler(kube, cache, events, options, switchovers, metrics=metrics)
@@ -128,6 +129,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
             rest=options.recheck,
             metrics=metrics,
         )
+        ears = handlers.Ears(workers, switchovers)
         reconciler.rollouts.on_free = lambda key: workers.wake(key, "its turn to roll", known_only=True)
         shown(metrics, leadership=leadership, workers=workers, kube=kube)
         state = _State(watches, workers)
@@ -140,7 +142,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
             state.is_watching = True
             if not await _unless(stop, leadership.acquire()):
                 return 0
-            return await _lead(access, options, leadership, workers, switchovers, watches, stop)
+            return await _lead(access, options, leadership, workers, switchovers, watches, ears, stop)
         finally:
             await workers.close()
             await switchovers.close()
@@ -195,22 +197,14 @@ async def _lead(
     workers: Workers,
     switchovers: Switchovers,
     watches: ObjectWatches[Key],
+    ears: handlers.Ears,
     stop: asyncio.Event,
 ) -> int:
     """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
-    ready = asyncio.Event()
-    watching = asyncio.create_task(
-        kopf.operator(
-            registry=handlers.registry(workers, switchovers, access),
-            standalone=True,
-            clusterwide=not options.namespaces,
-            namespaces=options.namespaces,
-            ready_flag=ready,
-        ),
-        name="kopf",
-    )
+    ears.lead(watches, options.namespaces)
+    watching = asyncio.create_task(_watch_poolers(access, options, ears, stop), name="kopf")
     lost = asyncio.create_task(leadership.keep(), name="lease")
-    told = asyncio.create_task(_told_to_stop(ready, stop), name="stop")
+    told = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({watching, lost, told}, return_when=asyncio.FIRST_COMPLETED)
     was_lost = lost.done()
     if was_lost:
@@ -231,11 +225,36 @@ async def _lead(
     return EXIT_LOST_LEASE if was_lost else 0
 
 
-async def _told_to_stop(ready: asyncio.Event, stop: asyncio.Event) -> None:
+async def _watch_poolers(access: Access, options: Options, ears: handlers.Ears, stop: asyncio.Event) -> None:
+    """kopf, for as long as we lead. WHY again and again: it ends where the API server fails while it looks around."""
+    while True:
+        ready = asyncio.Event()
+        signals = asyncio.create_task(_keep_signals(ready, stop), name="signals")
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=handlers.registry(ears, access),
+                standalone=True,
+                clusterwide=not options.namespaces,
+                namespaces=options.namespaces,
+                ready_flag=ready,
+            ),
+            name="kopf's watches",
+        )
+        try:
+            await asyncio.wait({watching})
+        finally:
+            signals.cancel()
+            watching.cancel()
+            (ended,) = await asyncio.gather(watching, return_exceptions=True)
+        _stop_at_signals(stop)
+        logger.warning("kopf watches no Poolers any more, and begins anew: %s", ended or type(ended).__name__)
+        await asyncio.sleep(KOPF_RETRY)
+
+
+async def _keep_signals(ready: asyncio.Event, stop: asyncio.Event) -> None:
     """kopf takes the signals for itself when it starts; they are ours, since we have a Lease to hand on."""
     await ready.wait()
     _stop_at_signals(stop)
-    await stop.wait()
 
 
 def _stop_at_signals(stop: asyncio.Event) -> None:

@@ -137,7 +137,8 @@ def test_every_ini_has_a_form(text: str) -> None:
 
 
 def test_every_alert_of_the_chart_has_its_line_of_what_to_do() -> None:
-    groups = yaml.safe_load((ROOT / "charts/pgweir/files/alerts.yaml").read_text())["groups"]
+    files = (ROOT / "charts/pgweir/files").glob("*alerts.yaml")
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     alerts = {rule["alert"] for group in groups for rule in group["rules"]}
     page = (ROOT / "docs/how-to/monitoring.md").read_text()
     assert set(re.findall(r"^\| `(Pgweir\w+)` \|", page, re.MULTILINE)) == alerts

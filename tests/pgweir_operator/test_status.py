@@ -22,7 +22,8 @@ from pgweir_operator.api.observed import (
     PodSilence,
     WantedConfiguration,
 )
-from pgweir_operator.api.pooler import Pooler, PoolerStatus
+from pgweir_operator.api.pooler import Pooler
+from pgweir_operator.api.pooler_status import PoolerStatus
 from pgweir_operator.status import status
 
 INTEGRATED = IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, "The lookup answered.")

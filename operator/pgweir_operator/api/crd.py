@@ -21,7 +21,8 @@ from pgweir_operator.api.parameters import (
     MAX_VALUE_LENGTH,
     USER_PARAMETERS,
 )
-from pgweir_operator.api.pooler import ConditionRow, PoolerSpec, PoolerStatus
+from pgweir_operator.api.pooler import PoolerSpec
+from pgweir_operator.api.pooler_status import ConditionRow, PoolerStatus
 
 Schema = dict[str, Any]
 
@@ -95,20 +96,24 @@ def _resource_schema() -> Schema:
         "description": "A fleet of connection pooler pods in front of one PostgreSQL.",
         "required": ["spec"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
+            "apiVersion": {"type": "string", "description": f"{names.API_VERSION}: the version of this schema."},
+            "kind": {"type": "string", "description": names.KIND},
             "metadata": {
                 "type": "object",
                 "properties": {
                     "name": {
                         "type": "string",
+                        "description": "The Deployment, the Service and the Secret of the pooler are named so, too.",
                         "maxLength": names.MAX_NAME_LENGTH,
                         "pattern": names.DNS_LABEL_PATTERN,
                     }
                 },
             },
-            "spec": _spec_schema(),
-            "status": _status_schema(),
+            "spec": {
+                "description": "What is wanted: which PostgreSQL, how many pods, which settings.",
+                **_spec_schema(),
+            },
+            "status": {"description": "What was proved of the pods, and what is in the way.", **_status_schema()},
         },
         "x-kubernetes-validations": list(rules.ROOT),
     }
@@ -138,6 +143,7 @@ def _spec_schema() -> Schema:
     properties["template"]["properties"]["spec"]["properties"] = {
         "containers": {
             "type": "array",
+            "description": "What to change of the container pgbouncer, and containers to run beside it.",
             "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         }
     }

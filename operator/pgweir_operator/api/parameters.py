@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pgweir.settings import DATABASE_SETTINGS, SETTINGS, USER_SETTINGS, SettingInfo, Support
+from pgweir.settings import DATABASE_SETTINGS, SETTINGS, USER_SETTINGS, ReloadClass, SettingInfo, Support
 
 # What CloudNativePG's Pooler accepts: a manifest moves over with its parameters unchanged.
 _COMPATIBLE: Final = frozenset(
@@ -46,6 +46,9 @@ PARAMETERS: Final[Mapping[str, SettingInfo]] = MappingProxyType(
         if name in _COMPATIBLE or (name in _OURS and info.support is Support.WORKS)
     }
 )
+
+RESTARTING: Final = tuple(name for name, info in PARAMETERS.items() if info.reload is ReloadClass.RESTART)
+"""A change of one of these rolls the pods; every other one is taken up by them as they run."""
 
 # Where PostgreSQL is, and how users are looked up there, is the Pooler's own; a password stands in a Secret.
 _NOT_OF_AN_ENTRY: Final = frozenset(

@@ -1,4 +1,4 @@
-"""The Pooler resource as models: what a user may write, and what the operator answers in its status.
+"""The Pooler resource as models: what a user may write. (What the operator answers: pooler_status.py.)
 
 Compatible with CloudNativePG's Pooler where that has a field; ours on top. The CRD is generated from these models
 (crd.py), so a field that version one does not carry out is not here: strict clients then refuse it by name instead of
@@ -12,24 +12,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 
 from pgweir_operator.api import names
-from pgweir_operator.api.conditions import SwitchoverPhase
-from pgweir_operator.api.parameters import MAX_ENTRIES
-
-
-class ApiModel(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        frozen=True,
-        strict=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
-
+from pgweir_operator.api.model import ApiModel, choice
+from pgweir_operator.api.parameters import MAX_ENTRIES, RESTARTING
 
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=names.DNS_SUBDOMAIN_PATTERN)]
 HbaLine = Annotated[str, Field(max_length=1024)]
@@ -62,11 +49,6 @@ class OnPauseTimeout(Choice):
 class SwitchoverMode(Choice):
     AUTOMATIC = "Automatic"
     OFF = "Off"
-
-
-def choice(**kwargs: Any) -> Any:
-    """A field whose value is written as a string: lax for this one field, since strict mode would want the member."""
-    return Field(strict=False, **kwargs)
 
 
 class SecretReference(ApiModel):
@@ -159,7 +141,10 @@ class PgBouncer(ApiModel):
     )
     paused: bool = Field(default=False, description="The compatible spelling of spec.paused: either one pauses.")
     parameters: dict[str, str] = Field(
-        default_factory=dict, description="Settings by PgBouncer's names; every value is checked before a pod sees it."
+        default_factory=dict,
+        description="Settings by PgBouncer's names; every value is checked before a pod sees it. "
+        f"Running pods take a change up without a restart, but for {', '.join(RESTARTING)}: those roll the pods. "
+        "docs/settings.md has the meaning, the default and the class (reload or restart) of each.",
     )
     databases: tuple[DatabaseEntry, ...] = Field(
         default=(), strict=False, max_length=MAX_ENTRIES, description="Databases with settings of their own."
@@ -428,67 +413,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return value
-
-
-class PodStatus(ApiModel):
-    name: str
-    ready: bool = False
-    state: str = Field(default="unknown", description="active, pausing, paused, draining or unknown.")
-    config_revision: int | None = None
-    config_digest: str | None = None
-    clients: int | None = None
-    waiting_clients: int | None = None
-    servers: int | None = None
-    catalogue_version: int | None = Field(
-        default=None, description="Version of the catalogue of settings that the pod knows."
-    )
-    message: str | None = Field(default=None, description="Why it is not as wanted.")
-
-
-class ConditionRow(ApiModel):
-    type: str
-    status: str
-    reason: str
-    message: str
-    last_transition_time: str
-    observed_generation: int = 0
-
-
-class SwitchoverStatus(ApiModel):
-    """The switchover that is under way, or the last one."""
-
-    phase: SwitchoverPhase | None = choice(
-        default=None, description="Holding, Held, Routing, Done, TimedOut or RolledBack."
-    )
-    id: str | None = Field(default=None, description="By which the pods know it.")
-    origin: str | None = Field(default=None, alias="from", description="The primary when it began.")
-    to: str | None = Field(
-        default=None, description="The primary that is to be; the same as before where it restarts in its place."
-    )
-    started_at: str | None = Field(default=None, description="When the pods were told to hold their clients.")
-    held_at: str | None = Field(default=None, description="When no pod had a server any more.")
-    ended_at: str | None = Field(default=None, description="When clients went on, in every pod.")
-    held_milliseconds: int | None = Field(
-        default=None, description="How long clients were held, in the pod where it was longest."
-    )
-    message: str | None = Field(default=None, description="The sentence behind the phase: who is waited for.")
-
-
-class PoolerStatus(ApiModel):
-    phase: str | None = Field(default=None, description="One word: pending, active, paused, inactive or failed.")
-    phase_reason: str | None = Field(default=None, description="The sentence behind the word.")
-    conditions: tuple[ConditionRow, ...] = Field(default=(), strict=False)
-    observed_generation: int = 0
-    instances: int = Field(default=0, description="Pods that exist.")
-    ready_instances: int = Field(default=0, description="Pods that are ready.")
-    paused_instances: int = Field(default=0, description="Pods that proved that they hold no server and assign none.")
-    pausing_since: str | None = Field(
-        default=None, description="When the pause that is under way began; its deadline counts from here."
-    )
-    switchover: SwitchoverStatus | None = Field(default=None, description="The last switchover, and how it went.")
-    selector: str | None = Field(default=None, description="Label selector of the pods, for autoscalers.")
-    config_revision: int | None = Field(
-        default=None, description="Revision of the configuration that the pods should run."
-    )
-    config_digest: str | None = Field(default=None, description="Digest of it.")
-    pods: tuple[PodStatus, ...] = Field(default=(), strict=False, description="One row per pod: what it proved.")

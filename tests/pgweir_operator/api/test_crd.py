@@ -13,7 +13,7 @@ from tests.pgweir_operator.worlds import manifest
 
 from pgweir_operator.api import crd
 from pgweir_operator.api.one_line import has_line_breaker
-from pgweir_operator.api.parameters import PARAMETERS
+from pgweir_operator.api.parameters import PARAMETERS, RESTARTING
 from pgweir_operator.api.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,3 +117,14 @@ def test_defaults_of_the_schema_are_those_of_the_models() -> None:
 
     compare(SPEC, spec, "spec")
     assert SPEC["properties"]["pgbouncer"]["default"] == {}
+
+
+def test_kubectl_explain_has_words_for_every_field() -> None:
+    silent = [path for path, node in nodes(SCHEMA) if not node.get("description") and not path.endswith("[]")]
+    assert silent == [".metadata"], "which Kubernetes describes itself"
+
+
+def test_the_parameters_that_restart_pods_are_named_where_they_are_set() -> None:
+    said = SPEC["properties"]["pgbouncer"]["properties"]["parameters"]["description"]
+    assert RESTARTING
+    assert f"but for {', '.join(RESTARTING)}: those roll the pods" in said
