@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from e2e.control_plane.harness import PATIENCE, wait
 
+from pgweir_operator.kube.cache import KIND_SECONDS
+
 BUDGET = 0.4
 HEALTHY = "Cluster in healthy state"
 IN_PLACE = "Primary instance is being restarted in-place"
@@ -233,7 +235,10 @@ def test_a_kind_that_is_installed_later_is_found_edbs_too(world, kinds, kubectl)
     world.until("Ready", "True")
     kinds("EdbCluster")
     primary = Primary(world, kubectl, "EdbCluster")
-    time.sleep(2.5)  # A pass has found it.
+    # At rest nothing is asked for, and whether a kind is there no more often than this.
+    time.sleep(KIND_SECONDS)
+    world.pooler(instances=1, parameters={"default_pool_size": "7"})
+    wait(lambda: all(b"default_pool_size = 7" in fake.files["pgbouncer.ini"] for fake in world.fakes()), "a pass")
     primary.says(targetPrimary="shop-2")
     reaches(world, "Held")
     primary.says(currentPrimary="shop-2")
