@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +62,28 @@ class Operator:
     def scale(self, replicas: int) -> None:
         self.kubernetes.kubectl("scale", f"deployment/{RELEASE}", f"--replicas={replicas}", namespace=self.namespace)
 
-    def kill(self) -> None:
-        """kill -9 of its process, which nobody in its pod could; on a cluster whose node is out of reach, the pod by force."""
+    def container(self) -> str:
+        """Of its only pod, as the node calls it."""
         (pod,) = self.pods()
-        container = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+        return str(pod["status"]["containerStatuses"][0]["containerID"]).rpartition("/")[2]
+
+    @contextmanager
+    def killed(self, container: str) -> Iterator[None]:
+        """From here on it does nothing, and it is killed (-9) at the end, which nobody in its pod could do.
+
+        WHY it is frozen first: the kubelet starts a killed one again within a second. On a cluster whose node is out of
+        reach the pod is deleted by force, and comes back at the end.
+        """
         try:
-            run([str(WRAPPERS / "ctr"), "task", "kill", "--signal", "SIGKILL", container])
+            run([str(WRAPPERS / "ctr"), "task", "pause", container])
         except CommandFailed:
+            self.scale(0)
             self.take_pod_away()
+            yield
+            self.scale(1)
+        else:
+            yield
+            run([str(WRAPPERS / "ctr"), "task", "kill", "--signal", "SIGKILL", container])
 
     def delete_pod(self) -> None:
         selector = f"--selector=app.kubernetes.io/instance={RELEASE}"

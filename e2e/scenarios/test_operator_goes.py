@@ -1,20 +1,48 @@
-"""The operator is not in the path of a query: without it, Poolers serve on as they are, paused or not."""
+"""The operator is not in the path of a query: without it, and while it becomes another, Poolers serve on as they are."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tarfile
 import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 
 import pytest
-from e2e.scenarios.release import Operator
+from e2e.measured import Measured
+from e2e.scenarios.release import CHART, OPERATOR_IMAGE, POOLER_IMAGE, Operator, retagged
 from e2e.scenarios.shop import POOLER, Shop, until
 
+from pgweir_operator.rollouts import is_rolling
+
 pytestmark = pytest.mark.cluster
+
+SECOND = "pooler-second"
+# The first chart that was ever there.
+OLDEST_CHART = "41f72ba"
+
+
+# Two cores are node and load at once: the way to a pod that leaves is closed later than elsewhere.
+DRAIN = {"acceptSeconds": 8, "timeoutSeconds": 20}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def pooler(shop: Shop) -> None:
-    shop.pooler()
+    shop.pooler(drain=DRAIN)
     shop.ready()
+
+
+@pytest.fixture
+def oldest_chart(tmp_path: Path) -> Path:
+    root = CHART.parents[1]
+    made = subprocess.run(["git", "archive", OLDEST_CHART, "charts"], cwd=root, capture_output=True, check=False)
+    if made.returncode != 0:
+        return CHART  # a history without it
+    with tarfile.open(fileobj=BytesIO(made.stdout)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "charts" / "pgweir"
 
 
 def test_a_pause_outlives_the_operators_pod_and_the_next_one_ends_it(shop: Shop, operator: Operator) -> None:
@@ -43,28 +71,43 @@ def test_a_pause_outlives_the_operators_pod_and_the_next_one_ends_it(shop: Shop,
 
 
 def test_an_uninstalled_chart_leaves_poolers_serving_and_a_new_install_takes_them_up(
-    shop: Shop, operator: Operator
+    shop: Shop, operator: Operator, oldest_chart: Path, measured: Measured
 ) -> None:
+    """Uninstalled, installed again from the first chart that there was, and upgraded to this one: under one load."""
     shop.initialise()
     before = shop.lives()
+    uid = shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)["metadata"]["uid"]
     with shop.load("-c", "6") as load:
-        operator.uninstall()
+        said = operator.uninstall()
         try:
+            print(said)
+            assert "What remains:" in said, "the hook's Job ran, and its words reached whoever typed"
+            assert f"{shop.namespace}/{POOLER}" in said
+            pooler = shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)
+            assert pooler["metadata"]["uid"] == uid, "the CRD stays, and all Poolers with it"
+            assert not pooler["metadata"].get("finalizers")
             assert shop.psql("select 1") == "1"
-            victim = shop.pods()[0]["metadata"]["name"]
             generation = shop.parameters(default_pool_size="7")
+            operator.install(oldest_chart)
         finally:
             operator.install()
         shop.proved(generation, seconds=60)
         shop.ready()
         done = load.finish()
+    lost = f"{done.failed} of {done.processed} transactions failed"
+    measured.note("Chart uninstalled, installed from the oldest one, upgraded", lost, "0 failed")
     shop.books_balance(done)
     assert shop.lives() == before
-    assert victim in {row["name"] for row in shop.status()["pods"]}
+    until(lambda: _finalizers(shop), "the finalizer is back")
+
+
+def _finalizers(shop: Shop) -> list[str]:
+    found = shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)["metadata"].get("finalizers")
+    return list(found or ())
 
 
 def test_a_pod_that_comes_without_an_operator_serves(shop: Shop, operator: Operator) -> None:
-    operator.uninstall()
+    operator.scale(0)
     try:
         before = shop.lives()
         for pod in shop.pods():
@@ -73,9 +116,76 @@ def test_a_pod_that_comes_without_an_operator_serves(shop: Shop, operator: Opera
         shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
         until(lambda: _serves(shop), "the new ones serve")
     finally:
-        operator.install()
+        operator.scale(1)
     shop.ready()
 
 
 def _serves(shop: Shop) -> bool:
     return all(shop.psql("select 1", f"host={address}") == "1" for address in shop.addresses())
+
+
+@pytest.fixture
+def next_version(shop: Shop, operator: Operator) -> Iterator[None]:
+    """The same images under another tag; the Poolers go before the operator is as it was, so that none rolls back."""
+    if not (retagged(OPERATOR_IMAGE, "next") and retagged(POOLER_IMAGE, "next")):
+        pytest.skip("nobody can give an image another tag in the nodes of this cluster")
+    yield
+    shop.remove(SECOND)
+    shop.remove()
+    operator.install()
+
+
+def test_an_upgrade_under_load_rolls_no_pod_and_a_new_default_image_one_pooler_after_the_other(
+    shop: Shop, operator: Operator, measured: Measured, next_version: None
+) -> None:
+    shop.patch({"instances": 2})
+    shop.pooler(SECOND, instances=1, drain=DRAIN)
+    operator.install(replicas="2")
+    until(operator.leads, "one of two leads")
+    shop.ready()
+    shop.ready(SECOND)
+    shop.initialise()
+    leader, before = operator.leader(), shop.lives() | shop.lives(SECOND)
+    with shop.load("-c", "4", "-C") as load, shop.load("-c", "2", "-C", "-S", host=SECOND) as second:
+        began = time.monotonic()
+        operator.install(replicas="2", image__tag="next")
+        until(lambda: operator.leader() != leader and operator.leads(), "another one leads")
+        handed_over = time.monotonic() - began
+        shop.proved(shop.parameters(default_pool_size="8"))
+        assert shop.lives() | shop.lives(SECOND) == before, "nothing rolls that need not"
+
+        operator.install(replicas="2", image__tag="next", poolerImage__tag="next")
+        rolled: list[frozenset[str]] = []
+
+        def has_rolled() -> bool:
+            deployments = _deployments(shop)
+            rolling = frozenset(name for name, found in deployments.items() if is_rolling(found))
+            if not rolled or rolled[-1] != rolling:
+                rolled.append(rolling)
+            return not rolling and all(_image(found).endswith(":next") for found in deployments.values())
+
+        until(has_rolled, "both have rolled", seconds=150, every=0.1)
+        until(lambda: not set(shop.lives() | shop.lives(SECOND)) & set(before), "the old pods are going")
+        shop.ready()
+        shop.ready(SECOND)
+        done, other = load.finish(), second.finish()
+    measured.note(
+        "Operator of two replicas upgraded, then the poolers' default image (two Poolers, one after the other)",
+        f"{done.failed + other.failed} of {done.processed + other.processed} transactions failed; "
+        f"another replica led {handed_over:.1f} s after helm upgrade began",
+        "0 failed",
+    )
+    assert done.failed == other.failed == 0, done.said + other.said
+    shop.books_have(done.processed)
+    assert max(len(together) for together in rolled) == 1, rolled
+
+
+def _deployments(shop: Shop) -> dict[str, dict[str, object]]:
+    text = shop.kubernetes.kubectl("get", "deployments", "--output=json", namespace=shop.namespace)
+    return {found["metadata"]["name"]: found for found in json.loads(text)["items"]}
+
+
+def _image(deployment: dict[str, object]) -> str:
+    spec = deployment["spec"]
+    assert isinstance(spec, dict)
+    return str(spec["template"]["spec"]["containers"][0]["image"])
