@@ -152,7 +152,8 @@ class PodRest:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if self._forward.error is not None:
                 raise self._forward.error from None
-            raise ApiError(0, f"pod {self.pod} does not answer: {error or type(error).__name__}") from None
+            words = f"nothing within {ASK_TIMEOUT:g} s" if isinstance(error, TimeoutError) else str(error)
+            raise ApiError(0, f"pod {self.pod} does not answer: {words or type(error).__name__}") from None
         if status != 200:
             raise Impossible(f"pod {self.pod}: {document.get('error') if isinstance(document, dict) else status}")
         return document
