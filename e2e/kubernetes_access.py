@@ -52,6 +52,10 @@ class Kubernetes:
         """Run a command of this machine where pods and Services are reached."""
         return run([str(WRAPPERS / "in-net"), *command], stdin=stdin, timeout=timeout)
 
+    def in_pod_net(self, namespace: str, pod: str, *command: str) -> str:
+        """Run a command of this machine in the network of a pod."""
+        return run([str(WRAPPERS / "in-pod-net"), namespace, pod, *command])
+
     def start_in_net(self, *command: str) -> subprocess.Popen[str]:
         """Start a command of this machine there, in the background; the caller ends it."""
         pipe = subprocess.PIPE

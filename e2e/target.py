@@ -51,12 +51,14 @@ SQL
       --dbname="host=$PRIMARY_HOST user=postgres sslmode=require"; do rm -rf "$PGDATA"; sleep 1; done
   fi
 fi
+# A copy, so that whoever tests may take a line out of it: the mounted one follows its ConfigMap a minute late.
+cp /etc/postgres/config/pg_hba.conf /data/pg_hba.conf
 exec postgres --config-file=/etc/postgres/config/postgresql.conf
 """
 
 CONFIGURATION = """\
 data_directory = '/data/pgdata'
-hba_file = '/etc/postgres/config/pg_hba.conf'
+hba_file = '/data/pg_hba.conf'
 listen_addresses = '*'
 unix_socket_directories = '/run/postgresql'
 max_connections = {max_connections}
@@ -99,13 +101,14 @@ class Authority:
         self._certificate = certificate
         self.pem = Certificate(_pem(certificate), _key_pem(self._key))
 
-    def issue(self, common_name: str, dns_names: Sequence[str] = ()) -> Certificate:
-        """A certificate for both sides of a connection; a server needs the names that clients will ask for."""
+    def issue(self, common_name: str, dns_names: Sequence[str] = (), *, days: float = 90) -> Certificate:
+        """A certificate for both sides of a connection; a server needs the names that clients will ask for. With `days`
+        below 0 it has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = (
-            _certificate_builder(subject, self._name, key)
+            _certificate_builder(subject, self._name, key, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -118,9 +121,10 @@ class Authority:
 
 
 def _certificate_builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 90
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    ends = now + datetime.timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -128,8 +132,8 @@ def _certificate_builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         # An hour back: the clocks of two machines differ.
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=90))
+        .not_valid_before(min(now, ends) - datetime.timedelta(hours=1))
+        .not_valid_after(ends)
     )
 
 

@@ -109,9 +109,10 @@ class Shop:
 
     # --- what stands here --------------------------------------------------------------------------------------------
 
-    def open(self, *, instances: int = 1) -> None:
+    def open(self, *, instances: int = 1, max_connections: int = 100) -> None:
         """The target and the client's pod."""
-        self.kubernetes.apply(target.manifests(self.namespace, self.cluster, instances=instances))
+        wanted = target.manifests(self.namespace, self.cluster, instances=instances, max_connections=max_connections)
+        self.kubernetes.apply(wanted)
         self.kubernetes.client_pod(CLIENT, namespace=self.namespace, environment=self.account())
         self.kubernetes.rolled_out("statefulset", self.cluster, namespace=self.namespace)
         self.execute("sh", "-c", f"cat > {CA_FILE}", stdin=self.secret("ca", "ca.crt"))
