@@ -88,6 +88,8 @@ def test_the_metrics_are_there_for_who_may_exec(shop: Shop) -> None:
     program = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9127/metrics').read().decode())"
     for pod in names(shop):
         assert "cnp_pgbouncer_pools_cl_active{" in in_pod(shop, program, pod)
+    console = shop.kubernetes.execute(pod, "pgweir-console", "show", "metrics", namespace=shop.namespace)
+    assert "cnp_pgbouncer_pools_cl_active" in console
 
 
 def test_thirty_clients_of_the_service_are_spread_over_three_pods(shop: Shop) -> None:
