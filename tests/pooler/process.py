@@ -147,7 +147,7 @@ class PoolerProcess:
 
     # -- life -------------------------------------------------------------------------------------------------
 
-    def start(self, timeout: float = 20.0) -> None:
+    def start(self, timeout: float = 60.0) -> None:
         for _ in range(5):
             self.port, self.metrics_port, self.http_port = free_port(), free_port(), free_port()
             self.write_files()
