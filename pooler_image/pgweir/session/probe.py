@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
 
 EVERY: Final = 0.2  # seconds between two looks
-PATIENCE: Final = 1.0  # seconds for one of them
+PATIENCE: Final = 1.0  # seconds for one of them, and more for the next where that was too little (a starved node)
+MOST_PATIENCE: Final = 4.0
 _AWAY: Final = ("08", "57")  # classes of what PostgreSQL says while it goes down or comes up
 
 
@@ -43,6 +44,7 @@ class Probe:
         self._old = {order.leaving.encode()}
         self._refused: set[SessionPool] = set()  # whose credentials PostgreSQL does not take any more
         self._model: SessionPool | None = None
+        self._patience = PATIENCE
 
     def look(self) -> None:
         """Log in once. Ends with the hold."""
@@ -55,7 +57,7 @@ class Probe:
             self._look_again()  # nobody has asked for anything yet
             return
         self._model = model = max(pools, key=self._preference)
-        policy = replace(model.policy, connect_timeout=PATIENCE)
+        policy = replace(model.policy, connect_timeout=self._patience)
         self.pool = Pool(model.database, model.user, policy, model.relayed)
         server = ServerSession(pooler, self.pool, pooler.clock())
         self.pool.open(server, for_client=False)
@@ -85,6 +87,8 @@ class Probe:
 
     def failed(self, server: ServerSession, sqlstate: str, *, answered: bool) -> None:
         """No login. Where PostgreSQL refuses this user, or has no room, it is there all the same."""
+        if not answered and self._pooler.clock() - server.connected_at >= self._patience:
+            self._patience = min(MOST_PATIENCE, 2 * self._patience)
         self._close(server)
         if not answered or sqlstate.startswith(_AWAY):
             self._was_away = True

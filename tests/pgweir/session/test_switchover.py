@@ -485,3 +485,19 @@ def test_where_a_password_has_a_new_salt_another_user_looks(make_world):
     assert world.pooler.holds.last.ended_by is EndedBy.MOVED
     world.run()
     assert b"SELECT 1" in client.hears()
+
+
+def test_a_look_that_takes_too_long_gives_the_next_more_time(make_world):
+    world = make_world()
+    hold_for_a_switchover(world)
+    probe, patience = world.pooler.probe, []
+    for _ in range(5):
+        patience.append(probe.pool.policy.connect_timeout)
+        world.sleep(patience[-1])
+        world.fails_to_connect("connect timeout")
+        world.sleep(0.5)
+    world.fails_to_connect()  # at once: that says nothing of how long one takes
+    world.sleep(0.5)
+    assert [*patience, probe.pool.policy.connect_timeout] == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+    switchover.release(world.pooler, "one")
+    world.fails_to_connect()
