@@ -139,3 +139,27 @@ def test_an_api_server_that_fails_for_a_while_delays_and_a_right_that_is_taken_a
     rows = map(json.loads, operator.log.splitlines())
     assert not [row for row in rows if row.get("exception") and row["logger"].startswith("pgweir")], "no stumbling"
     assert world.secrets_told() == []
+
+
+def test_what_is_huge_is_refused_in_plain_words_and_leaves_the_pods_as_they_are(world: World) -> None:
+    world.has_cluster()
+    operator = world.start_operator()
+    world.pooler(instances=1)
+    world.until("Ready", "True")
+    before = dict(world.fakes()[0].files)
+
+    # A template that the API server stores and no Deployment can have.
+    world.pooler(instances=1, template={"metadata": {"annotations": {"a": "x" * 300_000}}})
+    assert "annotations" in world.until("Ready", "False", "InvalidTemplate")
+
+    # Secrets that are too large for one bundle together.
+    world.secret("huge", data={"ca.crt": "x" * 700_000})
+    world.pooler(instances=1, clientCASecret={"name": "huge"}, serverCASecret={"name": "huge"})
+    assert "1048576" in world.until("Ready", "False", "ReconcileFailed")
+    assert operator.process.poll() is None
+    assert dict(world.fakes()[0].files)["pgbouncer.ini"] == before["pgbouncer.ini"]
+    world.pooler(instances=1)
+    world.until("Ready", "True")
+    rows = map(json.loads, operator.log.splitlines())
+    assert not [row for row in rows if row.get("exception") and row["logger"].startswith("pgweir")], "no stumbling"
+    assert world.secrets_told() == []
