@@ -54,8 +54,10 @@ class Descriptors:
             return
         self.needed = needed
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < needed:
-            wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        wanted = needed + max_clients  # as many again may be there that have not said who they are (session/logins)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
         self.limit = soft
