@@ -51,7 +51,7 @@ Manifest = dict[str, Any]
 # of what it depends on has changed.
 INTEGRATION_RECHECK = 300.0
 # Where nothing happens, what is not watched is asked again after this.
-UNWATCHED_RECHECK = 900.0
+UNWATCHED_RECHECK = 300.0
 # While something is on its way that tells nobody when it arrives.
 SOON = 2.0
 # A single pass waits this long for a pause.

@@ -16,7 +16,7 @@ from pgweir_operator.kube.watches import ObjectWatches
 
 # Kinds of others, which most API servers do not have: whether they are there is asked once for all Poolers.
 OPTIONAL: Final = frozenset({"PodMonitor", "Cluster", "EdbCluster"})
-# Whether a kind is there is asked no more often than this.
+# Whether a kind is there is asked no more often than this, for all Poolers together.
 KIND_SECONDS: Final = 10.0
 # Answers are forgotten when nobody could want them any more.
 FORGET_SECONDS: Final = 3600.0
@@ -48,7 +48,7 @@ class Cache:
         asked, answer = self._read.get(question, (0.0, None))
         if question in self._read and self._clock() - asked < max_age:
             return answer
-        if kind in OPTIONAL and not await self.knows(RESOURCES[kind].api_version, RESOURCES[kind].kind, max_age):
+        if kind in OPTIONAL and not await self.knows(RESOURCES[kind].api_version, RESOURCES[kind].kind):
             return None
         answer = await self._kube.get(kind, namespace, name)
         self._remember(question, answer)
@@ -62,9 +62,9 @@ class Cache:
                 return known
         return await self._kube.items(kind, namespace, labels=labels)
 
-    async def knows(self, api_version: str, kind: str, max_age: float) -> bool:
+    async def knows(self, api_version: str, kind: str) -> bool:
         asked, answer = self._kinds.get((api_version, kind), (0.0, False))
-        if (api_version, kind) in self._kinds and self._clock() - asked < max(max_age, KIND_SECONDS):
+        if (api_version, kind) in self._kinds and self._clock() - asked < KIND_SECONDS:
             return answer
         answer = await self._kube.knows(api_version, kind)
         self._kinds[api_version, kind] = self._clock(), answer
@@ -91,4 +91,4 @@ class Reader:
         return await self._cache.items(kind, namespace, labels)
 
     async def knows(self, api_version: str, kind: str) -> bool:
-        return await self._cache.knows(api_version, kind, self._max_age)
+        return await self._cache.knows(api_version, kind)
