@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PYTEST_ARGS ?= -n 3 --dist loadfile
 
 # What runs once more with the plain form of the hot rooms, where the first run had the compiled one.
-BOTH_FORMS := tests/pgweir/protocol tests/pgweir/pool tests/pgweir/session tests/pgweir/test_compiled.py
+BOTH_FORMS := tests/pgweir/protocol tests/pgweir/pool tests/pgweir/session tests/pgweir/test_compiled.py tests/pgweir/net/test_transports.py
 
 .DEFAULT_GOAL := help
 

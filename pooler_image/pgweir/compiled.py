@@ -33,9 +33,11 @@ MODULES: Final = (
     "session/lookup",
     "session/client_proof",
     "session/client_login",
+    # Under them.
+    "net/streams",
 )
 # What is put in line from a room that is not compiled itself.
-INLINED: Final = ("protocol/framing",)
+INLINED: Final = ("protocol/framing", "net/calls")
 PLAIN_VARIABLE: Final = "PGWEIR_PLAIN"
 
 _ROOT: Final = Path(__file__).parent

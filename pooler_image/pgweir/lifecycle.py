@@ -96,7 +96,7 @@ class Service:
         self.loop_lag = Timings()
         self.descriptors = Descriptors()
         self.pooler.open_console = lambda login, wire, admin: open_console(self, login, wire, admin)
-        self.listeners = Listeners(self.pooler)
+        self.listeners = Listeners(self.pooler, edge.streams)
         self._rooms: list[Closer] = []
         self._metrics_tls: ssl.SSLContext | None = None
         self._stopped = asyncio.Event()
@@ -148,7 +148,9 @@ class Service:
         # make no circles (tests/robustness/test_leaks.py): what the passes walk is what thousands of new clients have brought.
         gc.set_threshold(2_000, 5, 1_000)
         ticker = loop.create_task(self._tick())
-        log.info("process up: pgweir %s (%s), pid %d", self.version, compiled.FORM, os.getpid())
+        transport = "its own" if self.edge.streams is not None else "uvloop's"
+        text = "process up: pgweir %s (%s, on %s transport), pid %d"
+        log.info(text, self.version, compiled.FORM, transport, os.getpid())
         if compiled.WHY_PLAIN:
             log.info("the plain form of the data plane runs, which takes more CPU: %s", compiled.WHY_PLAIN)
         try:

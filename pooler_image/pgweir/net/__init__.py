@@ -1,1 +1,5 @@
-"""The edge: uvloop listeners and connectors, TLS, DNS, timers. Everything that touches a socket is in here."""
+"""The edge: listeners and connectors, transports, TLS, DNS, timers. Everything that touches a socket is in here."""
+
+from pgweir import compiled
+
+compiled.prefer(__path__)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pgweir.ldap import LdapOptions, LdapOutcome
-from pgweir.net.resolver import Resolver, is_address
+from pgweir.net.resolver import Resolver, connect, is_address
 from pgweir.net.sockets import tune
+from pgweir.net.streams import Stream, Streams, wanted
 from pgweir.net.tls import ALPN, TlsContexts, failure_stage, tls_info
 from pgweir.net.workers import Workers
 from pgweir.pool.records import ServerState
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LDAP_TIMEOUT: Final = 10.0  # seconds for each step of a question to a directory
 CANCEL_TIMEOUT: Final = 10.0  # seconds that a cancel connection may live
+READ_AHEAD: Final = 64  # bytes of the answer to an SSLRequest, which is one byte and no more
 RESOLVE_TIMEOUT: Final = 5.0  # seconds to find the addresses of peers
 
 
@@ -45,6 +47,7 @@ class NetworkEdge:
         self._connecting: dict[ServerSession, asyncio.Task[None]] = {}
         self._resolver = Resolver(self._loop)
         self.contexts = contexts
+        self.streams = Streams(self._loop) if wanted() else None  # None: connections are the loop's own
         self._workers = Workers()
 
     @property
@@ -63,7 +66,7 @@ class NetworkEdge:
         self._loop.call_later(seconds, action)
 
     def set_protocol(self, wire: Wire, protocol: object) -> None:
-        wire.set_protocol(protocol)  # type: ignore[attr-defined]  # every wire here is an asyncio transport
+        wire.set_protocol(protocol)  # type: ignore[attr-defined]  # every wire here is a transport
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -78,6 +81,8 @@ class NetworkEdge:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._resolver.close()
         self._workers.close()
+        if self.streams is not None:
+            self.streams.close()
 
     def refresh_names(self) -> None:
         """Follow the names of servers; `lifecycle` asks for it with each tick."""
@@ -105,11 +110,20 @@ class NetworkEdge:
     async def _client_tls(self, login: ClientLogin, context: ssl.SSLContext, first_bytes: bytes) -> None:
         wire: Any = login.wire
         protocol: Any = login  # has the methods of a protocol without being one of asyncio's
+        is_direct = bool(first_bytes)
         timeout = self.pooler.settings.client_login_timeout or None
-        upgrade = self._loop.create_task(
-            self._loop.start_tls(wire, protocol, context, server_side=True, ssl_handshake_timeout=timeout)
-        )
+        upgrade = None
         try:
+            if isinstance(wire, Stream):
+                wire, early = await self._loops_own(wire)
+                first_bytes += early
+                if login.is_over or wire.is_closing():
+                    raise ConnectionError("the client left before the handshake")
+                login.wire = wire
+                wire.set_protocol(protocol)
+            upgrade = self._loop.create_task(
+                self._loop.start_tls(wire, protocol, context, server_side=True, ssl_handshake_timeout=timeout)
+            )
             if first_bytes:
                 # Direct TLS: its first bytes were read to find that out. Two turns of the loop, and the TLS protocol stands
                 # on the wire and has been told of its connection.
@@ -119,7 +133,7 @@ class NetworkEdge:
             transport = await upgrade
             if transport is None:
                 raise ConnectionError("the client left during the handshake")
-            if first_bytes and transport.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
+            if is_direct and transport.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
                 transport.abort()  # Python's ssl never refuses a mismatch by itself
                 raise ConnectionError("direct TLS without the protocol name 'postgresql'")
         except (OSError, ssl.SSLError) as error:
@@ -132,6 +146,15 @@ class NetworkEdge:
                 upgrade
             )  # its error holds this frame: together they would wait for the collector, with all that they hold
         login.tls_started(transport, tls_info(transport))
+
+    async def _loops_own(self, stream: Stream) -> tuple[Any, bytes]:
+        """TLS is the loop's: a transport of its own in place of the stream, which reads nothing yet; and what it has read all
+        the same."""
+        early = _Early()
+        transport, _ = await self._loop.connect_accepted_socket(lambda: early, stream.detach())
+        if not transport.is_closing():
+            transport.pause_reading()  # (uvloop reads all the same when it was told so in `connection_made`)
+        return transport, early.data
 
     # --- connections to servers ----------------------------------------------------------------------------------------
 
@@ -203,31 +226,37 @@ class NetworkEdge:
 
     async def _open(self, host: str, port: int, tls: _Tls) -> tuple[Any, TlsInfo | None]:
         """TCP or Unix, and TLS as asked. Errors are OSError or SSLError."""
-        answer = _Answer()
         if host.startswith(("/", "@")):
             path = f"{host}/.s.PGSQL.{port}"
             path = "\0" + path[1:] if host.startswith("@") else path
-            transport, _ = await self._loop.create_unix_connection(lambda: answer, path)
-            return transport, None
-        transport = await self._resolver.connect(lambda: answer, host, port)
+            sock = await connect(self._loop, socket.socket(socket.AF_UNIX), path)
+            return await self._transport(sock, self.streams), None
+        sock = await self._resolver.connect(host, port)
         try:
-            tune(transport.get_extra_info("socket"), self.pooler.settings)
+            tune(sock, self.pooler.settings)
             context = tls.context
             if context is None:
-                return transport, None
+                return await self._transport(sock, self.streams), None
             if not tls.direct:
-                transport.write(messages.ssl_request())
-                reply = await answer.received
+                await self._loop.sock_sendall(sock, messages.ssl_request())
+                reply = await self._loop.sock_recv(sock, READ_AHEAD)
                 if reply == b"N" and tls.optional:
-                    return transport, None
+                    return await self._transport(sock, self.streams), None
                 if reply != b"S":
                     # More than one byte would be data injected before the handshake (CVE-2021-23222).
                     raise ConnectionError(
                         "server refused SSL" if reply in (b"N", b"") else "unexpected answer to SSLRequest"
                     )
+        except BaseException as error:
+            sock.close()
+            if tls.context is not None and isinstance(error, OSError):  # SSLError is one, too
+                self._count_tls_failure("server", error)
+            raise
+        transport = await self._transport(sock, None)
+        try:
             name = tls.name or host
             name = name if context.check_hostname or not is_address(name) else ""
-            upgraded = await self._loop.start_tls(transport, answer, context, server_hostname=name or None)
+            upgraded = await self._loop.start_tls(transport, asyncio.Protocol(), context, server_hostname=name or None)
             if upgraded is None:
                 raise ConnectionError("server closed the connection during the TLS handshake")
             if tls.direct and upgraded.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
@@ -237,9 +266,19 @@ class NetworkEdge:
             return upgraded, tls_info(upgraded)
         except BaseException as error:
             transport.abort()
-            if tls.context is not None and isinstance(error, OSError):  # SSLError is one, too
+            if isinstance(error, OSError):  # SSLError is one, too
                 self._count_tls_failure("server", error)
             raise
+
+    async def _transport(self, sock: socket.socket, streams: Streams | None) -> Any:
+        """On a socket that is connected: a stream, or the loop's own transport."""
+        if streams is not None:
+            stream = Stream(streams, sock.detach())
+            stream.begin(asyncio.Protocol())
+            return stream
+        is_unix = sock.family == socket.AF_UNIX
+        create: Any = self._loop.create_unix_connection if is_unix else self._loop.create_connection
+        return (await create(asyncio.Protocol, sock=sock))[0]
 
     def _count_tls_failure(self, side: str, error: OSError) -> None:
         counts, key = self.pooler.tls_failures, (side, failure_stage(error))
@@ -323,19 +362,14 @@ async def _say_cancel(transport: Any, key: bytes) -> None:
         transport.close()
 
 
-class _Answer(asyncio.Protocol):
-    """Waits for the one byte behind an SSLRequest."""
+class _Early(asyncio.Protocol):
+    """Keeps what a transport reads before it can be told to read nothing."""
 
     def __init__(self) -> None:
-        self.received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.data = b""
 
     def data_received(self, data: bytes) -> None:
-        if not self.received.done():
-            self.received.set_result(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.received.done():
-            self.received.set_result(b"")
+        self.data += data
 
 
 class _Closed(asyncio.Protocol):

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from pgweir.net.sockets import origin_of, tune_buffers, tune_listening, unix_origin_of
+from pgweir.net.sockets import is_wildcard, origin, origin_of, tune_buffers, tune_listening, unix_origin_of
+from pgweir.net.streams import Borrowed, Door, Stream, Streams
 from pgweir.session.pooler import Pooler
 from pgweir.session.wire import Origin
 from pgweir.settings import Settings
@@ -26,11 +27,12 @@ class ListenError(Exception):
 
 
 class Listeners:
-    """All listening sockets of the process."""
+    """All listening sockets of the process. With `streams`, what they accept is our own transport's; else the loop's."""
 
-    def __init__(self, pooler: Pooler) -> None:
+    def __init__(self, pooler: Pooler, streams: Streams | None = None) -> None:
         self._pooler = pooler
-        self._servers: list[tuple[asyncio.AbstractServer, socket.socket]] = []
+        self._streams = streams
+        self._servers: list[tuple[asyncio.AbstractServer | Door, socket.socket]] = []
         self._unix_path: Path | None = None
         self.tcp_addresses: list[tuple[str, int]] = []
 
@@ -47,18 +49,21 @@ class Listeners:
             sockets.insert(0, self._unix_socket(settings))
         if not sockets:
             raise ListenError("nothing to listen on: set listen_addr or unix_socket_dir")
-        loop = asyncio.get_running_loop()
         for sock in sockets:
-            kind = _AcceptedUnix if sock.family == socket.AF_UNIX else _Accepted
-            server = await loop.create_server(
-                partial(cast(Callable[..., asyncio.Protocol], kind), self._pooler),
-                sock=sock,
-                backlog=settings.listen_backlog,
-            )
-            self._servers.append((server, sock))
+            self._servers.append((await self._listen(sock, settings.listen_backlog), sock))
             if sock.family != socket.AF_UNIX:
                 self.tcp_addresses.append(sock.getsockname()[:2])
         _report_backlog(settings.listen_backlog)
+
+    async def _listen(self, sock: socket.socket, backlog: int) -> asyncio.AbstractServer | Door:
+        is_unix = sock.family == socket.AF_UNIX
+        if self._streams is not None:
+            sock.listen(backlog)
+            sock.setblocking(False)
+            newcomers = _Newcomers(self._pooler, self._streams, sock)
+            return Door(self._streams, sock, newcomers.accept_unix if is_unix else newcomers.accept)
+        protocol = partial(cast(Callable[..., asyncio.Protocol], _AcceptedUnix if is_unix else _Accepted), self._pooler)
+        return await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=backlog)
 
     def retune(self) -> None:
         """After RELOAD: what may change about a socket that listens already."""
@@ -117,6 +122,30 @@ class Listeners:
                 ) from None
 
 
+class _Newcomers:
+    """What becomes of those who come to one listening socket: streams, with a login each."""
+
+    def __init__(self, pooler: Pooler, streams: Streams, sock: socket.socket) -> None:
+        self._pooler = pooler
+        self._streams = streams
+        local = sock.getsockname()
+        # PERF: the same for all of them, where the socket listens on one address: one system call less for each login.
+        self._local = local if isinstance(local, tuple) and not is_wildcard(local[0]) else None
+
+    def accept(self, number: int, host: str, port: int) -> None:
+        stream = Stream(self._streams, number)
+        settings = self._pooler.settings
+        if settings.tcp_socket_buffer:
+            tune_buffers(stream.get_extra_info("socket"), settings)
+        where = origin(host, port, self._local or stream.get_extra_info("sockname"))
+        stream.begin(self._pooler.accept(stream, where))
+
+    def accept_unix(self, number: int, _host: str, _port: int) -> None:
+        stream = Stream(self._streams, number)
+        where = unix_origin_of(Borrowed(fileno=number), self._pooler.settings.listen_port)
+        stream.begin(self._pooler.accept(stream, where))
+
+
 class _Accepted:
     """The protocol of a connection for the moment between accept and its login."""
 
@@ -153,7 +182,7 @@ class _Accepted:
 
 class _AcceptedUnix(_Accepted):
     def origin_of(self, transport: Any) -> Origin:
-        return unix_origin_of(transport, self._pooler.settings.listen_port)
+        return unix_origin_of(transport.get_extra_info("socket"), self._pooler.settings.listen_port)
 
 
 def _tcp_sockets(settings: Settings) -> list[socket.socket]:

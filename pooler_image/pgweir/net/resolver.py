@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import socket
-from collections.abc import Callable
 from typing import Any, Final
 
 from pgweir.session import moves
@@ -37,8 +37,8 @@ class Resolver:
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def connect(self, protocol: Callable[[], Any], host: str, port: int) -> Any:
-        """A TCP transport to the first of the name's addresses that takes it. Raises OSError."""
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A TCP socket to the first of the name's addresses that takes it. Raises OSError."""
         assert self.pooler is not None
         addresses = await self.addresses(host)
         # A machine that has vanished says nothing: each address gets its share of the time.
@@ -49,11 +49,17 @@ class Resolver:
         for address in addresses[:-1]:
             try:
                 async with asyncio.timeout(share):
-                    return (await self._loop.create_connection(protocol, address, port))[0]
+                    return await self._connect(address, port)
             except OSError as error:  # TimeoutError is one
                 log.info("%s (%s) port %d cannot be reached, trying the next address: %s", host, address, port, error)
         async with asyncio.timeout(share if in_haste else None):
-            return (await self._loop.create_connection(protocol, addresses[-1], port))[0]
+            return await self._connect(addresses[-1], port)
+
+    async def _connect(self, address: str, port: int) -> socket.socket:
+        # A number: nobody is asked.
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        family, kind, proto, _, where = found[0]
+        return await connect(self._loop, socket.socket(family, kind, proto), where)
 
     async def addresses(self, host: str) -> list[str]:
         """In the order in which to try them. Raises gaierror."""
@@ -119,6 +125,21 @@ class Resolver:
         finally:
             names.pending.discard(host)
             self._running.pop(host, None)
+
+
+async def connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, where: Any) -> socket.socket:
+    """The same socket, connected; or it is closed. Raises OSError."""
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, where)
+    except OSError as error:
+        sock.close()
+        # (The loop's own words for it name the address in brackets, and are not the system's.)
+        raise error if error.errno is None else OSError(error.errno, os.strerror(error.errno)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def is_address(host: str) -> bool:

@@ -30,7 +30,7 @@ def tune(sock: Any, settings: Settings) -> None:
 
 
 def tune_listening(sock: socket.socket, settings: Settings) -> None:
-    """The same for a socket that listens; whatever it accepts inherits that, at no cost (TCP_NODELAY is uvloop's own).
+    """The same for a socket that listens; whatever it accepts inherits that, at no cost.
 
     A RELOAD may ask for less than before: first everything is again as the system has it. Not the buffers: once a size was
     set, the kernel never goes back to choosing it itself, so each connection gets its own (`tune_buffers`).
@@ -40,6 +40,7 @@ def tune_listening(sock: socket.socket, settings: Settings) -> None:
             usual = untouched.getsockopt(level, option)
             if sock.getsockopt(level, option) != usual:
                 sock.setsockopt(level, option, usual)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _probe(sock, settings)
 
 
@@ -63,9 +64,8 @@ def _probe(sock: Any, settings: Settings) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout)
 
 
-def unix_origin_of(transport: Any, listen_port: int) -> Origin:
+def unix_origin_of(sock: Any, listen_port: int) -> Origin:
     """Who is at the other end of an accepted Unix socket."""
-    sock = transport.get_extra_info("socket")
     pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return Origin(None, listen_port, peer_user=_user_name(uid), peer_pid=pid, is_own_uid=uid == os.geteuid())
 
@@ -73,8 +73,18 @@ def unix_origin_of(transport: Any, listen_port: int) -> Origin:
 def origin_of(transport: Any) -> Origin:
     """Where an accepted TCP connection comes from."""
     peer = transport.get_extra_info("peername") or ("?", 0)
-    local = transport.get_extra_info("sockname") or (None, 0)
-    return Origin(_plain(peer[0]), peer[1], local_address=_plain(local[0]), local_port=local[1])
+    return origin(peer[0], peer[1], transport.get_extra_info("sockname"))
+
+
+def origin(host: str, port: int, local: Any) -> Origin:
+    """The same, from addresses that are known."""
+    own = local or (None, 0)
+    return Origin(_plain(host), port, local_address=_plain(own[0]), local_port=own[1])
+
+
+def is_wildcard(address: str) -> bool:
+    """A socket that listens on it accepts connections to more than one address."""
+    return address in ("0.0.0.0", "::")
 
 
 def _plain(address: Any) -> Any:

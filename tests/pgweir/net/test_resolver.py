@@ -188,15 +188,15 @@ def test_a_route_that_takes_the_connection_and_not_the_login_makes_room_for_the_
 
 def test_in_haste_an_address_that_says_nothing_is_given_up_soon():
     async def story(scene: Scene) -> None:
-        connect = scene.edge._loop.create_connection
+        connect = scene.edge._loop.sock_connect
 
-        async def create_connection(protocol: Any, address: str, port: int) -> Any:
-            if address == "127.0.0.2":
+        async def sock_connect(sock: socket.socket, where: tuple[str, int]) -> None:
+            if where[0] == "127.0.0.2":
                 await asyncio.sleep(3600)
-            return await connect(protocol, address, port)
+            await connect(sock, where)
 
         loop: Any = scene.edge._loop
-        loop.create_connection = create_connection
+        loop.sock_connect = sock_connect
         scene.answers = ["127.0.0.1"]
         switchover.route(scene.pooler, "one", "db.example", "127.0.0.2", 60.0)
         scene.open()  # nothing is known beside the route yet: it fails

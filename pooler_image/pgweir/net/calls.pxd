@@ -1,0 +1,97 @@
+# The functions of `calls` in C, put in line by `streams`. They hold the interpreter's lock: none of them waits.
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint16_t, uint32_t
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_wait(int, epoll_event*, int, int)
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    cdef struct sockaddr:
+        unsigned short sa_family
+    cdef struct sockaddr_storage:
+        unsigned short ss_family
+    ssize_t c_recv "recv"(int, void*, size_t, int)
+    ssize_t c_send "send"(int, const void*, size_t, int)
+    int accept4(int, sockaddr*, socklen_t*, int)
+    int AF_INET, AF_INET6, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK
+
+cdef extern from "<netinet/in.h>" nogil:
+    cdef struct in_addr:
+        pass
+    cdef struct in6_addr:
+        pass
+    cdef struct sockaddr_in:
+        uint16_t sin_port
+        in_addr sin_addr
+    cdef struct sockaddr_in6:
+        uint16_t sin6_port
+        in6_addr sin6_addr
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint16_t ntohs(uint16_t)
+    const char* inet_ntop(int, const void*, char*, socklen_t)
+
+
+cdef inline list wait(object epoll, int number):
+    cdef epoll_event events[64]
+    cdef int i, count = epoll_wait(number, events, 64, 0)
+    cdef list found = []
+    for i in range(count):
+        found.append((<unsigned long long> events[i].data.fd) << 32 | events[i].events)
+    return found
+
+
+cdef inline bytes receive(int number, bytearray buffer):
+    cdef ssize_t size = c_recv(number, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT)
+    if size >= 0:
+        return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size)
+    if errno == EAGAIN or errno == EINTR:
+        return None
+    PyErr_SetFromErrno(OSError)
+
+
+cdef inline Py_ssize_t send(int number, bytes data, Py_ssize_t start) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start
+    cdef ssize_t sent
+    if start < 0 or size < 0:
+        raise ValueError("no such place in the data")
+    sent = c_send(number, PyBytes_AS_STRING(data) + start, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+    if sent >= 0:
+        return sent
+    if errno == EAGAIN or errno == EINTR:
+        return 0
+    PyErr_SetFromErrno(OSError)
+
+
+cdef inline tuple accept(int number):
+    cdef sockaddr_storage address
+    cdef socklen_t size = sizeof(address)
+    cdef char host[64]
+    cdef const void* ip
+    cdef int port
+    cdef int found = accept4(number, <sockaddr*> &address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    if found < 0:
+        if errno == EAGAIN or errno == EINTR:
+            return None
+        PyErr_SetFromErrno(OSError)
+    if address.ss_family == AF_INET:
+        ip = <const void*> &(<sockaddr_in*> &address).sin_addr
+        port = ntohs((<sockaddr_in*> &address).sin_port)
+    elif address.ss_family == AF_INET6:
+        ip = <const void*> &(<sockaddr_in6*> &address).sin6_addr
+        port = ntohs((<sockaddr_in6*> &address).sin6_port)
+    else:
+        return found, "", 0
+    if inet_ntop(address.ss_family, ip, host, sizeof(host)) == NULL:
+        return found, "", 0
+    return found, (<bytes> host).decode("ascii"), port
