@@ -12,7 +12,6 @@ cdef class ClientProof:
     cdef public bint _busy, _has_turn, _looking_up, _looked_up_secret, _is_paused
 
     cpdef failed(self)
-    cpdef data_received(self, bytes data)
     cdef _method(self)
     cdef bint _is_named(self, system_user, ident_map)
     cdef _start(self, exchange, stage)
