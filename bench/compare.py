@@ -360,9 +360,12 @@ def versions(server: PostgresServer, theirs: str | None) -> dict[str, str | None
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = None
-    form = "import pgweir.compiled as c; print(c.FORM)"  # as the pooler's own process finds it
-    asked = subprocess.run([sys.executable, "-c", form], capture_output=True, text=True, check=False)
-    found["form"] = asked.stdout.strip() or None
+    # As the pooler's own process finds it.
+    ask = "from pgweir import compiled; from pgweir.net import streams; print(compiled.FORM, streams.wanted())"
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    form, _, has_own = asked.stdout.strip().partition(" ")
+    found["form"] = form or None
+    found["transport"] = {"True": "own", "False": "uvloop"}.get(has_own)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     found["commit"] = commit.stdout.strip() or None
     return found

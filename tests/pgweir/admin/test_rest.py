@@ -14,7 +14,7 @@ import pytest
 from tests.pgweir.admin.world import HandService
 
 from pgweir.admin import rest, tables
-from pgweir.admin.http import listening_socket, parse_address
+from pgweir.admin.http import MOST_CONNECTIONS, listening_socket, parse_address
 from pgweir.admin.resources import RESOURCES
 from pgweir.admin.rest_reference import rest_reference
 from pgweir.admin.tables import View
@@ -46,6 +46,31 @@ def test_a_pause_a_full_pool_and_a_dead_database_keep_it_ready(service: HandServ
     service.pooler.opening.failed(service.edge.connects[-1], "no route", "08006", answered=False)
     service.operations.pause()
     assert get(service, "/readyz")[0] == 200
+
+
+def test_who_collects_connections_shuts_the_door_to_nobody(service: HandService) -> None:
+    async def crowd() -> tuple[list[bytes], int]:
+        room = await rest.start(service, "127.0.0.1:0")
+        silent = []
+        try:
+            for _ in range(2 * MOST_CONNECTIONS):
+                silent.append(await asyncio.open_connection("127.0.0.1", room.port))
+                await asyncio.sleep(0)
+            url = f"http://127.0.0.1:{room.port}/livez"
+            async with aiohttp.ClientSession() as session, session.get(url) as answer:
+                status = answer.status
+            gone = silent[: MOST_CONNECTIONS + 1]  # the last of them made room for the one who asked
+            ends = await asyncio.wait_for(asyncio.gather(*(reader.read() for reader, _ in gone)), 20)
+            assert not any(reader.at_eof() for reader, _ in silent[MOST_CONNECTIONS + 1 :])
+            return ends, status
+        finally:
+            for _, writer in silent:
+                writer.close()
+            await room.close()
+
+    ends, status = asyncio.run(crowd())
+    assert status == 200
+    assert ends == [b""] * (MOST_CONNECTIONS + 1)
 
 
 def test_draining_and_not_listening_are_said(service: HandService) -> None:
