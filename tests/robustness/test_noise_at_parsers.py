@@ -577,6 +577,7 @@ OTHERS = {
     "config.loading._Files.read_bytes": "reads a file",
     "config.loading._Files.read_text": "reads a file",
     "config.loading._Files.read_ini": "reads a file",
+    "net.calls.receive": "the system call",
 }
 
 

@@ -74,9 +74,11 @@ def sleeper(pooler: PoolerProcess, **login: Any) -> Iterator[None]:
         thread = threading.Thread(target=_sleep, args=[client], daemon=True)
         thread.start()
         eventually(lambda: any(row["state"] == "active" for row in pooler.console("SHOW SERVERS")))
-        yield
-        client.cancel()
-        thread.join(timeout=10)
+        try:
+            yield
+        finally:
+            client.cancel()
+            thread.join(timeout=10)
 
 
 def _sleep(client: Any) -> None:
@@ -87,6 +89,9 @@ def _sleep(client: Any) -> None:
 def test_the_limit_for_which_clients_wait_is_named_with_who_holds(pooler: PoolerProcess) -> None:
     """T03, T13: the queue, and not the backend. A late backend, and max_connections: e2e/scenarios/test_doctor.py."""
     pooler.connect().close()
+    # Servers that an earlier test left idle would serve whoever is to wait.
+    pooler.console("PAUSE")
+    pooler.console("RESUME")
     with sleeper(pooler):
         for setting in ("default_pool_size", "max_db_connections", "max_user_connections", "max_server_connections"):
             (before,) = [row["value"] for row in pooler.console("SHOW CONFIG") if row["key"] == setting]
