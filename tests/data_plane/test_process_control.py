@@ -67,7 +67,6 @@ def test_a_pidfile_of_a_living_process_is_respected_and_a_stale_one_is_not(make_
     eventually(lambda: file.read_text().strip() == str(pooler.pid))
 
 
-@pytest.mark.usefixtures("ours_only")
 @pytest.mark.parametrize(
     ("options", "settings", "said"),
     [
