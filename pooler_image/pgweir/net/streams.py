@@ -38,7 +38,7 @@ RETRY: Final = 0.1  # seconds until a listening socket is asked again for which 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 _NUMBER: Final = 32  # bits below a descriptor in an event
-_EVENTS: Final = (1 << _NUMBER) - 1
+_EVENTS: Final = 0xFFFF_FFFF  # what is below them. WHY no shift: compiled, it would be one of a C int, by too much
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
 
