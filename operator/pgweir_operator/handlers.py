@@ -55,9 +55,10 @@ class Ears:
         state = _what_counts(metadata)
         if not is_gone and self._seen.get(uid) == state:
             return  # Our own status, written a moment ago; or the other has been faster.
-        self._seen[uid] = state
         if is_gone:
-            del self._seen[uid]
+            self._seen.pop(uid, None)
+        else:
+            self._seen[uid] = state
         self._workers.wake(key, "the Pooler", known_only=is_gone)
 
     def other(self, key: Key, change: Change) -> None:

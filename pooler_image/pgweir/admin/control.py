@@ -174,7 +174,7 @@ class Control:
             operations.pause()
             log.info("paused, by revision %d", bundle.revision)
         elif not bundle.paused and pooler.paused:
-            waited = sum(pool.waiting_count for pool in pooler.pools.values())
+            waited = pooler.waiting_count
             operations.resume()
             log.info("resumed, by revision %d: %d clients had waited", bundle.revision, waited)
 
@@ -240,7 +240,7 @@ class Control:
             "heldServers": held,
             "holders": self._holders() if held else [],
             "clients": len(pooler.clients),
-            "waitingClients": sum(pool.waiting_count for pool in pooler.pools.values()),
+            "waitingClients": pooler.waiting_count,
             "servers": sum(pool.server_count for pool in pooler.pools.values()),
             "target": self._target(),
             "lookup": {"ok": pooler.lookups.last_ok, "lastError": pooler.lookups.last_error},

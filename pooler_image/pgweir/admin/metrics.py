@@ -6,33 +6,25 @@ from the running pooler at the moment of the scrape: nothing is counted twice.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from pgweir.admin.families import COMPATIBLE, SCRAPES, Family, Moment, Scrapes, Source, Spread
+from pgweir.admin.families import SCRAPES, Moment, Scrapes
 from pgweir.admin.http import Room, open_room
-from pgweir.admin.own_families import OWN
-from pgweir.admin.own_families import PREFIX as OWN_PREFIX
+from pgweir.admin.samples import metric, metrics
 from pgweir.admin.service import Service
 from pgweir.config import Config, ConfigError
-from pgweir.pool.stats import BOUNDS, COUNTERS
+from pgweir.pool.stats import COUNTERS
 from pgweir.session.pooler import Pooler
 
 DEFAULT_PREFIX: Final = "cnp_pgbouncer"
@@ -98,9 +90,7 @@ class PoolerCollector(Collector):
         seen = self._scrapes
         seen.count += 1
         try:
-            moment = Moment(self._service, time.time())
-            found = [metric(self._prefix, family, moment) for family in COMPATIBLE]
-            found += [metric(OWN_PREFIX, family, moment) for family in OWN]
+            found = metrics(Moment(self._service, time.time()), self._prefix)
             seen.last_failed = False
         except Exception:
             log.exception("metrics: a scrape failed")
@@ -111,41 +101,6 @@ class PoolerCollector(Collector):
         seen.seconds = time.perf_counter() - started
         for family in SCRAPES:
             yield metric(self._prefix, family, seen)
-
-
-def metric(prefix: str, family: Family[Source], source: Source) -> Metric:
-    """The family's samples at this moment."""
-    name = f"{prefix}_{family.name}"
-    made: GaugeMetricFamily | CounterMetricFamily
-    match family.kind:
-        case "histogram":
-            histogram = HistogramMetricFamily(name, family.text, labels=family.labels)
-            for labels, value in family.of(source):
-                assert isinstance(value, Spread)
-                histogram.add_metric(labels, buckets(value.counts), value.seconds)
-            return histogram
-        case "info":
-            info = InfoMetricFamily(name, family.text)
-            for _, value in family.of(source):
-                assert isinstance(value, Mapping)
-                info.add_metric((), dict(value))
-            return info
-        case "gauge":
-            made = GaugeMetricFamily(name, family.text, labels=family.labels)
-        case "counter":
-            made = CounterMetricFamily(name, family.text, labels=family.labels)
-    for labels, value in family.of(source):
-        assert isinstance(value, int | float)
-        made.add_metric(labels, value)
-    return made
-
-
-_BOUNDS: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
-
-
-def buckets(counts: Iterable[int]) -> list[tuple[str, float]]:
-    """Prometheus' form: each bucket has what is in those below it, too."""
-    return list(zip(_BOUNDS, itertools.accumulate(counts), strict=True))
 
 
 def stats_line(pooler: Pooler) -> str:

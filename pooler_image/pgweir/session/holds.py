@@ -18,13 +18,11 @@ REMEMBERED: Final = 16  # ids of holds that are over
 
 
 class ReleaseWhen(StrEnum):
-    """What ends a hold before its ceiling."""
+    """What ends a hold before its ceiling. One that knows which primary leaves (`Hold.leaving`) ends, too, when another is seen
+    in its place."""
 
     TOLD = "told"  # a route, or the word that it is over
     RESTARTED = "restarted"  # the same, or PostgreSQL was seen to go down and to come back
-
-
-# A hold of TOLD that knows which primary leaves (`Hold.leaving`) ends, too, when another one was seen in its place.
 
 
 class EndedBy(StrEnum):

@@ -350,6 +350,11 @@ class Pooler:
     def client_count(self) -> int:
         return len(self.clients) + self.logins.started
 
+    @property
+    def waiting_count(self) -> int:
+        """Clients in the queues of all pools."""
+        return sum(pool.waiting_count for pool in self.pools.values())
+
     def client_logged_in(self, client: ClientSession) -> None:
         self.clients.add(client)
         for counts, name in ((self.clients_of_database, client.database), (self.clients_of_user, client.user)):

@@ -55,7 +55,7 @@ def route(pooler: Pooler, id_: str, host: str, address: str, seconds: float) -> 
 def release(pooler: Pooler, id_: str, ended_by: EndedBy = EndedBy.TOLD) -> None:
     """The hold of this id is over, if it stands; it does not begin any more, if it does not."""
     now = pooler.clock()
-    past = pooler.holds.end(id_, ended_by, now, sum(pool.waiting_count for pool in pooler.pools.values()))
+    past = pooler.holds.end(id_, ended_by, now, pooler.waiting_count)
     if past is None:
         return
     log.log(
