@@ -16,6 +16,7 @@ from pgweir_operator.cli import screen
 from pgweir_operator.cli.exit_codes import DONE
 from pgweir_operator.doctor.diagnosis import diagnose
 from pgweir_operator.doctor.facts import Facts, Limits
+from pgweir_operator.doctor.findings import Finding
 from pgweir_operator.doctor.rules.timing import summary
 
 
@@ -47,7 +48,7 @@ def report(facts: Facts, notes: Sequence[str], *, as_json: bool) -> int:
     """Print findings, and what else there is to know; the exit code is that of the first finding's class."""
     findings = diagnose(facts)
     if as_json:
-        screen.say(json.dumps(document(facts, notes), indent=1, ensure_ascii=False))
+        screen.say(json.dumps(document(findings, facts, notes), indent=1, ensure_ascii=False))
     else:
         for number, finding in enumerate(findings, 1):
             screen.say(f"{number}. {finding.what}  [{finding.code}]")
@@ -63,11 +64,11 @@ def report(facts: Facts, notes: Sequence[str], *, as_json: bool) -> int:
     return findings[0].kind.exit_code if findings else DONE
 
 
-def document(facts: Facts, notes: Sequence[str]) -> dict[str, Any]:
+def document(findings: Sequence[Finding], facts: Facts, notes: Sequence[str]) -> dict[str, Any]:
     stages = summary(facts.timing) if facts.timing is not None else {}
     found = facts.kubernetes
     return {
-        "findings": [finding.document() for finding in diagnose(facts)],
+        "findings": [finding.document() for finding in findings],
         "stages_ms": {
             stage: {"p50": round(p50 * 1000, 3), "p99": round(p99 * 1000, 3)} for stage, (p50, p99) in stages.items()
         },
