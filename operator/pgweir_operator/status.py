@@ -405,6 +405,8 @@ def _row(
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"name": pod.name, "ready": pod.ready and not pod.terminating, "state": "unknown"}
     if isinstance(answer, PodSilence):
+        if pod.terminating:
+            row["state"] = "leaving"
         # What it knows does not change while it is silent, and decides what is rendered.
         kept = [old for old in before.get("pods") or () if old.get("name") == pod.name and old.get("catalogueVersion")]
         return row | {"message": answer.error} | ({"catalogueVersion": kept[0]["catalogueVersion"]} if kept else {})

@@ -190,6 +190,13 @@ def test_a_pod_that_starts_and_does_not_answer_yet_is_behind_and_not_unreachable
     assert "c (connection refused)" in found[2]
 
 
+def test_a_pod_on_its_way_out_that_is_silent_is_leaving_and_counts_for_nothing() -> None:
+    pods = (pod("a"), pod("b"), pod("c", terminating=True))
+    world = World(pods=pods, answers={"c": PodSilence("c", "connection refused")})
+    assert [row["state"] for row in world.status()["pods"]] == ["active", "active", "leaving"]
+    assert world.condition("ConfigurationApplied")[0] == "True"
+
+
 def test_an_unreachable_target_makes_the_pooler_unready_but_not_unavailable() -> None:
     world = World().say("b", target_reachable=False, target_error="connection refused")
     assert world.condition("TargetAvailable")[:2] == ("False", "Unreachable")

@@ -13,7 +13,10 @@ from pgweir_operator.api.model import ApiModel, choice
 class PodStatus(ApiModel):
     name: str = Field(description="The pod.")
     ready: bool = Field(default=False, description="Kubernetes calls it ready, and it is not on its way out.")
-    state: str = Field(default="unknown", description="active, pausing, paused, draining or unknown.")
+    state: str = Field(
+        default="unknown",
+        description="active, pausing, paused, draining; leaving: on its way out, and silent by now; or unknown.",
+    )
     config_revision: int | None = Field(default=None, description="Revision of the configuration that it runs.")
     config_digest: str | None = Field(default=None, description="Digest of it.")
     clients: int | None = Field(default=None, description="Client connections when it was asked last.")

@@ -119,9 +119,15 @@ def kubernetes(
         else selecting(policies, labels, port=names.PORT_POOLER, target_port=target_port),
         conditions=tuple(status.get("conditions") or ()),
         revision=status.get("configRevision"),
-        revisions={row["name"]: row.get("configRevision") for row in status.get("pods") or ()},
+        revisions=_revisions(status, pods),
         switchover=status.get("switchover") or {},
     )
+
+
+def _revisions(status: Object, pods: Sequence[Object]) -> dict[str, int | None]:
+    """What each pod runs, says the operator; of those that stay: one that is gone or on its way out owes nothing."""
+    staying = {pod["metadata"]["name"] for pod in pods}
+    return {row["name"]: row.get("configRevision") for row in status.get("pods") or () if row["name"] in staying}
 
 
 def endpoints(slices: Iterable[Object]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -52,3 +52,10 @@ def test_a_pod_that_cannot_start_says_why_in_the_kubelets_words() -> None:
     assert not found.pods[0].ready
     assert not found.selector_matches
     assert found.policies is None
+
+
+def test_of_the_operators_rows_those_count_whose_pod_stays() -> None:
+    rows = [{"name": "p1", "configRevision": 2}, {"name": "p2"}, {"name": "gone"}]
+    pooler = {"metadata": {"name": "shop", "namespace": "x"}, "status": {"configRevision": 2, "pods": rows}}
+    pods: list[dict[str, Any]] = [{"metadata": {"name": name}} for name in ("p1", "p2")]
+    assert kubernetes(pooler, None, [], pods, None, target_port=5432).revisions == {"p1": 2, "p2": None}

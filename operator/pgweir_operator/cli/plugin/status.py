@@ -18,6 +18,8 @@ from pgweir_operator.cli.plugin.cluster import Cluster, each_answer, rest_of
 from pgweir_operator.cli.shown import Shown
 from pgweir_operator.kube.api import Object
 
+# These run what they ran when they were told to go, and nobody waits for more.
+_GOING: Final = ("draining", "leaving")
 _NUMBERS: Final = {"clients": "clients", "waitingClients": "waiting", "servers": "servers"}
 _STYLES: Final = {"True": "green", "False": "red", "Unknown": "yellow"}
 
@@ -98,11 +100,11 @@ def fleet(poolers: Iterable[Mapping[str, Any]], *, everywhere: bool) -> Shown:
 
 
 def revision(status: Mapping[str, Any]) -> str:
-    """That of the configuration, and how many pods run it while not all do."""
+    """That of the configuration, and how many of the pods that stay run it while not all do."""
     wanted = status.get("configRevision")
     if wanted is None:
         return ""
-    pods = status.get("pods") or ()
+    pods = [row for row in status.get("pods") or () if row.get("state") not in _GOING]
     have = sum(row.get("configRevision") == wanted for row in pods)
     return str(wanted) if have == len(pods) else f"{wanted} ({have}/{len(pods)} pods)"
 

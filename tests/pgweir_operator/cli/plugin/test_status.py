@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
 from tests.pgweir_operator.cli.plugin.api_server import ApiServer
 
 from pgweir_operator.cli.plugin.logs import sentence
@@ -101,6 +102,12 @@ def test_a_revision_that_not_all_pods_run_says_how_many_do() -> None:
     assert revision({"configRevision": 4, "pods": [{"configRevision": 4}, {"configRevision": 3}]}) == "4 (1/2 pods)"
     assert revision({"configRevision": 4, "pods": [{"configRevision": 4}]}) == "4"
     assert revision({}) == ""
+
+
+@pytest.mark.parametrize("state", ["draining", "leaving"])
+def test_a_pod_on_its_way_out_is_not_behind(state: str) -> None:
+    going = {"state": state, "configRevision": 3}
+    assert revision({"configRevision": 4, "pods": [{"configRevision": 4, "state": "active"}, going]}) == "4"
 
 
 def test_a_record_becomes_a_sentence_with_its_reason_and_pid() -> None:
