@@ -22,10 +22,15 @@ MODULES: Final = (
     "pool/stats",
     "pool/turns",
     "protocol/exchange",
+    "session/wire",
     "session/holder",
     "session/server",
     "session/client",
-    # A login.
+    # A login, and its end.
+    "session/roster",
+    "session/overflow",
+    "protocol/cancel_keys",
+    "session/cancels",
     "protocol/reader",
     "protocol/auth/scram",
     "protocol/auth/client_auth",

@@ -32,7 +32,7 @@ from pgweir.net.descriptors import Descriptors
 from pgweir.net.edge import NetworkEdge
 from pgweir.net.listener import Listeners
 from pgweir.net.tls import build_contexts
-from pgweir.pool.timings import Timings
+from pgweir.pool.stats import Timings
 from pgweir.session import upkeep
 from pgweir.session.operations import OperationError, Operations
 from pgweir.session.pooler import Pooler

@@ -106,7 +106,7 @@ class ConsoleSession:
         service.consoles.sessions.add(self)
         service.consoles.stats.client_login_count += 1
         cancels = service.pooler.cancels
-        self.cancel_key = cancels.new_key(minor=self._protocol_minor)
+        self.cancel_key = cancels.new_key(self._protocol_minor)
         cancels.console_keys.add(self.cancel_key, self.cancel)
         self._wire.write(
             messages.authentication_ok()

@@ -15,8 +15,7 @@ from pgweir import compiled
 from pgweir.admin import tables
 from pgweir.admin.families import STATS, Family, Moment, Samples, Spread, Value
 from pgweir.admin.tables.waiting import binding
-from pgweir.pool.stats import HISTOGRAMS, Stats
-from pgweir.pool.timings import Timings
+from pgweir.pool.stats import HISTOGRAMS, Stats, Timings
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.holds import EndedBy
 

@@ -13,8 +13,7 @@ from pgweir.admin.nodes import Nodes
 from pgweir.bundle import Bundle
 from pgweir.bundle_store import BundleStore
 from pgweir.config import Config
-from pgweir.pool.stats import Stats
-from pgweir.pool.timings import Timings
+from pgweir.pool.stats import Stats, Timings
 from pgweir.session.operations import Operations
 from pgweir.session.pooler import Pooler
 

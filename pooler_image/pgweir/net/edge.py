@@ -28,7 +28,7 @@ from pgweir.session.client_login import ClientLogin
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
 from pgweir.session.server_login import ServerLogin
-from pgweir.session.wire import TlsInfo, Wire
+from pgweir.session.wire import TlsInfo
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,6 @@ class NetworkEdge:
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self._loop.call_later(seconds, action)
-
-    def set_protocol(self, wire: Wire, protocol: object) -> None:
-        wire.set_protocol(protocol)  # type: ignore[attr-defined]  # every wire here is a transport
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from pgweir.net.sockets import is_wildcard, origin, origin_of, tune_buffers, tune_listening, unix_origin_of
+from pgweir.net.sockets import is_wildcard, origin, origin_of, plain, tune_buffers, tune_listening, unix_origin_of
 from pgweir.net.streams import Borrowed, Door, Stream, Streams
 from pgweir.session.pooler import Pooler
 from pgweir.session.wire import Origin
@@ -130,14 +130,19 @@ class _Newcomers:
         self._streams = streams
         local = sock.getsockname()
         # PERF: the same for all of them, where the socket listens on one address: one system call less for each login.
-        self._local = local if isinstance(local, tuple) and not is_wildcard(local[0]) else None
+        one = isinstance(local, tuple) and not is_wildcard(local[0])
+        self._address: str | None = plain(local[0]) if one else None
+        self._port: int = local[1] if one else 0
 
     def accept(self, number: int, host: str, port: int) -> None:
         stream = Stream(self._streams, number)
         settings = self._pooler.settings
         if settings.tcp_socket_buffer:
             tune_buffers(stream.get_extra_info("socket"), settings)
-        where = origin(host, port, self._local or stream.get_extra_info("sockname"))
+        if self._address is not None:
+            where = Origin(host, port, self._address, self._port)
+        else:
+            where = origin(host, port, stream.get_extra_info("sockname"))
         stream.begin(self._pooler.accept(stream, where))
 
     def accept_unix(self, number: int, _host: str, _port: int) -> None:

@@ -79,7 +79,7 @@ def origin_of(transport: Any) -> Origin:
 def origin(host: str, port: int, local: Any) -> Origin:
     """The same, from addresses that are known."""
     own = local or (None, 0)
-    return Origin(_plain(host), port, local_address=_plain(own[0]), local_port=own[1])
+    return Origin(plain(host), port, local_address=plain(own[0]), local_port=own[1])
 
 
 def is_wildcard(address: str) -> bool:
@@ -87,7 +87,7 @@ def is_wildcard(address: str) -> bool:
     return address in ("0.0.0.0", "::")
 
 
-def _plain(address: Any) -> Any:
+def plain(address: Any) -> Any:
     """An IPv4 client of an IPv6 socket is an IPv4 client."""
     return address.removeprefix("::ffff:") if isinstance(address, str) and "." in address else address
 

@@ -14,14 +14,11 @@ from typing import Final, Generic, TypeVar
 from pgweir.pool.policy import PoolPolicy
 from pgweir.pool.records import ClientRecord, ClientState, ServerRecord, ServerState
 from pgweir.pool.turns import Turns
-from pgweir.protocol.variables import Values
 
 # How many logins a pool runs at a time, once one has succeeded. PgBouncer runs one: a ramp costs a round trip each.
 MAX_CONCURRENT_LOGINS: Final = 4
 # The pause after a first failure, in seconds; it doubles up to server_login_retry. A failover should not cost 15 seconds.
 FIRST_LOGIN_RETRY: Final = 0.25
-# How long a pool without any server is taken for alive because it was. A login that succeeds says that PostgreSQL is there.
-ALIVE_FOR: Final = 30.0
 
 
 Server = TypeVar("Server", bound=ServerRecord)
@@ -56,7 +53,10 @@ class Pool(Turns, Generic[Server, Client]):
     idle: deque[Server]
     used: deque[Server]
     active: set[Server]
+    logging_in: set[Server]
     waiting: deque[Client]
+    waiting_login: deque[Client]
+    clients: set[Client]
 
     def __init__(self, database: str, user: str, policy: PoolPolicy, relayed: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(policy)
@@ -64,17 +64,9 @@ class Pool(Turns, Generic[Server, Client]):
         self.user = user
         self.relayed = relayed
         self.tested: set[Server] = set()
-        self.logging_in: set[Server] = set()
         self.being_canceled: set[Server] = set()
-        self.clients: set[Client] = set()  # everybody logged in, or waiting for that, on this pool
-        self.waiting_login: deque[Client] = deque()
         self.idle_due: dict[float, float] = {}  # by limit: when the first client can have been idle for that long
         self.opened_for_clients = 0  # those that went unused are taken off again
-        self.welcome: dict[str, str] | None = None  # ParameterStatus of a server that logged in
-        # What clients were told on the strength of it, by what they asked for.
-        self.greetings: dict[tuple[tuple[str, str], ...], tuple[Values, bytes]] = {}
-        self.proven = False  # a server login succeeded since the last failure: `welcome` may be used, while `alive`
-        self.emptied_at = 0.0  # when the last server that was logged in went
         self.paused_at = 0.0
         self.failed_at: float | None = None  # of the last connect or login that failed, until one succeeds
         self.retry_at = 0.0  # no server is opened before that, while `failed_at` is set
@@ -97,10 +89,6 @@ class Pool(Turns, Generic[Server, Client]):
     def waiting_count(self) -> int:
         """Clients in either queue: for a server, and for the pool's first login."""
         return len(self.waiting) + len(self.waiting_login)
-
-    def alive(self, now: float) -> bool:
-        """Clients may be let in on the greeting of an earlier server: one is there, or was a moment ago."""
-        return self.proven and (self.server_count > len(self.logging_in) or now - self.emptied_at < ALIVE_FOR)
 
     def is_outlived(self, server: Server, now: float) -> bool:
         """Older than server_lifetime, and its turn to go: those of one pool, opened together, do not go together."""
@@ -138,19 +126,6 @@ class Pool(Turns, Generic[Server, Client]):
         client.state = ClientState.WAITING
         client.waiting_since = client.requested_at
         self.waiting.appendleft(client)
-
-    def forget_client(self, client: Client) -> None:
-        """The client is going."""
-        self.clients.discard(client)
-        self.leave_queue(client)
-
-    def leave_queue(self, client: Client) -> None:
-        state = client.state
-        if state is ClientState.WAITING:
-            if client in self.waiting:
-                self.waiting.remove(client)
-        elif state is ClientState.WAITING_LOGIN and client in self.waiting_login:
-            self.waiting_login.remove(client)
 
     # --- servers -------------------------------------------------------------------------------------------------
 

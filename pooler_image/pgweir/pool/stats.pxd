@@ -11,6 +11,13 @@ cdef class Histogram:
     cpdef observe(self, double seconds)
 
 
+cdef class Timings:
+    cdef public Histogram spread
+    cdef public double seconds
+
+    cpdef observe(self, double seconds)
+
+
 cdef class Stats:
     cdef public Py_ssize_t server_assignment_count, xact_count, query_count, received, sent
     cdef public double xact_time, query_time, wait_time

@@ -55,6 +55,21 @@ class Histogram:
         self.counts = [one + another for one, another in zip(self.counts, other.counts, strict=True)]
 
 
+class Timings:
+    """A histogram and its sum, of what is seen now and then (logins, the loop's lag)."""
+
+    __slots__ = ("seconds", "spread")
+
+    def __init__(self) -> None:
+        self.spread = Histogram()
+        self.seconds = 0.0
+
+    def observe(self, seconds: float) -> None:
+        if seconds > 0.0:
+            self.seconds += seconds
+        self.spread.observe(seconds)
+
+
 class Stats:
     """One pool's counters since its birth. Plain attributes: they are bumped on the hot path."""
 

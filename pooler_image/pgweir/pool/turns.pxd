@@ -3,16 +3,22 @@ cimport cython
 from pgweir.pool.records cimport ClientRecord, ServerRecord
 from pgweir.pool.stats cimport Stats
 
-cdef object _SERVER_ACTIVE, _SERVER_IDLE, _CLIENT_ACTIVE, _CLIENT_WAITING
+cdef object _SERVER_ACTIVE, _SERVER_IDLE, _CLIENT_ACTIVE, _CLIENT_WAITING, _CLIENT_WAITING_LOGIN
+cdef double ALIVE_FOR
 
 
 cdef class Turns:
     cdef public Stats stats
-    cdef public object policy, idle, used, waiting
-    cdef public set active
+    cdef public object policy, idle, used, waiting, waiting_login, clients, welcome
+    cdef public set active, logging_in
+    cdef public dict greetings
     cdef public Py_ssize_t server_count
-    cdef public bint paused
+    cdef public double emptied_at
+    cdef public bint paused, proven
 
+    cpdef bint alive(self, double now)
     cpdef check_out(self, ClientRecord client, double now)
     cpdef assign(self, ServerRecord server, ClientRecord client, double now)
     cpdef put_back(self, ServerRecord server)
+    cpdef forget_client(self, ClientRecord client)
+    cpdef leave_queue(self, ClientRecord client)

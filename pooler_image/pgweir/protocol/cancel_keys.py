@@ -7,6 +7,8 @@ first eight bytes are laid out as PgBouncer's are, so that both can be peers of 
     bytes 1-2   the peer id of the process that gave it out, little endian
     byte 7      the low two bits say how many times it may still be handed on to a peer
 
+PERF: compiled where that is possible (`pgweir.compiled`): every login is given a key.
+
 Knows nothing of connections. Called by session/cancels (whose client?) and session/peers (whose process?).
 """
 
@@ -15,15 +17,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import Any, Final
 
 from pgweir.settings import PEER_ID_MAX
 
 SHORT_KEY: Final = 8  # protocol 3.0
 LONG_KEY: Final = 36  # protocol 3.2 allows up to 260; a secret of 32 bytes, as PostgreSQL's own, cannot be guessed
 _HOPS: Final = 0x03
-
-Owner = TypeVar("Owner")
 
 
 def make_key(noise: bytes, peer_id: int = 0) -> bytes:
@@ -69,23 +69,32 @@ def derived_peer_id(address: str) -> int:
     return int(parsed) % PEER_ID_MAX + 1
 
 
-class KeyRing(Generic[Owner]):
-    """The keys that were given out, and to whom."""
+class KeyRing:
+    """The keys that were given out, and to whom. PERF: not generic, so that it can be a C type (`cancel_keys.pxd`)."""
+
+    __slots__ = ("_owners",)
 
     def __init__(self) -> None:
         # By "process id", which is no secret. With a peer id in it, 15 of its bits are left, and two clients may share one.
-        self._owners: dict[bytes, dict[bytes, Owner]] = {}
+        self._owners: dict[bytes, dict[bytes, Any]] = {}
 
-    def add(self, key: bytes, owner: Owner) -> None:
-        self._owners.setdefault(key[:4], {})[key] = owner
+    def add(self, key: bytes, owner: Any) -> None:
+        process = key[:4]
+        same = self._owners.get(process)
+        if same is None:
+            self._owners[process] = {key: owner}
+        else:
+            same[key] = owner
 
     def remove(self, key: bytes) -> None:
-        same = self._owners.get(key[:4], {})
-        same.pop(key, None)
-        if not same:
-            self._owners.pop(key[:4], None)
+        process = key[:4]
+        same = self._owners.get(process)
+        if same is not None:
+            same.pop(key, None)
+            if not same:
+                del self._owners[process]
 
-    def find(self, key: bytes) -> Owner | None:
+    def find(self, key: bytes) -> Any:
         """Whose it is. The secret is compared in the same time whatever it is."""
         found = None
         for known, owner in self._owners.get(key[:4], {}).items():
@@ -94,11 +103,11 @@ class KeyRing(Generic[Owner]):
         return found
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._owners.get(key[:4], {})
+        same = self._owners.get(key[:4])
+        return same is not None and key in same
 
-    def __iter__(self) -> Iterator[Owner]:
-        for same in self._owners.values():
-            yield from same.values()
+    def __iter__(self) -> Iterator[Any]:
+        return iter([owner for same in self._owners.values() for owner in same.values()])
 
     def __len__(self) -> int:
         return sum(map(len, self._owners.values()))

@@ -92,6 +92,7 @@ class Auth:
 
 _length = struct.Struct("!I")
 _header = struct.Struct("!BI")
+_sasl = struct.Struct("!BII")  # an Authentication message, up to its data
 _int16 = struct.Struct("!H")
 
 
@@ -159,7 +160,7 @@ def backend_key_data(pid: int, key: bytes) -> bytes:
 
 def backend_key(key: bytes) -> bytes:
     """The same; `key` begins with the pid."""
-    return message(B.BACKEND_KEY_DATA, key)
+    return _header.pack(B.BACKEND_KEY_DATA, len(key) + 4) + key
 
 
 def ready_for_query(status: bytes) -> bytes:
@@ -184,11 +185,11 @@ def authentication_sasl(mechanisms: Iterable[str]) -> bytes:
 
 
 def authentication_sasl_continue(data: bytes) -> bytes:
-    return message(B.AUTHENTICATION, _length.pack(Auth.SASL_CONTINUE) + data)
+    return _sasl.pack(B.AUTHENTICATION, len(data) + 8, Auth.SASL_CONTINUE) + data
 
 
 def authentication_sasl_final(data: bytes) -> bytes:
-    return message(B.AUTHENTICATION, _length.pack(Auth.SASL_FINAL) + data)
+    return _sasl.pack(B.AUTHENTICATION, len(data) + 8, Auth.SASL_FINAL) + data
 
 
 def negotiate_protocol_version(minor: int, names: Sequence[str]) -> bytes:
@@ -480,6 +481,10 @@ def parse_password(body: bytes) -> str:
 
 def parse_sasl_initial_response(body: bytes) -> tuple[str, bytes | None]:
     """The mechanism chosen, and its first data (None: not sent)."""
+    name_end = body.find(b"\0")
+    at = name_end + 5
+    if 5 < at <= len(body) and int.from_bytes(body[name_end + 1 : at], "big") == len(body) - at:
+        return decode(body[:name_end]), body[at:]  # PERF: as it should be, which it is at every login
     reader = Body(body, "SASLInitialResponse")
     mechanism = reader.cstring()
     data = reader.value()

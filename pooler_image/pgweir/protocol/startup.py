@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 from pgweir.protocol import messages
 from pgweir.protocol.errors import (
@@ -179,9 +179,6 @@ class StartupPlan:
     variables: dict[str, str] = field(default_factory=dict)
     options_verbatim: str | None = None
     relayed: dict[str, str] = field(default_factory=dict)
-
-
-KnownStartup: TypeAlias = tuple[StartupPlan, int, bytes]  # and what `negotiate` says to the same packet
 
 
 def split_parameters(

@@ -28,6 +28,7 @@ class Tracker:
         self._slots = {name.lower(): slot for slot, name in enumerate(self.names)}
         self._interned: dict[Values, Values] = {}
         self._characters = 0
+        self.epoch = 0  # values from before it moved on may not be the ones that are handed out now
         self.nothing: Values = self._intern((None,) * len(self.names))
 
     def __contains__(self, name: str) -> bool:
@@ -71,14 +72,18 @@ class Tracker:
             if want is not None and have is not None and want != have and want.lower() != have.lower()
         ]
 
+    def forget(self) -> None:
+        self._interned.clear()
+        self._characters = 0
+        self.epoch += 1
+
     def _intern(self, values: Values) -> Values:
         known = self._interned.get(values)
         if known is None:
             self._characters += sum(len(value) for value in values if value is not None)
             # Clients choose application_name, and as long a one as they like: a bound, not a cache policy.
             if len(self._interned) >= MAX_INTERNED or self._characters > MAX_CHARACTERS:
-                self._interned.clear()
-                self._characters = 0
+                self.forget()
             self._interned[values] = known = values
         return known
 

@@ -2,16 +2,18 @@
 
 A key that nobody here has may belong to another process of the group: `peers` has the rest. Called by client_login (a
 request; a key for a greeting), the console (its keys) and pooler (a client or server that goes).
+
+PERF: compiled where that is possible (`pgweir.compiled`): every login is given a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from pgweir.pool.records import ServerState
 from pgweir.protocol import cancel_keys
-from pgweir.protocol.cancel_keys import KeyRing, Owner
+from pgweir.protocol.cancel_keys import KeyRing
 from pgweir.session.peers import Peers
 
 if TYPE_CHECKING:
@@ -20,26 +22,31 @@ if TYPE_CHECKING:
     from pgweir.session.server import ServerSession
 
 
+_NO_PROCESS: Final = bytes(4)
+
+
 class Cancels:
     """The keys that clients were given, and the cancels under way."""
+
+    __slots__ = ("_pooler", "console_keys", "keys", "peers")
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
         self.peers = Peers(pooler)
-        self.keys: KeyRing[ClientSession] = KeyRing()
-        self.console_keys: KeyRing[Callable[[], None]] = KeyRing()  # a console that waits (PAUSE) is told
+        self.keys = KeyRing()  # the owners are ClientSessions
+        self.console_keys = KeyRing()  # and here callables: a console that waits (PAUSE) is told
 
-    def new_key(self, *, minor: int) -> bytes:
+    def new_key(self, minor: int) -> bytes:
         """A key that nobody has, of the length that protocol 3.`minor` allows."""
         size = cancel_keys.LONG_KEY if minor >= 2 else cancel_keys.SHORT_KEY
         while True:
             key = cancel_keys.make_key(self._pooler.edge.random(size), self.peers.own_id)
             # Drivers take the first four bytes for a process id, and 0 for none.
-            if any(key[:4]) and key not in self.keys and key not in self.console_keys:
+            if key[:4] != _NO_PROCESS and key not in self.keys and key not in self.console_keys:
                 return key
 
-    def give_key(self, client: ClientSession, *, minor: int) -> bytes:
-        key = client.cancel_key = self.new_key(minor=minor)
+    def give_key(self, client: ClientSession, minor: int) -> bytes:
+        key = client.cancel_key = self.new_key(minor)
         self.keys.add(key, client)
         return key
 
@@ -49,12 +56,12 @@ class Cancels:
         A server that is given back meanwhile is not used again before the cancel has run its course, so that a late
         one never hits the next client. SPEC: PgBouncer's cancel rules.
         """
-        cancel_console = self._find(self.console_keys, key)
+        cancel_console: Callable[[], None] | None = self._find(self.console_keys, key)
         if cancel_console is not None:
             cancel_console()
             done()
             return
-        client = self._find(self.keys, key)
+        client: ClientSession | None = self._find(self.keys, key)
         if client is None:
             self.peers.forward(key, done)
             return
@@ -67,7 +74,7 @@ class Cancels:
             return
         self._send(server, [done])
 
-    def _find(self, ring: KeyRing[Owner], key: bytes) -> Owner | None:
+    def _find(self, ring: KeyRing, key: bytes) -> Any:
         """Whose it is; peers count in a key how often it was handed on."""
         owner = ring.find(key)
         if owner is None and self.peers.own_id:

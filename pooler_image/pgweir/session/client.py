@@ -36,7 +36,7 @@ from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.replay import REPLAY_LIMIT
 from pgweir.session.holder import Holder, SessionPool
 from pgweir.session.server import check_out
-from pgweir.session.wire import Origin, TlsInfo, Wire, close_in_time
+from pgweir.session.wire import Origin, TlsInfo, Wire, close_in_time, printable
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -113,6 +113,10 @@ class ClientSession(Holder):
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id} {self.database}/{self.user}@{self.origin} {self.state.value}>"
+
+    def name(self) -> str:
+        """How a client is called in the log (PgBouncer's form)."""
+        return printable(f"C-{self.id}: {self.database}/{self.user}@{self.origin}")
 
     # --- bytes from the client -------------------------------------------------------------------------------------
 
@@ -538,7 +542,7 @@ class ClientSession(Holder):
             self.pooler.log_pooler_error(self, message)
             self.wire.write(messages.error_response("FATAL", sqlstate, message, detail, hint))
         close_in_time(self.pooler.edge, self.wire)
-        self.pooler.client_gone(self, reason, message)
+        self.pooler.roster.left(self, reason, message)
 
     def leave(self) -> None:
         if not self.held and not self.discard:  # else it has asked for something already, and gets that first
@@ -550,7 +554,7 @@ class ClientSession(Holder):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.close_reason is None:
             self.close_reason = CloseReason.CLIENT_GONE
-            self.pooler.client_gone(self, CloseReason.CLIENT_GONE, None)
+            self.pooler.roster.left(self, CloseReason.CLIENT_GONE, None)
 
 
 _Rewritten = tuple[bytes, int]

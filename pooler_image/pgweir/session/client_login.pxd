@@ -4,31 +4,54 @@ from pgweir.protocol.reader cimport MessageReader
 from pgweir.session.client cimport ClientSession
 from pgweir.session.client_proof cimport ClientProof
 
+cdef int _STARTUP, _HANDSHAKE, _QUEUED, _PROOF, _PROVED
+cdef bytes _READY
+
+
+cdef class KnownStartup:
+    cdef public object plan, config, settings
+    cdef public int minor
+    cdef public bytes negotiation
+    cdef public tuple variables, pool_key
+    cdef public Py_ssize_t clients_of_database, clients_of_user
+
 
 cdef class ClientLogin:
-    cdef public object pooler, wire, origin, tls, user, database_name, protocol_minor
+    cdef public object pooler, wire, origin, tls, user, database_name
     cdef public double started_at
     cdef public bint is_over, is_proved
-    cdef public object _startup_reader, _receive, _plan, _database, _early, _declined
+    cdef public int protocol_minor
+    cdef public object _startup_reader, _database, _declined
+    cdef public bytes _early
+    cdef public int _stage
     cdef public double _checked_at, _paused_for
     cdef public MessageReader _reader
+    cdef public KnownStartup _wish
     cdef public ClientProof _proof
     cdef public ClientSession _client
 
-    cpdef data_received(self, data)
+    cpdef data_received(self, bytes data)
+    @cython.locals(known=KnownStartup)
+    cdef _receive_startup(self, bytes data)
     cdef bint _tls_offered(self)
     cdef _decline(self, request)
     cdef _upgrade(self, first_bytes)
-    cdef _planned(self, startup, packet)
-    cdef _begin(self, plan, minor, negotiation)
+    cdef KnownStartup _planned(self, startup, packet)
+    cdef _begin(self, KnownStartup wish)
+    cpdef admitted(self)
+    cdef _receive_queued(self, bytes data)
     cdef _begin_console(self)
     cdef _ask_for_proof(self)
-    @cython.locals(now=double, client=ClientSession)
+    @cython.locals(now=double, client=ClientSession, wish=KnownStartup)
     cpdef proved(self, proof)
-    cdef _check_client_limits(self, database)
-    @cython.locals(client=ClientSession)
+    @cython.locals(limit=Py_ssize_t)
+    cdef _check_client_limits(self, KnownStartup wish)
+    cdef _receive_early(self, bytes data)
     cpdef _welcome(self)
-    cdef _greeting(self, pool, requested)
+    @cython.locals(wish=KnownStartup, greeting=bytes)
+    cdef _greet(self, ClientSession client, double now)
+    @cython.locals(known=tuple)
+    cdef tuple _greeting(self, pool, dict requested, tuple key)
     cdef _count_failure(self, stage)
     cpdef leave(self)
     cdef _end(self)

@@ -7,10 +7,9 @@ only the log may know. Before the login nothing is unbounded: sizes by the reade
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
-from pgweir.config import CONSOLE_DATABASE
+from pgweir.config import CONSOLE_DATABASE, Config
 from pgweir.pool.records import ClientState
 from pgweir.protocol import messages
 from pgweir.protocol.auth.client_auth import Succeeded
@@ -28,7 +27,6 @@ from pgweir.protocol.startup import (
     CancelRequest,
     DirectTls,
     GssEncRequest,
-    KnownStartup,
     Replication,
     SslRequest,
     Startup,
@@ -43,9 +41,10 @@ from pgweir.protocol.variables import Values
 from pgweir.session.client import HELD_LIMIT, ClientSession
 from pgweir.session.client_proof import ClientProof
 from pgweir.session.database import Database
-from pgweir.session.holder import SessionPool
+from pgweir.session.holder import PoolKey, SessionPool, pool_key
 from pgweir.session.replication import server_parameters
 from pgweir.session.wire import Origin, TlsInfo, Wire, printable
+from pgweir.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -56,6 +55,48 @@ CONSOLE_USER: Final = "pgbouncer"
 MAX_GREETINGS: Final = 64  # kept for each pool; an application_name of each client's own must not fill the memory
 MAX_KNOWN_STARTUPS: Final = 64  # startup packets that are kept with what they ask for
 MAX_KNOWN_STARTUP: Final = 1024  # bytes of one
+
+# What the next bytes of a client are.
+_STARTUP: Final = 0
+_HANDSHAKE: Final = 1
+_QUEUED: Final = 2  # it has said who it is, and there is no place
+_PROOF: Final = 3
+_PROVED: Final = 4  # not greeted yet
+
+
+class KnownStartup:
+    """What a startup packet asks for, and what follows from that under one configuration. PERF: most clients say what others
+    have said, so `Pooler.startups` keeps it."""
+
+    __slots__ = (
+        "clients_of_database",
+        "clients_of_user",
+        "config",
+        "minor",
+        "negotiation",
+        "plan",
+        "pool_key",
+        "settings",
+        "variables",
+    )
+
+    def __init__(self, plan: StartupPlan, minor: int, negotiation: bytes) -> None:
+        self.plan = plan
+        self.minor = minor  # of the protocol, and what the client is told of that
+        self.negotiation = negotiation
+        self.variables = tuple(plan.variables.items())
+        self.config: Config | None = None  # that the rest is of,
+        self.settings: DatabaseSettings | None = (
+            None  # and of that the database's (which follow a moment later in a RELOAD)
+        )
+        self.pool_key: PoolKey = ("", "", ())  # of no replication client
+        self.clients_of_database = self.clients_of_user = 0  # limits; 0: none
+
+    def look_up(self, config: Config, database: Database) -> None:
+        self.config, self.settings = config, database.settings
+        self.pool_key = pool_key(database.name, database.pool_user(self.plan.user), self.plan.relayed)
+        self.clients_of_database = config.max_db_client_connections(database.name)
+        self.clients_of_user = config.max_user_client_connections(self.plan.user)
 
 
 class ClientLogin:
@@ -68,11 +109,11 @@ class ClientLogin:
         "_declined",
         "_early",
         "_paused_for",
-        "_plan",
         "_proof",
         "_reader",
-        "_receive",
+        "_stage",
         "_startup_reader",
+        "_wish",
         "database_name",
         "is_over",
         "is_proved",
@@ -98,8 +139,8 @@ class ClientLogin:
         self._startup_reader: StartupReader | None = None  # as long as nothing was read
         self._declined: tuple[type, ...] = ()  # kinds of encryption that were asked for, and that we have not
         self._reader = MessageReader()
-        self._receive: Callable[[bytes], None] = self._receive_startup
-        self._plan: StartupPlan | None = None
+        self._stage = _STARTUP
+        self._wish: KnownStartup | None = None
         self._database: Database | None = None
         self._proof: ClientProof | None = None
         self._client: ClientSession | None = None
@@ -116,7 +157,7 @@ class ClientLogin:
     @property
     def wants_physical_replication(self) -> bool:
         """HBA lets this in by a word of its own."""
-        return self._plan is not None and self._plan.replication is Replication.PHYSICAL
+        return self._wish is not None and self._wish.plan.replication is Replication.PHYSICAL
 
     # --- the transport's side ---------------------------------------------------------------------------------------
 
@@ -124,7 +165,19 @@ class ClientLogin:
         if self.is_over:
             return
         try:
-            self._receive(data)
+            if self._stage == _STARTUP:
+                self._receive_startup(data)
+            elif self._stage == _PROOF:
+                assert self._proof is not None
+                self._proof.data_received(data)
+            elif self._stage == _PROVED:
+                self._receive_early(data)
+            elif self._stage == _QUEUED:
+                self._receive_queued(data)
+            else:
+                # The handshake has begun. Reading stands still until TLS owns the socket, so this is decrypted, but came before
+                # `tls_started`.
+                self._early += data
         except ClientError as error:
             self.refuse(error)
         except ProtocolError as error:
@@ -160,7 +213,7 @@ class ClientLogin:
         if self._startup_reader is None:
             known = self.pooler.startups.get(data)
             if known is not None:
-                self._begin(known[0], known[1], known[2])
+                self._begin(known)
                 return
             self._startup_reader = StartupReader()
             packet = data
@@ -193,8 +246,7 @@ class ClientLogin:
             case Startup(rest=rest):
                 if rest:
                     self._reader.feed(rest)
-                known = self._planned(event, b"" if rest else packet)
-                self._begin(known[0], known[1], known[2])
+                self._begin(self._planned(event, b"" if rest else packet))
 
     def _tls_offered(self) -> bool:
         return not self.origin.is_unix and self.pooler.edge.client_tls_available()
@@ -214,19 +266,15 @@ class ClientLogin:
         # Nothing may be read before the handshake owns the socket: the rest of a ClientHello that came in two packets would be
         # lost to it, and what comes in clear would pass for decrypted.
         self.wire.pause_reading()
-        self._receive = self._receive_during_handshake
+        self._stage = _HANDSHAKE
         self.pooler.edge.start_client_tls(self, first_bytes)
-
-    def _receive_during_handshake(self, data: bytes) -> None:
-        # Reading stands still until TLS owns the socket: this is decrypted, but came before `tls_started`.
-        self._early += data
 
     def tls_started(self, wire: Wire, info: TlsInfo) -> None:
         """The handshake is done: start again, inside."""
         self.wire = wire
         self.tls = info
         self._startup_reader = None
-        self._receive = self._receive_startup
+        self._stage = _STARTUP
         if self._early:
             early, self._early = self._early, b""
             self.data_received(early)
@@ -253,17 +301,18 @@ class ClientLogin:
             settings.ignore_startup_parameters,
             cast(StartupParameters, settings.startup_parameters),
         )
-        planned = (plan, *negotiate(startup))
+        planned = KnownStartup(plan, *negotiate(startup))
         if 0 < len(packet) <= MAX_KNOWN_STARTUP:
             if len(pooler.startups) >= MAX_KNOWN_STARTUPS:
                 pooler.startups.clear()
             pooler.startups[packet] = planned
         return planned
 
-    def _begin(self, plan: StartupPlan, minor: int, negotiation: bytes) -> None:
+    def _begin(self, wish: KnownStartup) -> None:
         pooler = self.pooler
         settings = pooler.settings
-        self._plan = plan
+        plan = wish.plan
+        self._wish = wish
         pooler.logins.has_started(self)
         self.user, self.database_name = plan.user, plan.database
         is_console = plan.database == CONSOLE_DATABASE
@@ -273,13 +322,13 @@ class ClientLogin:
             raise client_error("SSL required", stage="tls")
         if self.tls is not None and not self.tls.has_certificate and settings.client_tls_sslmode in _TLS_VERIFIED:
             raise ClientError(INVALID_AUTHORIZATION, "connection requires a valid client certificate", stage="tls")
-        self.protocol_minor = minor
-        if negotiation:
-            self.wire.write(negotiation)
+        self.protocol_minor = wish.minor
+        if wish.negotiation:
+            self.wire.write(wish.negotiation)
         if is_console:
             self._begin_console()
             return
-        self._receive = self._receive_waiting
+        self._stage = _QUEUED
         if pooler.overflow.admits(self):
             self.admitted()
 
@@ -288,14 +337,15 @@ class ClientLogin:
         try:
             if not self.pooler.accepting:
                 raise client_error("pooler is shutting down", stage="limits")
-            self._database = self.pooler.database(self.database_name, keep=False)
+            database = self.pooler.databases.get(self.database_name)
+            self._database = database if database is not None else self.pooler.database(self.database_name, keep=False)
             self._ask_for_proof()
         except ClientError as error:
             self.refuse(error)
         except ProtocolError as error:
             self.refuse(ClientError(error.sqlstate, error.message, stage="startup"))
 
-    def _receive_waiting(self, data: bytes) -> None:
+    def _receive_queued(self, data: bytes) -> None:
         """It waits for a place, and has nothing to say but goodbye."""
         if data[0] != messages.F.TERMINATE:
             raise client_error("client password pkt before startup packet", stage="password")
@@ -312,7 +362,7 @@ class ClientLogin:
 
     def _ask_for_proof(self) -> None:
         self._proof = ClientProof(self, self._database, self._reader)
-        self._receive = self._proof.data_received
+        self._stage = _PROOF
         self._proof.begin()
 
     # --- in: limits, pool, greeting ---------------------------------------------------------------------------------
@@ -320,26 +370,32 @@ class ClientLogin:
     def proved(self, proof: Succeeded) -> None:
         """The client is who it says. Raises ClientError where it may not come in all the same."""
         assert self._proof is not None
+        assert self._wish is not None
         self.is_proved = True
-        self._receive = self._receive_early
+        self._stage = _PROVED
         if self.database_name == CONSOLE_DATABASE:
             self._open_console(admin=self.user in self.pooler.settings.admin_users)
             return
         pooler = self.pooler
         # As it is now: a RELOAD may have taken it away meanwhile.
-        name, known = self.database_name, pooler.databases
-        database = known[name] if name in known else pooler.database(name)
+        database = pooler.databases.get(self.database_name)
         if database is None:
-            raise no_such_database(name)
+            database = pooler.database(self.database_name)
+            if database is None:
+                raise no_such_database(self.database_name)
         database.was_entered = True
         if database.disabled:
             raise database_disabled(database.name)
         if pooler.settings.auth_type == "any" and database.settings.user is None:
             raise client_error("bouncer config error", stage="limits")
-        self._check_client_limits(database)
-        assert self._plan is not None
-        peer = str(self.origin) if pooler.settings.application_name_add_host else None
-        pool = pooler.pool(database, database.pool_user(self.user), server_parameters(self._plan, peer))
+        wish = self._wish
+        if wish.config is not pooler.config or wish.settings is not database.settings:
+            wish.look_up(pooler.config, database)
+        self._check_client_limits(wish)
+        pool = None if wish.plan.replication else pooler.pools.get(wish.pool_key)
+        if pool is None:
+            peer = str(self.origin) if pooler.settings.application_name_add_host else None
+            pool = pooler.pool(database, database.pool_user(self.user), server_parameters(wish.plan, peer))
         if database.settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
             secret = self._proof.secret
@@ -348,11 +404,11 @@ class ClientLogin:
         client = ClientSession(pooler, pool, self.wire, origin=self.origin, user=self.user, tls=self.tls, now=now)
         client.connected_at = self.started_at
         self._client = client
-        self.pooler.logins.discard(self)
-        pooler.client_logged_in(client)
+        pooler.logins.discard(self)
+        pooler.roster.entered(client)
         if pool.welcome is not None and (pool.alive(now) or pool.paused):
             client.state = ClientState.IDLE
-            self._welcome()
+            self._greet(client, now)
             return
         client.state = ClientState.WAITING_LOGIN
         client.waiting_since = now
@@ -360,13 +416,12 @@ class ClientLogin:
         pool.waiting_login.append(client)
         pooler.opening.wake(pool)
 
-    def _check_client_limits(self, database: Database) -> None:
-        pooler, config = self.pooler, self.pooler.config
-        limit = config.max_db_client_connections(database.name)
-        if limit and pooler.clients_of_database.get(database.name, 0) >= limit:
+    def _check_client_limits(self, wish: KnownStartup) -> None:
+        limit, roster = wish.clients_of_database, self.pooler.roster
+        if limit and roster.of_database.get(self.database_name, 0) >= limit:
             raise client_error("client connections exceeded (max_db_client_connections)", stage="limits")
-        limit = config.max_user_client_connections(self.user)
-        if limit and pooler.clients_of_user.get(self.user, 0) >= limit:
+        limit = wish.clients_of_user
+        if limit and roster.of_user.get(self.user, 0) >= limit:
             raise client_error("client connections exceeded (max_user_client_connections)", stage="limits")
 
     def _receive_early(self, data: bytes) -> None:
@@ -376,55 +431,62 @@ class ClientLogin:
             self._client.pause_reading()
 
     def _welcome(self) -> None:
+        """The pool's first server is there."""
+        assert self._client is not None
+        self._greet(self._client, self.pooler.clock())
+
+    def _greet(self, client: ClientSession, now: float) -> None:
         """Everything up to ReadyForQuery in one write; from here on the session has the wire."""
-        client, plan, pooler = self._client, self._plan, self.pooler
-        assert client is not None
-        assert plan is not None
-        pool = client.pool
-        assert pool.welcome is not None
+        wish, pooler = self._wish, self.pooler
+        assert wish is not None
+        settings = pooler.settings
         self.is_over = True
-        requested = dict(plan.variables)
-        if pooler.settings.application_name_add_host:
-            requested["application_name"] = application_name_with_host(plan.application_name, str(self.origin))
+        plan = wish.plan
+        requested, key = plan.variables, wish.variables
+        if settings.application_name_add_host:
+            name = application_name_with_host(plan.application_name, str(self.origin))
+            requested = {**requested, "application_name": name}
+            key = tuple(requested.items())
         client.application_name = requested.get("application_name", "")
-        client.values, greeting = self._greeting(pool, {} if plan.replication else requested)
-        if plan.replication:
-            client.values = None  # its server was opened with what it wants
-        parts = [greeting]
-        parts.append(messages.backend_key(pooler.cancels.give_key(client, minor=self.protocol_minor)))
-        if pooler.settings.login_notify_message:
-            parts.append(messages.notice_response("NOTICE", "00000", pooler.settings.login_notify_message))
-        parts.append(_READY)
-        client.requested_at = pooler.clock()
-        pooler.client_logins.observe(client.requested_at - self.started_at)
-        pooler.edge.set_protocol(self.wire, client)
-        self.wire.write(b"".join(parts))
-        if pooler.settings.log_connections:
+        if plan.replication:  # its server was opened with what it wants
+            client.values, greeting = None, self._greeting(client.pool, {}, ())[1]
+        else:
+            client.values, greeting, _ = self._greeting(client.pool, requested, key)
+        last = _READY
+        if settings.login_notify_message:
+            last = messages.notice_response("NOTICE", "00000", settings.login_notify_message) + last
+        client.requested_at = now
+        pooler.client_logins.observe(now - self.started_at)
+        self.wire.set_protocol(client)
+        self.wire.write(greeting + messages.backend_key(pooler.cancels.give_key(client, self.protocol_minor)) + last)
+        if settings.log_connections:
             tls = str(self.tls) if self.tls else "no"
             who = printable(f"db={client.database} user={client.user}")
             log.info("C-%d: login attempt: %s tls=%s", client.id, who, tls)
-        rest = self._reader.rest
+        rest = b"" if self._reader.is_empty else self._reader.rest
         self._let_go()
         client.resume_reading()
         if rest:
             client.data_received(rest)
 
-    def _greeting(self, pool: SessionPool, requested: dict[str, str]) -> tuple[Values, bytes]:
+    def _greeting(
+        self, pool: SessionPool, requested: dict[str, str], key: tuple[tuple[str, str], ...]
+    ) -> tuple[Values, bytes, int]:
         """The client's variables, and the messages that tell it of them. PERF: clients mostly ask for what others asked for."""
-        assert pool.welcome is not None
-        key = tuple(requested.items())
-        known = pool.greetings.get(key)
         tracker = self.pooler.tracker
-        if known is not None:
-            return tracker.updated(known[0], ()), known[1]  # (the tracker may have forgotten them, and has others now)
+        known = pool.greetings.get(key)
+        if known is not None and known[2] == tracker.epoch:
+            return known
+        assert pool.welcome is not None
         values = tracker.filled(tracker.values(requested), tracker.values(pool.welcome))
+        values = tracker.updated(values, ())  # (filling may have made the tracker forget the one before)
         spelled = {name.lower(): value for name, value in tracker.items(values)}
         parts = [messages.authentication_ok()]
         for name, value in pool.welcome.items():
             parts.append(messages.parameter_status(name, spelled.get(name.lower(), value)))
         if len(pool.greetings) >= MAX_GREETINGS:
             pool.greetings.clear()
-        pool.greetings[key] = values, b"".join(parts)
+        pool.greetings[key] = values, b"".join(parts), tracker.epoch
         return pool.greetings[key]
 
     def _open_console(self, *, admin: bool) -> None:
@@ -433,7 +495,7 @@ class ClientLogin:
         if self.pooler.open_console is None:
             raise client_error("not allowed", stage="console")
         console = self.pooler.open_console(self, self.wire, admin)
-        self.pooler.edge.set_protocol(self.wire, console)
+        self.wire.set_protocol(console)
         self._let_go()
 
     @property
@@ -478,17 +540,11 @@ class ClientLogin:
     def _let_go(self) -> None:
         """WHY: what holds itself waits for the collector, with its buffers, its transport and its TLS state; logins by the
         thousand would pile up until then."""
-        self._receive = _deaf
         self._proof = None
         self._client = None
 
 
 _READY: Final = messages.ready_for_query(b"I")
 _TLS_VERIFIED: Final = ("verify-ca", "verify-full")
-
-
-def _deaf(data: bytes) -> None:
-    """Nobody is there any more."""
-
 
 _TLS_REQUIRED: Final = ("require", *_TLS_VERIFIED)

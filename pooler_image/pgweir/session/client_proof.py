@@ -22,6 +22,7 @@ from pgweir.protocol.auth.client_auth import (
     Continue,
     PasswordSent,
     Succeeded,
+    asks_nothing,
 )
 from pgweir.protocol.auth.heavy import HeavyStep
 from pgweir.protocol.errors import (
@@ -57,6 +58,7 @@ _EXCHANGES: Final[dict[str, ClientAuthMethod]] = {
     "cert": "any",
 }
 _WITHOUT_LOOKUP: Final = ("any", "ldap")
+_NOTHING_ASKED: Final = Succeeded()
 
 
 class ClientProof:
@@ -67,6 +69,7 @@ class ClientProof:
         "_authentication",
         "_busy",
         "_database",
+        "_exchange",
         "_has_turn",
         "_is_paused",
         "_ldap",
@@ -85,6 +88,7 @@ class ClientProof:
         self._database = database
         self._reader = reader
         self._ldap: LdapOptions | None = None
+        self._exchange: ClientAuthMethod | None = None
         self._authentication: ClientAuthentication | None = None
         self._busy = False  # a look-up, heavy work, a directory or its turn is being waited for
         self._has_turn = False
@@ -96,20 +100,20 @@ class ClientProof:
         """Raises ClientError; later errors go to the login's `refuse`."""
         pooler, database = self._pooler, self._database
         method = self._method()
-        exchange = _EXCHANGES.get(method)
-        if exchange is None:
+        self._exchange = _EXCHANGES.get(method)
+        if self._exchange is None:
             raise client_error("bouncer config error", stage="hba")
         self.secret = pooler.config.userlist.get(self._login.user)
         if (
             not self.secret
             and method not in _WITHOUT_LOOKUP
             and database is not None
-            and pooler.config.auth_user(database.name)
+            and pooler.lookups.way(database.name).auth_user
         ):
             self._busy = self._looking_up = True
-            pooler.lookups.ask(database, self._login.user, lambda outcome: self._looked_up(outcome, exchange))
+            pooler.lookups.ask(database, self._login.user, self._looked_up)
             return
-        self._start(exchange, "password")
+        self._start("password")
 
     def failed(self) -> None:
         """The login is refused. A secret that was looked up may be an old one."""
@@ -191,15 +195,15 @@ class ClientProof:
 
     # --- the secret, looked up -----------------------------------------------------------------------------------------
 
-    def _looked_up(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
+    def _looked_up(self, outcome: AuthQueryOutcome) -> None:
         """One answer may be for hundreds."""
         self._looking_up = False
         if self._pooler.turns.take():
-            self._take_secret(outcome, exchange)
+            self._take_secret(outcome)
         else:
-            self._pooler.turns.wait(lambda: self._take_secret(outcome, exchange))
+            self._pooler.turns.wait(lambda: self._take_secret(outcome))
 
-    def _take_secret(self, outcome: AuthQueryOutcome, exchange: ClientAuthMethod) -> None:
+    def _take_secret(self, outcome: AuthQueryOutcome) -> None:
         if self._login.is_over:
             return
         try:
@@ -209,14 +213,18 @@ class ClientProof:
             if isinstance(outcome, Found):
                 self.secret = outcome.secret
                 self._looked_up_secret = True
-            self._start(exchange, "auth_query")
+            self._start("auth_query")
         except (ClientError, ProtocolError) as error:
             self._refuse(error)
 
     # --- the exchange --------------------------------------------------------------------------------------------------
 
-    def _start(self, exchange: ClientAuthMethod, stage: str) -> None:
-        pooler, login = self._pooler, self._login
+    def _start(self, stage: str) -> None:
+        pooler, login, exchange = self._pooler, self._login, self._exchange
+        assert exchange is not None
+        if asks_nothing(exchange, known=self.secret is not None):
+            login.proved(_NOTHING_ASKED)
+            return
         self._authentication = ClientAuthentication(
             exchange,
             user=login.user,
@@ -227,11 +235,7 @@ class ClientProof:
             cache=pooler.scram_cache,
             stage=stage,
         )
-        request = self._authentication.start()
-        if not request:
-            login.proved(Succeeded())
-            return
-        login.wire.write(request)
+        login.wire.write(self._authentication.start())
         self._free()
 
     def _answer(self, answer: Answer | HeavyStep[Answer]) -> None:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 
 SessionPool: TypeAlias = "Pool[ServerSession, Holder]"
+# Database, user, and the startup parameters that are relayed: servers that differ in one of these cannot be exchanged.
+PoolKey: TypeAlias = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+def pool_key(database: str, user: str, relayed: Mapping[str, str]) -> PoolKey:
+    return database, user, tuple(sorted(relayed.items()))
 
 
 class Writer(Protocol):

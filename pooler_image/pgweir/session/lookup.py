@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from pgweir.config import Config
 from pgweir.pool.records import ClientState
 from pgweir.protocol import framing
 from pgweir.protocol.auth.auth_query import (
@@ -23,9 +24,11 @@ from pgweir.protocol.auth.auth_query import (
 from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.reader import MessageReader
 from pgweir.protocol.reasons import CloseReason
+from pgweir.protocol.variables import Values
 from pgweir.session.database import Database
-from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.holder import Holder, PoolKey, SessionPool, pool_key
 from pgweir.session.server import check_out
+from pgweir.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -34,16 +37,38 @@ if TYPE_CHECKING:
 Answer = Callable[[AuthQueryOutcome], None]
 Key = tuple[str, str]  # database and user
 
+MAX_KNOWN_WAYS: Final = 1_000  # anybody may ask for any name, where a template makes databases
 KEPT_AT_MOST: Final = 10_000  # secrets; the oldest goes
 MAX_KNOWN_ANSWERS: Final = 256  # answers of PostgreSQL's that are kept with what they say
 MAX_KNOWN_ANSWER: Final = 1024  # bytes of one
 
 
+class Way:
+    """Where logins to one database look a secret up, under one configuration."""
+
+    __slots__ = ("auth_user", "config", "defaults", "epoch", "pool_key", "query", "settings", "target", "welcome")
+
+    def __init__(self, config: Config, database: str) -> None:
+        self.config = config
+        self.auth_user = config.auth_user(database)  # None: nowhere
+        self.target = config.auth_dbname(database)
+        self.query = config.auth_query(database)
+        self.settings: DatabaseSettings | None = None  # of the target, that the key of the pool is of
+        self.pool_key: PoolKey = ("", "", ())
+        # A server's own variables: of this greeting, and as the tracker had them at this time.
+        self.welcome: dict[str, str] | None = None
+        self.epoch = -1
+        self.defaults: Values = ()
+
+
 class Lookups:
     """All look-ups under way, and how the last one ended."""
 
+    __slots__ = ("_asking", "_kept", "_pooler", "_running", "_ways", "answers", "last_error", "last_ok")
+
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
+        self._ways: dict[str, Way] = {}  # by the database that is logged in to
         self._running: dict[Key, list[Answer]] = {}
         self._asking: dict[Key, Lookup] = {}
         self._kept: OrderedDict[Key, tuple[float, Found]] = OrderedDict()  # with the time until which it is good
@@ -63,10 +88,20 @@ class Lookups:
     def forget(self, database: str | None = None, user: str = "") -> None:
         """What is kept of this user may be outdated; without a name: all of it (a configuration is new)."""
         if database is None:
+            self._ways.clear()
             self._kept.clear()
             self.answers.clear()
         else:
             self._kept.pop((database, user), None)
+
+    def way(self, database: str) -> Way:
+        """PERF: kept, since each of its parts is a search through the configuration."""
+        way = self._ways.get(database)
+        if way is None or way.config is not self._pooler.config:
+            if len(self._ways) >= MAX_KNOWN_WAYS:
+                self._ways.clear()
+            way = self._ways[database] = Way(self._pooler.config, database)
+        return way
 
     def ask(self, database: Database, user: str, answer: Answer, *, anew: bool = False) -> None:
         """Call `answer` with what auth_query says about this user, for logins to this database. `anew`: what is kept does
@@ -84,15 +119,22 @@ class Lookups:
         if waiting is not None:
             waiting.append(answer)
             return
-        config = self._pooler.config
-        auth_user = config.auth_user(database.name)
-        target = self._pooler.database(config.auth_dbname(database.name))
-        if auth_user is None or target is None or target.disabled:
+        pooler = self._pooler
+        way = self.way(database.name)
+        target = pooler.databases.get(way.target)
+        if target is None:
+            target = pooler.database(way.target)
+        if way.auth_user is None or target is None or target.disabled:
             answer(LookupFailed("auth_query cannot run: its database is not configured or disabled"))
             return
         self._running[key] = [answer]
-        pool = self._pooler.pool(target, target.pool_user(auth_user))
-        lookup = Lookup(self._pooler, pool, config.auth_query(database.name), user, lambda o: self._done(key, o))
+        if way.settings is not target.settings:
+            way.settings = target.settings
+            way.pool_key = pool_key(target.name, target.pool_user(way.auth_user), {})
+        pool = pooler.pools.get(way.pool_key)
+        if pool is None:
+            pool = pooler.pool(target, way.pool_key[1])
+        lookup = Lookup(pooler, pool, way, key)
         self._asking[key] = lookup
         lookup.start()
 
@@ -112,7 +154,7 @@ class Lookups:
                 for answer in self._running.pop((name, user), ()):
                     self.ask(database, user, answer)
 
-    def _done(self, key: tuple[str, str], outcome: AuthQueryOutcome) -> None:
+    def done(self, key: Key, outcome: AuthQueryOutcome) -> None:
         self._asking.pop(key, None)
         failed = isinstance(outcome, LookupFailed)
         self.last_ok = not failed
@@ -126,26 +168,40 @@ class Lookups:
             answer(outcome)
 
 
+class _Nobody:
+    """Takes what a server still says to a look-up that is over."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Lookup(Holder):
     """One query for one user."""
 
-    __slots__ = ("_done", "_pooler", "_query", "_reader", "_result", "_user")
+    __slots__ = ("_is_done", "_key", "_pooler", "_reader", "_result", "_way")
 
-    def __init__(self, pooler: Pooler, pool: SessionPool, query: str, user: str, done: Answer) -> None:
+    def __init__(self, pooler: Pooler, pool: SessionPool, way: Way, key: Key) -> None:
         super().__init__(pool, pooler.clock())
         self._pooler = pooler
-        self._query = query
-        self._user = user
-        self._done: Answer | None = done
-        self._reader: MessageReader | None = None  # as long as nothing was read that had to be
-        self._result = AuthQueryResult()
+        self._way = way
+        self._key = key
+        self._is_done = False
+        self._reader: MessageReader | None = None  # these two as long as nothing was read that had to be
+        self._result: AuthQueryResult | None = None
         self.wire = self  # the server's bytes come to `write`
         self.state = ClientState.IDLE
 
     def start(self) -> None:
         if self.pool.welcome is not None:
             # A client of this pool may have left its own on a server; the look-up runs with the server's defaults.
-            self.values = self._pooler.tracker.values(self.pool.welcome)
+            way, tracker = self._way, self._pooler.tracker
+            if way.welcome is not self.pool.welcome or way.epoch != tracker.epoch:
+                way.welcome = self.pool.welcome
+                way.defaults = tracker.values(way.welcome)
+                way.epoch = tracker.epoch
+            self.values = way.defaults
         self.pool.clients.add(self)
         server = check_out(self._pooler, self)
         if server is not None:
@@ -157,7 +213,7 @@ class Lookup(Holder):
         server.query_started = server.transaction_started = self._pooler.clock()
         for kind in (framing.PARSE, framing.BIND, framing.DESCRIBE, framing.EXECUTE, framing.SYNC):
             server.exchange.expect(kind)
-        server.wire.write(auth_query_messages(self._query, self._user))
+        server.wire.write(auth_query_messages(self._way.query, self._key[1]))
 
     def write(self, data: bytes) -> None:
         """What PostgreSQL answers. PERF: while a user's secret is the same, so is the answer, byte by byte; one that came whole,
@@ -169,6 +225,8 @@ class Lookup(Holder):
                 self._finish(known)
                 return
             self._reader = MessageReader()
+            self._result = AuthQueryResult()
+        assert self._result is not None
         try:
             for type_, body in self._reader.feed(data):
                 outcome = self._result.receive(type_, body)
@@ -195,11 +253,13 @@ class Lookup(Holder):
             return False
         self.pool.forget_client(self)
         self.state = ClientState.CLOSED
-        self._done = None
+        self._is_done = True
+        self.wire = _NOBODY
         return True
 
     def _finish(self, outcome: AuthQueryOutcome) -> None:
         self.pool.clients.discard(self)
-        done, self._done = self._done, None
-        if done is not None:
-            done(outcome)
+        self.wire = _NOBODY  # WHY: what holds itself waits for the collector
+        if not self._is_done:
+            self._is_done = True
+            self._pooler.lookups.done(self._key, outcome)

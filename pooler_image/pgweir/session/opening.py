@@ -136,7 +136,7 @@ class Opening:
         if pool.policy.primary_only and server.in_hot_standby:
             self.failed(server, CloseReason.SERVER_STANDBY.text, CANNOT_CONNECT_NOW, answered=False)
             return
-        pooler.edge.set_protocol(server.wire, server)
+        server.wire.set_protocol(server)
         now = pooler.clock()
         pooler.server_logins.observe(now - server.connected_at)
         server.connected_at = now

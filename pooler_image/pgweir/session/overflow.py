@@ -2,6 +2,8 @@
 
 `client_login` asks as soon as a client has said what it wants (cancels and the console never come here); whoever sees a
 client go calls `admit`. The texts are those that people know from PgBouncer, pgpool and PostgreSQL.
+
+PERF: compiled where that is possible (`pgweir.compiled`).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from pgweir.protocol.errors import TOO_MANY_CONNECTIONS, ClientError, client_error
+from pgweir.session.roster import Roster
 from pgweir.session.wire import Origin
 
 if TYPE_CHECKING:
@@ -30,8 +33,11 @@ class Candidate(Protocol):
 class Overflow:
     """The queue in front of the door (client_overflow = wait)."""
 
-    def __init__(self, pooler: Pooler) -> None:
+    __slots__ = ("_admitting", "_pooler", "_roster", "waiting")
+
+    def __init__(self, pooler: Pooler, roster: Roster) -> None:
         self._pooler = pooler
+        self._roster = roster
         self.waiting: dict[Candidate, float] = {}  # since when, in the order of arrival
         self._admitting = False
 
@@ -43,13 +49,13 @@ class Overflow:
     @property
     def served(self) -> int:
         """Connections that have a place; one that has not said yet what it wants counts too, as in PgBouncer."""
-        return self._pooler.client_count() - len(self.waiting)
+        return self._roster.count() - len(self.waiting)
 
     def admits(self, login: Candidate) -> bool:
         """Whether there is a place for this login. False: it waits, `admitted` is called in its turn. Raises ClientError."""
-        if self.served <= self.limit and not self.waiting:
-            return True
         settings = self._pooler.settings
+        if not self.waiting and self._roster.count() <= settings.max_client_conn - settings.reserved_connections:
+            return True
         if settings.reserved_connections:
             kept = f"and reserved_connections = {settings.reserved_connections} are kept free"
             raise self._refusal("Sorry, too many clients already", kept)
@@ -70,7 +76,7 @@ class Overflow:
 
     def admit(self) -> None:
         """Let in whom there is a place for (and, when the pooler shuts down, everybody: to be told)."""
-        if self._admitting:  # one who was let in has left at once: the loop below sees that
+        if not self.waiting or self._admitting:  # one who was let in has left at once: the loop below sees that
             return
         self._admitting = True
         try:

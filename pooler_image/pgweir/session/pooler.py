@@ -13,9 +13,8 @@ from typing import Final
 
 from pgweir.config import Config
 from pgweir.pool.ledger import Pool
-from pgweir.pool.records import ClientState, ServerState
-from pgweir.pool.stats import Stats
-from pgweir.pool.timings import Timings
+from pgweir.pool.records import ServerState
+from pgweir.pool.stats import Stats, Timings
 from pgweir.protocol import framing, messages
 from pgweir.protocol.auth.scram import ScramCache
 from pgweir.protocol.errors import (
@@ -31,22 +30,21 @@ from pgweir.protocol.errors import (
 )
 from pgweir.protocol.prepared import StatementRegistry
 from pgweir.protocol.reasons import GOODBYES, CloseReason
-from pgweir.protocol.startup import KnownStartup
 from pgweir.protocol.variables import Tracker, set_statement
 from pgweir.session.cancels import Cancels
 from pgweir.session.client import ClientSession
-from pgweir.session.client_login import ClientLogin
+from pgweir.session.client_login import ClientLogin, KnownStartup
 from pgweir.session.credentials import ServerCredentials
 from pgweir.session.database import Database
-from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.holder import Holder, PoolKey, SessionPool, pool_key
 from pgweir.session.holds import Holds
-from pgweir.session.logins import Logins
 from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
 from pgweir.session.opening import Opening
 from pgweir.session.overflow import Overflow
 from pgweir.session.probe import Probe
 from pgweir.session.replication import policy_for
+from pgweir.session.roster import Roster
 from pgweir.session.server import ServerSession
 from pgweir.session.turns import Turns
 from pgweir.session.wire import Edge, Origin, Wire, close_in_time, printable
@@ -70,10 +68,6 @@ CLOSE_SQLSTATES: Final = {
 _FAILED_TO_ANSWER: Final = (CloseReason.SERVER_GONE, CloseReason.SERVER_CHECK_FAILED, *GOODBYES.values())
 
 
-# Database, user, and the startup parameters that are relayed: servers that differ in one of these cannot be exchanged.
-PoolKey = tuple[str, str, tuple[tuple[str, str], ...]]
-
-
 class Pooler:
     """Everything that lives while the process serves."""
 
@@ -90,15 +84,13 @@ class Pooler:
         self.pools: dict[PoolKey, SessionPool] = {}
         self.credentials = ServerCredentials(self)
         self.opening = Opening(self)
-        self.clients: set[ClientSession] = set()
-        self.clients_of_database: dict[str, int] = {}  # how many; those without one are not in it
-        self.clients_of_user: dict[str, int] = {}
-        self.logins = Logins(self)
+        self.roster = Roster(self)
+        self.clients, self.logins = self.roster.clients, self.roster.logins
         self.startups: dict[bytes, KnownStartup] = {}  # startup packets, and what they ask for under these settings
         self.turns = Turns(edge)
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
-        self.overflow = Overflow(self)
+        self.overflow = Overflow(self, self.roster)
         self.names = Names()
         self.paused = False
         self.holds = Holds()  # beside `paused`: neither ends the other
@@ -153,12 +145,11 @@ class Pooler:
     def pool(self, database: Database, user: str, relayed: Mapping[str, str] | None = None) -> SessionPool:
         """The pool for this database, this (pool) user and these startup parameters (startup_parameters=relay, or
         replication)."""
-        extra = tuple(sorted((relayed or {}).items()))
-        key = (database.name, user, extra)
+        key = pool_key(database.name, user, relayed or {})
         pool = self.pools.get(key)
         if pool is None:
-            policy = policy_for(self.config, database.name, user, extra)
-            pool = Pool[ServerSession, Holder](database.name, user, policy, extra)
+            policy = policy_for(self.config, *key)
+            pool = Pool[ServerSession, Holder](database.name, user, policy, key[2])
             self.pools[key] = pool
             if self.is_stopped(database.name):
                 pool.pause(self.clock())
@@ -347,63 +338,25 @@ class Pooler:
         self.logins.add(login)
         return login
 
-    def client_count(self) -> int:
-        return len(self.clients) + self.logins.started
-
     @property
     def waiting_count(self) -> int:
         """Clients in the queues of all pools."""
         return sum(pool.waiting_count for pool in self.pools.values())
 
-    def client_logged_in(self, client: ClientSession) -> None:
-        self.clients.add(client)
-        for counts, name in ((self.clients_of_database, client.database), (self.clients_of_user, client.user)):
-            counts[name] = counts.get(name, 0) + 1
-        client.pool.clients.add(client)
-        client.pool.stats.client_login_count += 1
-
-    def client_gone(self, client: ClientSession, reason: CloseReason, message: str | None) -> None:
-        """The client has left or was told to; its server is cleaned up or closed."""
-        if client.state is ClientState.CLOSED:
-            return
-        self.clients.discard(client)
-        for counts, name in ((self.clients_of_database, client.database), (self.clients_of_user, client.user)):
-            counts[name] -= 1
-            if not counts[name]:
-                del counts[name]
-        client.pool.forget_client(client)
-        client.state = ClientState.CLOSED
-        self.cancels.keys.remove(client.cancel_key)
-        self.closed_counts[reason] = self.closed_counts.get(reason, 0) + 1
-        server = client.server or client.linking
-        if self.settings.log_disconnections:
-            age = self.clock() - client.connected_at
-            log.info(
-                "%s closing because: %s (age=%ds)",
-                client_name(client),
-                message or reason,
-                age,
-                extra=reason.fields(client_id=client.id, server_pid=server.pid if server is not None else None),
-            )
-        client.server = client.linking = None
-        if server is not None and server.client is client:
-            server.client = None
-            is_busy = server.query_open and not server.own_query and not server.exchange.settled
-            if reason is CloseReason.CLIENT_GONE and is_busy:
-                # Nobody will read the answer, and PostgreSQL would not notice before it writes one, in an hour perhaps.
-                self.edge.send_cancel(server, lambda: None)
-            if reason is CloseReason.CLIENT_GONE and not self.settings.keep_server_of_lost_client:
-                self.drop_server(server, CloseReason.CLIENT_LOST)
-            else:
-                self._left_behind(server, mid_message=client.need > 0)
-        self.overflow.admit()
-
-    def _left_behind(self, server: ServerSession, *, mid_message: bool) -> None:
+    def left_behind(self, server: ServerSession, client: ClientSession, reason: CloseReason) -> None:
         """A server whose client went away while holding it."""
+        server.client = None
+        is_busy = server.query_open and not server.own_query and not server.exchange.settled
+        if reason is CloseReason.CLIENT_GONE and is_busy:
+            # Nobody will read the answer, and PostgreSQL would not notice before it writes one, in an hour perhaps.
+            self.edge.send_cancel(server, lambda: None)
+        if reason is CloseReason.CLIENT_GONE and not self.settings.keep_server_of_lost_client:
+            self.drop_server(server, CloseReason.CLIENT_LOST)
+            return
         server.resume_reading()
         exchange = server.exchange
-        # WHY mid_message: half a Flush or CopyData owes nothing, and yet swallows what the next client says.
-        if server.internal is not None or mid_message or not exchange.settled:
+        # WHY `need`: half a Flush or CopyData owes nothing, and yet swallows what the next client says.
+        if server.internal is not None or client.need > 0 or not exchange.settled:
             self.drop_server(server, CloseReason.CLIENT_LEFT_SERVER_BUSY)
         elif exchange.status == framing.STATUS_IDLE:
             self.check_in(server, self.clock())
@@ -442,9 +395,4 @@ class Pooler:
 
     def log_pooler_error(self, client: ClientSession, message: str) -> None:
         if self.settings.log_pooler_errors:
-            log.warning("%s pooler error: %s", client_name(client), message)
-
-
-def client_name(client: ClientSession) -> str:
-    """How a client is called in the log (PgBouncer's form)."""
-    return printable(f"C-{client.id}: {client.database}/{client.user}@{client.origin}")
+            log.warning("%s pooler error: %s", client.name(), message)

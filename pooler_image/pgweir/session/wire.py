@@ -1,4 +1,7 @@
-"""What a session asks of the transport under it, and of the edge around it. `net` provides both; tests hand in recorders."""
+"""What a session asks of the transport under it, and of the edge around it. `net` provides both; tests hand in recorders.
+
+PERF: compiled where that is possible (`pgweir.compiled`), for `Origin` and the goodbye: every login has one of each.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,35 @@ class Wire(Protocol):
     def get_write_buffer_size(self) -> int: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+    def set_protocol(self, protocol: Any, /) -> None:
+        """From now on its bytes and events go to this object."""
 
 
-@dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a client comes from."""
+    """Where a client comes from. Nobody changes it."""
 
-    address: str | None  # None: a Unix socket
-    port: int
-    local_address: str | None = None
-    local_port: int = 0
-    peer_user: str | None = None  # of a Unix socket's peer
-    peer_pid: int | None = None
-    is_own_uid: bool = False  # the peer of a Unix socket runs as the pooler itself does
+    __slots__ = ("address", "is_own_uid", "local_address", "local_port", "peer_pid", "peer_user", "port")
+
+    def __init__(
+        self,
+        address: str | None,  # None: a Unix socket
+        port: int,
+        local_address: str | None = None,
+        local_port: int = 0,
+        peer_user: str | None = None,  # of a Unix socket's peer
+        peer_pid: int | None = None,
+        is_own_uid: bool = False,  # the peer of a Unix socket runs as the pooler itself does
+    ) -> None:
+        self.address = address
+        self.port = port
+        self.local_address = local_address
+        self.local_port = local_port
+        self.peer_user = peer_user
+        self.peer_pid = peer_pid
+        self.is_own_uid = is_own_uid
+
+    def __repr__(self) -> str:
+        return f"<Origin {self}>"
 
     @property
     def is_unix(self) -> bool:
@@ -75,9 +94,6 @@ class Edge(Protocol):
 
     def later(self, seconds: float, action: Callable[[], None], /) -> None:
         """Do that then: for the few things that cannot wait for the next tick."""
-
-    def set_protocol(self, wire: Wire, protocol: object, /) -> None:
-        """From now on the wire's bytes and events go to this object."""
 
     def client_tls_available(self) -> bool: ...
 

@@ -23,7 +23,7 @@ from pgweir.admin.own_families import OWN
 from pgweir.admin.service import Consoles, Reloads
 from pgweir.net.descriptors import Descriptors
 from pgweir.pool.records import ServerState
-from pgweir.pool.timings import Timings
+from pgweir.pool.stats import Timings
 from pgweir.protocol.messages import query
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session import switchover

@@ -17,7 +17,7 @@ from pgweir.bundle import Bundle
 from pgweir.config import Config, ConfigError, load
 from pgweir.net.descriptors import Descriptors
 from pgweir.pool.records import ClientState, ServerState
-from pgweir.pool.timings import Timings
+from pgweir.pool.stats import Timings
 from pgweir.protocol.reader import MessageReader
 from pgweir.session.client import ClientSession
 from pgweir.session.operations import Operations
@@ -68,6 +68,8 @@ class Recorder:
     def resume_reading(self) -> None:
         self.reading = True
 
+    def set_protocol(self, protocol: Any) -> None: ...
+
     def messages(self) -> list[Message]:
         """What was written since the last time."""
         found = [Message(chr(kind), body) for kind, body in MessageReader(1 << 24).feed(bytes(self.written))]
@@ -93,8 +95,6 @@ class HandEdge:
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self.timers.append((self.now + seconds, action))
-
-    def set_protocol(self, wire: Any, protocol: object) -> None: ...
 
     def client_tls_available(self) -> bool:
         return False
@@ -189,7 +189,7 @@ class HandService:
         )
         client.state = ClientState.IDLE
         client.application_name = application_name
-        self.pooler.client_logged_in(client)
+        self.pooler.roster.entered(client)
         return client
 
     def server(self, database: str = "app", user: str = "alice", pid: int = 4242) -> ServerSession:

@@ -42,7 +42,7 @@ def test_whatever_the_noise_the_pid_is_positive_and_the_peer_is_found(noise: byt
 
 @given(NOISE, PEER_IDS)
 def test_a_key_is_handed_on_three_times_and_then_no_more(noise: bytes, peer_id: int) -> None:
-    ring: KeyRing[str] = KeyRing()
+    ring = KeyRing()
     key: bytes | None = make_key(noise, peer_id)
     assert key is not None
     ring.add(key, "alice")
@@ -58,7 +58,7 @@ def test_a_key_is_handed_on_three_times_and_then_no_more(noise: bytes, peer_id: 
 
 @given(NOISE, PEER_IDS, st.integers(0, LONG_KEY * 8 - 1))
 def test_a_key_that_differs_in_one_bit_is_nobodys(noise: bytes, peer_id: int, bit: int) -> None:
-    ring: KeyRing[str] = KeyRing()
+    ring = KeyRing()
     key = make_key(noise, peer_id)
     ring.add(key, "alice")
     place, mask = bit // 8 % len(key), 1 << bit % 8
@@ -67,7 +67,7 @@ def test_a_key_that_differs_in_one_bit_is_nobodys(noise: bytes, peer_id: int, bi
 
 
 def test_a_short_key_is_not_the_beginning_of_a_long_one() -> None:
-    ring: KeyRing[str] = KeyRing()
+    ring = KeyRing()
     key = make_key(os.urandom(LONG_KEY))
     ring.add(key, "alice")
     assert ring.find(key[:SHORT_KEY]) is None
@@ -75,7 +75,7 @@ def test_a_short_key_is_not_the_beginning_of_a_long_one() -> None:
 
 
 def test_two_clients_with_one_process_id_keep_apart_and_leave_nothing_behind() -> None:
-    ring: KeyRing[str] = KeyRing()
+    ring = KeyRing()
     one, two = make_key(b"pid!aaaa"), make_key(b"pid!bbbb")
     ring.add(one, "alice")
     ring.add(two, "bob")

@@ -47,7 +47,7 @@ def test_a_server_that_says_something_else_is_believed_from_then_on() -> None:
 def test_a_greeting_outlives_what_the_tracker_forgets() -> None:
     world = World()
     first = told(world, application_name="shop")
-    world.pooler.tracker._interned.clear()
+    world.pooler.tracker.forget()
     assert told(world, application_name="shop") == first
     values = world.clients[1].session.values
     assert values is world.pooler.tracker.updated(values, ())  # so that the comparison with its server is an identity

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Final
 
 import pytest
-from tests.pgweir.session.traffic import TRANSACTIONS, SilentWire, Traffic
+from tests.pgweir.session.traffic import LOGINS, TRANSACTIONS, Arrivals, SilentWire, Traffic
 from tests.pgweir.session.world import World
 
 from pgweir import compiled
@@ -77,22 +77,40 @@ def test_a_transaction_makes_no_more_calls_than_its_budget(
     assert builtins <= allowed[1], f"{builtins:g} built-in functions a transaction, not {allowed[1]}"
 
 
-# The same for a login and its end (trust; the startup packet is one that somebody has sent before).
-LOGIN: Final = {"plain": (108, 68), "compiled": (81, 57)}
+# The same for a login and its end, where the startup packet and auth_query's answer are those that somebody has had before (of
+# them, one and two more for each read are the test's own).
+LOGIN: Final = {
+    "plain": {"trust": (65, 36), "scram": (130, 100), "auth_query": (168, 137)},
+    "compiled": {"trust": (13, 20), "scram": (30, 60), "auth_query": (36, 80)},
+}
+# Bytes at its peak, the test's own wire among them.
+LOGIN_PEAK: Final = {"trust": 2048, "scram": 6144, "auth_query": 6144}
 
 
-def test_a_login_makes_no_more_calls_than_its_budget() -> None:
-    world = World(log_connections=False, log_disconnections=False)
-    world.client()
-
-    def come_and_go() -> None:
-        world.client().leaves()
-
-    come_and_go()
-    functions, builtins = counted(come_and_go, 50)
-    allowed = LOGIN[compiled.FORM]
+@pytest.mark.parametrize("kind", LOGINS)
+def test_a_login_makes_no_more_calls_than_its_budget(kind: str) -> None:
+    arrivals = Arrivals(kind)
+    arrivals.come_and_go()
+    functions, builtins = counted(arrivals.come_and_go, 50)
+    allowed = LOGIN[compiled.FORM][kind]
     assert functions <= allowed[0], f"{functions:g} Python functions a login, not {allowed[0]}"
     assert builtins <= allowed[1], f"{builtins:g} built-in functions a login, not {allowed[1]}"
+
+
+@pytest.mark.parametrize("kind", LOGINS)
+def test_logins_leave_nothing_behind_and_take_little_in_passing(kind: str) -> None:
+    arrivals = Arrivals(kind)
+
+    def many() -> None:
+        for _ in range(ROUNDS):
+            arrivals.come_and_go()
+
+    many()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    many()
+    assert sys.getallocatedblocks() - before < ROUNDS  # not one for each: nothing waits for the collector
+    assert peak(arrivals.come_and_go) <= LOGIN_PEAK[kind]
 
 
 # A round trip in the middle of a transaction: of TPC-B's seven, six are such.
@@ -133,14 +151,20 @@ def test_transactions_leave_nothing_behind(kind: str, clients: int) -> None:
 def test_what_a_transaction_takes_in_passing_is_small(kind: str) -> None:
     traffic = Traffic(kind, clients=4)
     traffic.run(ROUNDS)
+    assert peak(lambda: traffic.run(1)) <= PEAK[kind]
+
+
+def peak(work: Callable[[], None]) -> int:
+    """Bytes that this takes in passing."""
     gc.collect()
     tracemalloc.start()
     try:
-        traffic.run(20)
+        for _ in range(20):
+            work()
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        traffic.run(20)
-        taken = tracemalloc.get_traced_memory()[1] - before
+        for _ in range(20):
+            work()
+        return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
-    assert taken <= PEAK[kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.pgweir.session.world import FakeEdge, World
@@ -141,11 +142,16 @@ def test_a_bad_message_is_refused_in_its_turn(world: World) -> None:
 
 
 def test_one_answer_of_auth_query_for_many_is_taken_a_few_in_each_turn(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World],
 ) -> None:
     answers: list[Callable[[Found], None]] = []
-    monkeypatch.setattr(Lookups, "ask", lambda lookups, database, user, answer: answers.append(answer))
+
+    class Asked(Lookups):
+        def ask(self, _database: object, _user: str, answer: Any, *, anew: bool = False) -> None:
+            answers.append(answer)
+
     world = make_world(auth_type="scram-sha-256", max_client_conn=1000, auth_user="bob")
+    world.pooler.lookups = Asked(world.pooler)
     world.operations.apply(replace(world.config, userlist={"bob": "secret"}))
     storm = [Proving(world, number) for number in range(STORM)]
     for answer in answers:

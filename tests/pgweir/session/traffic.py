@@ -7,13 +7,17 @@ The wires take what is written and say nothing; replies are the bytes that Postg
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from tests.pgweir.session.world import RecorderWire, World
 
 from pgweir.protocol import messages
+from pgweir.protocol.auth import scram
 from pgweir.session.client import ClientSession
+from pgweir.session.server_login import ServerLogin
+from pgweir.session.wire import Origin
 
+_ORIGIN: Final = Origin("10.0.0.1", 40000)
 _COLUMNS: Final = bytes.fromhex("540000002100013f636f6c756d6e3f00000000000000000000170004ffffffff0000")
 _ROW: Final = bytes.fromhex("440000000b0001000000013100"[:24])
 _DONE: Final = b"C\0\0\0\x0dSELECT 1\0" + messages.ready_for_query(b"I")
@@ -72,3 +76,77 @@ class Traffic:
             self._server.data_received(self.answered)
             if self._waits:
                 session.data_received(self.said)
+
+
+_CAROLS_KEYS: Final = scram.scram_keys("carol's", b"some salt", scram.DEFAULT_ITERATIONS)
+_VERIFIER: Final = scram.verifier_of(_CAROLS_KEYS, b"some salt", scram.DEFAULT_ITERATIONS).format()
+_LOOKED_UP: Final = (
+    b"1\0\0\0\x042\0\0\0\x04"
+    + messages.row_description([("rolname", 19), ("rolpassword", 25)])
+    + messages.data_row([b"carol", _VERIFIER.encode()])
+    + _DONE
+)
+LOGINS: Final[dict[str, dict[str, Any]]] = {
+    "trust": {"auth_type": "trust"},
+    "scram": {"auth_type": "scram-sha-256"},
+    "auth_query": {"auth_type": "scram-sha-256", "auth_user": "bob", "auth_query": "SELECT 1"},
+}
+
+
+class Arrivals:
+    """Clients of one user that log in and leave, one after the other. The first two speak to the pooler; what they and PostgreSQL
+    say is what all others say too, since the pooler's random numbers are always the same here."""
+
+    def __init__(self, kind: str) -> None:
+        self._world = World(log_connections=False, log_disconnections=False, **LOGINS[kind])
+        self._world.edge.random = lambda size, /: bytes(range(1, size + 1))  # type: ignore[method-assign]
+        if kind != "auth_query":
+            self._world.config.userlist["carol"] = _VERIFIER  # type: ignore[index]  # a dict
+        self._steps: list[tuple[RecorderWire | None, bytes]] = []  # None: the client says it
+        self._proves = kind != "trust"
+        for _ in range(2):
+            self._steps = []
+            self._converse()
+        for server in self._world.pooler.servers():
+            server.wire = SilentWire()
+
+    def _converse(self) -> None:
+        wire = RecorderWire()
+        wire.protocol = self._world.pooler.accept(wire, _ORIGIN)
+
+        def says(data: bytes) -> None:
+            self._steps.append((None, data))
+            self._world.edge.now += 0.01
+            wire.written = b""
+            wire.protocol.data_received(data)
+            self._serve()
+
+        says(messages.startup_message({"user": "carol", "database": "shop", "application_name": "psql"}))
+        if self._proves:
+            client = scram.ScramClient(nonce=b"nonce", keys=_CAROLS_KEYS)
+            says(messages.sasl_initial_response(scram.MECHANISM, client.first()))
+            proof = client.final(wire.written[9:])
+            assert isinstance(proof, bytes)
+            says(messages.sasl_response(proof))
+        assert wire.written.endswith(messages.ready_for_query(b"I"))
+        says(messages.terminate())
+
+    def _serve(self) -> None:
+        while self._world.edge.connecting:
+            server = self._world.accept()
+            while isinstance(server.protocol, ServerLogin):
+                server.deliver()
+        if self._world.pooler.lookups:
+            server = self._world.servers[0]
+            server.replies = b""
+            self._steps.append((server, _LOOKED_UP))
+            server.say(_LOOKED_UP)
+
+    def come_and_go(self) -> None:
+        wire = SilentWire()
+        wire.protocol = self._world.pooler.accept(wire, _ORIGIN)
+        for server, data in self._steps:
+            self._world.edge.now += 0.01
+            (wire if server is None else server).protocol.data_received(data)
+        wire.protocol.connection_lost(None)
+        wire.protocol = None  # as a transport does

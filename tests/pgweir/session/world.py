@@ -43,6 +43,9 @@ class RecorderWire:
         assert not self.closed, f"write after close: {data!r}"
         self.written += data
 
+    def set_protocol(self, protocol: Any, /) -> None:
+        self.protocol = protocol
+
     def close(self) -> None:
         self.closed = True
 
@@ -136,9 +139,6 @@ class FakeEdge:
             self.now = max(self.now, due[0])
             due[1]()
         self.now = now
-
-    def set_protocol(self, wire: Any, protocol: object, /) -> None:
-        wire.protocol = protocol
 
     def client_tls_available(self) -> bool:
         return False
@@ -337,8 +337,8 @@ class World:
             assert not (pool.idle and pool.waiting), "idle servers and waiting clients"
             assert ClientState.CLOSED not in {client.state for client in pool.clients}
         assert set(pooler.cancels.keys) <= pooler.clients
-        assert pooler.clients_of_database == Counter(client.database for client in pooler.clients)
-        assert pooler.clients_of_user == Counter(client.user for client in pooler.clients)
+        assert pooler.roster.of_database == Counter(client.database for client in pooler.clients)
+        assert pooler.roster.of_user == Counter(client.user for client in pooler.clients)
         for client in pooler.clients:
             assert client.state is not ClientState.CLOSED
             assert (client.state is ClientState.ACTIVE) == (client.server is not None or client.linking is not None)

@@ -49,7 +49,7 @@ def _database_row(view: View, name: str) -> Row | None:
         config.max_db_connections(name),
         sum(pool.server_count for pool in pooler.pools.values() if pool.database == name),
         config.max_db_client_connections(name),
-        pooler.clients_of_database.get(name, 0),
+        pooler.roster.of_database.get(name, 0),
         int(pooler.paused or (running is not None and running.paused)),
         int(running is not None and running.disabled),
     )
@@ -64,7 +64,7 @@ def user_names(view: View) -> list[str]:
         *config.settings.admin_users,
         *config.settings.stats_users,
     }
-    known |= {pool.user for pool in view.pooler.pools.values()} | set(view.pooler.clients_of_user)
+    known |= {pool.user for pool in view.pooler.pools.values()} | set(view.pooler.roster.of_user)
     known |= {entry.user for entry in config.databases.values() if entry.user is not None}
     return sorted(known)
 
@@ -86,7 +86,7 @@ def users(view: View) -> Table:
                 view.config.max_user_connections(name),
                 sum(pool.server_count for pool in view.pooler.pools.values() if pool.user == name),
                 view.config.max_user_client_connections(name),
-                view.pooler.clients_of_user.get(name, 0),
+                view.pooler.roster.of_user.get(name, 0),
             )
         )
     return Table(columns, rows)
@@ -123,7 +123,7 @@ def lists(view: View) -> Table:
         ("pools", len(pooler.pools) + 1),
         ("peer_pools", sum(1 for _ in pooler.cancels.peers.pools())),
         # PgBouncer counts unused memory slots here; nobody can use that number. How many more clients may come:
-        ("free_clients", max(0, pooler.settings.max_client_conn - pooler.client_count())),
+        ("free_clients", max(0, pooler.settings.max_client_conn - pooler.roster.count())),
         ("used_clients", used),
         ("login_clients", len(pooler.logins)),
         ("free_servers", 0),

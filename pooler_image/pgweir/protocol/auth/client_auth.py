@@ -62,6 +62,13 @@ class PasswordSent:
 Answer = Continue | Succeeded | PasswordSent
 
 
+def asks_nothing(method: ClientAuthMethod, *, known: bool) -> bool:
+    """Whether the client is in without a word (trust, any). Raises ClientError for one that trust does not know."""
+    if method == "trust" and not known:
+        raise client_error('"trust" authentication failed', stage="password")
+    return method == "trust" or method == "any"
+
+
 _SASL: Final = messages.authentication_sasl([scram.MECHANISM])
 
 
@@ -122,11 +129,7 @@ class ClientAuthentication:
 
     def start(self) -> bytes:
         """The request to send; call it once, before anything is received."""
-        if self._method == "any":
-            return b""
-        if self._method == "trust":
-            if not self._known:
-                raise client_error('"trust" authentication failed', stage="password")
+        if asks_nothing(self._method, known=self._known):
             return b""
         if self._method in ("plain", "ldap"):
             self._receive = self._cleartext if self._method == "plain" else self._elsewhere
