@@ -258,9 +258,10 @@ def _held(service: Service, name: str | None) -> str:
 
 
 def _resume(service: Service, command: Command, done: Done) -> None:
-    if service.stopping:
+    name = _database(command)
+    if name is None and service.stopping:  # as in PgBouncer: WAIT_FOR_SERVERS is a pause that has no end
         raise OperationError("pooler is shutting down")
-    service.operations.resume(_database(command))
+    service.operations.resume(name)
     done(Result("RESUME"))
 
 

@@ -551,7 +551,8 @@ class Settings:
         choices=("reject", "ignore", "relay"),
         group="Session parameters",
         meaning="What happens to startup parameters that are neither tracked nor ignored by name: reject refuses the"
-        " login, ignore drops them, relay sends them to the server, in a pool of their own.",
+        " login, ignore drops them, relay sends them to the server, in a pool of their own"
+        " (of pools that nobody is in, the last 100 stay).",
     )
 
     # DNS

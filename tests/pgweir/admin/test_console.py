@@ -200,6 +200,15 @@ def test_kill_leaves_its_databases_paused(service: HandService, console: Console
     assert console.tag("RESUME app") == "RESUME"
 
 
+def test_while_it_shuts_down_a_database_can_be_resumed_and_the_pooler_cannot(
+    service: HandService, console: ConsoleTalk
+) -> None:
+    console.tag("PAUSE app")
+    service.stopping = True
+    assert console.error("RESUME") == ("55000", "pooler is shutting down")
+    assert console.tag("RESUME app") == "RESUME", "its clients could never leave"
+
+
 def test_who_comes_to_wait_while_the_pooler_waits_for_servers_is_refused(service: HandService) -> None:
     service.server()
     service.begin(service.client())
