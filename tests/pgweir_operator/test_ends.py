@@ -110,6 +110,37 @@ def test_with_a_superusers_secret_all_is_made_and_the_last_pooler_takes_it_back(
         await scene.look()
         assert scene.leftovers() == []
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+        assert scene.api.events[-1] == ("Withdrawn", f"Role {ROLE} and its lookup were removed from the target.")
+
+    story(test)
+
+
+def test_what_somebody_else_built_on_it_stays_and_an_event_says_what(story):
+    async def test(scene):
+        await scene.ends("True", "LookupSucceeded")
+        scene.server.execute("CREATE TABLE pgweir.theirs (x int)")
+        going(scene)
+        await scene.look()
+        reason, note = scene.api.events[-1]
+        assert reason == "WithdrawalIncomplete"
+        assert "pgweir.theirs" in note
+        assert scene.leftovers() == [("pgweir",)]
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+
+    story(test)
+
+
+def test_a_statement_that_postgresql_refuses_is_told_in_its_words_and_tried_again(story):
+    async def test(scene):
+        scene.server.execute(
+            "CREATE FUNCTION no_ddl() RETURNS event_trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'no changes before Monday'; END $$"
+        )
+        scene.server.execute("CREATE EVENT TRIGGER no_ddl ON ddl_command_start EXECUTE FUNCTION no_ddl()")
+        assert "no changes before Monday (SQLSTATE P0001)" in await scene.ends("False", "ProvisioningFailed")
+        assert scene.leftovers() == [], "nothing is half made"
+        scene.server.execute("DROP EVENT TRIGGER no_ddl")
+        await scene.later(60, "True", "LookupSucceeded")
 
     story(test)
 

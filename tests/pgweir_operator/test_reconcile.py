@@ -310,6 +310,24 @@ def test_an_impossible_spec_stops_before_the_first_write_and_says_all_at_once(ta
     story(test)
 
 
+def test_an_account_that_is_missing_is_named_and_is_enough_when_it_comes(target):
+    async def test(scene):
+        await ready(scene)
+        scene.spec(serviceAccountName="their-own")
+        await scene.look()
+        status, reason, message = scene.condition("Ready")
+        assert (status, reason) == ("False", "MissingServiceAccount")
+        assert "'their-own'" in message
+        assert scene.status()["phase"] == "inactive", "it waits for something to appear"
+        scene.api.put("ServiceAccount", "their-own")
+        await scene.look()
+        assert (
+            scene.api.objects["Deployment", "pooler"]["spec"]["template"]["spec"]["serviceAccountName"] == "their-own"
+        )
+
+    story(test)
+
+
 def test_a_template_that_would_be_refused_changes_no_child(target):
     async def test(scene):
         await ready(scene)

@@ -22,6 +22,9 @@ from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.integration.certificates import KeyPair
 
 CONNECT_TIMEOUT = 5
+# libpq's first version that can be told which ways to log in are none.
+_KNOWS_REQUIRE_AUTH = 160000
+_ASKED_IN_CLEAR = "requested a cleartext password"
 STATEMENT_TIMEOUT_MS = 15_000
 
 Connection = AsyncConnection[dict[str, Any]]
@@ -87,6 +90,9 @@ def _options(endpoint: Endpoint, credentials: Credentials, folder: Path) -> dict
             options["sslmode"] = "require"
     if credentials.password is not None:
         options["password"] = credentials.password
+        if endpoint.ca is None and psycopg.pq.version() >= _KNOWS_REQUIRE_AUTH:
+            # WHY: whoever answers in PostgreSQL's place may ask for it in clear text. SCRAM and md5 do not give it away.
+            options["require_auth"] = "!password"
     else:
         options["passfile"] = str(folder / "none")
     return options
@@ -109,6 +115,13 @@ def explained(
     """The administrator's trouble as a condition. libpq's texts name host and user and never a password."""
     words = _words(error)
     if error.sqlstate is None:
+        if _ASKED_IN_CLEAR in words:
+            return PrerequisiteError(
+                Reason.ADMIN_LOGIN_FAILED,
+                f"{endpoint} asks for {user}'s password in clear text, and nothing proves that it is PostgreSQL: it was not"
+                " sent. Name the CA in pgbouncer.serverCASecret, or let pg_hba.conf say scram-sha-256.",
+                retry_after=60.0,
+            )
         if is_refused_login(words):
             return PrerequisiteError(
                 Reason.ADMIN_LOGIN_FAILED,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import struct
 import time
 
 import psycopg
 import pytest
+from tests.pooler.fake_postgres import FakePostgres
+from tests.pooler.wire import message
 from tests.postgres.server import PostgresError
 
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
@@ -251,6 +254,21 @@ def test_an_administrator_who_cannot_becomes_a_reason(endpoint, admin, change, r
     assert caught.value.reason is reason
     assert change["password"] not in caught.value.message
     assert caught.value.retry_after > 0
+
+
+def test_whoever_asks_for_the_password_in_clear_text_and_proves_nothing_does_not_get_it(admin):
+    heard = []
+
+    def asks(session):
+        session.read_startup()
+        session.say(message("R", struct.pack("!i", 3)))
+        heard.extend(session.requests())
+
+    with FakePostgres(asks) as stranger, pytest.raises(PrerequisiteError, match="clear text") as caught:
+        provision(Endpoint("127.0.0.1", stranger.port), admin)
+    assert caught.value.reason is Reason.ADMIN_LOGIN_FAILED
+    assert "serverCASecret" in caught.value.message, "and what helps"
+    assert heard == []
 
 
 def test_a_server_that_is_away_is_unavailable(server, endpoint, admin):
