@@ -24,6 +24,7 @@ from pgweir_operator.integration.certificates import KeyPair
 CONNECT_TIMEOUT = 5
 # libpq's first version that can be told which ways to log in are none.
 _KNOWS_REQUIRE_AUTH = 160000
+_BESIDE_THE_POINT = ("Multiple connection attempts", "- host:", "Is the server running")
 _ASKED_IN_CLEAR = "requested a cleartext password"
 STATEMENT_TIMEOUT_MS = 15_000
 
@@ -170,9 +171,9 @@ def is_refused_login(words: str) -> bool:
 
 
 def _words(error: psycopg.Error) -> str:
-    """One line: the server's own message where there is one, else libpq's last sentence."""
+    """One line: the server's own message where there is one, else libpq's without its question and its repetitions."""
     if error.diag.message_primary:
         return error.diag.message_primary
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(line for line in lines if not line.startswith(("Multiple connection attempts", "- host:")))
-    return (text or type(error).__name__).rstrip(".")
+    text = " ".join(line for line in lines if not line.startswith(_BESIDE_THE_POINT))
+    return (text.removeprefix("connection failed: ") or type(error).__name__).rstrip(".")
