@@ -204,8 +204,8 @@ def _pause(service: Service, command: Command, done: Done) -> Cancel | None:
     givers_up: list[Callable[[], None]] = []
 
     def stop() -> None:
-        for give_up in givers_up:
-            give_up()
+        while givers_up:  # and nothing is kept of it: what holds itself would wait for the collector
+            givers_up.pop()()
 
     def finished(paused: bool) -> None:
         stop()

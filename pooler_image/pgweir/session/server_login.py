@@ -31,7 +31,7 @@ _AFTER_AUTHENTICATION: Final = (B.PARAMETER_STATUS, B.BACKEND_KEY_DATA, B.READY_
 class ServerLogin:
     """The protocol of a server's wire from StartupMessage to the first ReadyForQuery, or to that behind a question of ours."""
 
-    __slots__ = ("_answer", "_asked", "_authentication", "_parameters", "_reader", "_server", "_wire")
+    __slots__ = ("__weakref__", "_answer", "_asked", "_authentication", "_parameters", "_reader", "_server", "_wire")
 
     def __init__(self, server: ServerSession, wire: Wire) -> None:
         self._server = server
@@ -112,6 +112,11 @@ class ServerLogin:
     def _failed(self, message: str, sqlstate: str) -> None:
         self._wire.close()
         self._server.pooler.opening.failed(self._server, message, sqlstate, answered=False)
+
+    def time_out(self) -> None:
+        """server_connect_timeout is over."""
+        if self._server.state is ServerState.LOGIN:
+            self._server.pooler.opening.failed(self._server, "connect timeout", CONNECTION_FAILURE, answered=False)
 
     def pause_writing(self) -> None: ...
 

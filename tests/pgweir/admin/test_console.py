@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 
 import pytest
 from tests.pgweir.admin.world import ConsoleTalk, HandService
@@ -229,6 +231,28 @@ def test_a_pause_ended_by_somebody_else_does_not_leave_its_caller_hanging(servic
     second.tag("RESUME app")
     (error, ready) = first.wire.messages()
     assert (error.fields["C"], ready.type) == ("57014", "Z")
+
+
+@pytest.mark.parametrize("command", ["PAUSE", "PAUSE app", "PAUSE app TIMEOUT 5"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_console_that_paused_leaves_nothing_for_the_collector(
+    service: HandService, command: str, waits: bool
+) -> None:
+    if waits:
+        service.server()
+        service.begin(service.client())
+    gc.disable()
+    try:
+        talk = service.console()
+        console = weakref.ref(talk.wire)
+        talk.ask(command)
+        if waits:
+            service.console().ask("RESUME" if command == "PAUSE" else "RESUME app")
+        talk.session.connection_lost(None)
+        del talk
+        assert console() is None
+    finally:
+        gc.enable()
 
 
 def test_a_cancel_request_ends_the_wait_and_resumes(service: HandService, console: ConsoleTalk) -> None:
