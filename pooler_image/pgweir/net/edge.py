@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -211,7 +210,7 @@ class NetworkEdge:
             return
         login.start()
         if deadline is not None:
-            self._loop.call_at(deadline, _overdue, weakref.ref(login))
+            login.deadline = self._loop.call_at(deadline, login.time_out)
 
     def _server_tls(self) -> _Tls:
         settings = self.pooler.settings
@@ -345,12 +344,6 @@ class _Tls:
     optional: bool  # and it also does when the other side says no
     direct: bool = False  # it begins with the handshake, without asking first
     name: str = ""  # that its certificate should bear; empty: the host's
-
-
-def _overdue(login: weakref.ref[ServerLogin]) -> None:
-    """WHY weak: a login takes milliseconds and its deadline seconds, for which a dead server would be kept."""
-    if (late := login()) is not None:
-        late.time_out()
 
 
 async def _say_cancel(transport: Any, key: bytes) -> None:
