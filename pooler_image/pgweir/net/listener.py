@@ -8,6 +8,7 @@ import grp
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -106,8 +107,11 @@ class Listeners:
             raise ListenError(
                 f"unix_socket_dir: a process already serves {path}; stop it, or choose another listen_port"
             )
-        path.unlink(missing_ok=True)
         try:
+            if os.path.lexists(path):
+                if not stat.S_ISSOCK(path.lstat().st_mode):
+                    raise ListenError(f"unix_socket_dir: {path} is there and is no socket; move it away")
+                path.unlink()  # of a process that is no more
             sock.bind(str(path))
         except OSError as error:
             raise ListenError(f"unix_socket_dir = {settings.unix_socket_dir!r}: {error.strerror}") from None

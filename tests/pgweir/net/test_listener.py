@@ -128,6 +128,26 @@ def test_a_socket_that_another_process_serves_is_left_to_it(tmp_path: Path):
             listening(lambda it: None, unix_socket_dir=str(tmp_path), listen_port=port)
 
 
+def test_the_socket_of_a_process_that_is_no_more_is_replaced(tmp_path: Path):
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / ".s.PGSQL.6432"))
+    left.close()
+    assert listening(lambda it: len(kernel_sockets(it)), unix_socket_dir=str(tmp_path), listen_port=6432) == 1
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "symlink"])
+def test_what_is_no_socket_is_left_alone_and_named(tmp_path: Path, what: str):
+    place = tmp_path / ".s.PGSQL.6432"
+    {
+        "file": lambda: place.write_text("precious"),
+        "folder": place.mkdir,
+        "symlink": lambda: place.symlink_to(tmp_path / "elsewhere"),
+    }[what]()
+    with pytest.raises(ListenError, match=r"s\.PGSQL\.6432 is there and is no socket; move it away"):
+        listening(kernel_sockets, unix_socket_dir=str(tmp_path), listen_port=6432)
+    assert os.path.lexists(place)
+
+
 @pytest.mark.parametrize(("limit", "told"), [("4096\n", False), ("64\n", True), ("nonsense", False), (None, False)])
 def test_a_backlog_that_the_kernel_cuts_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: str | None, told: bool
