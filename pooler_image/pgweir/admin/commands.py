@@ -161,6 +161,8 @@ def table_name(command: Command) -> str:
 
 def show(service: Service, command: Command) -> Result:
     """SHOW and SELECT. Changes nothing, so that it may also be run to describe its columns."""
+    if not command.arguments:
+        raise invalid(command.text)
     if table_name(command) == "REUSE" and len(command.arguments) == 2:
         view = tables.View.of(service, time.time())
         return Result("SHOW", tables.reuse(view, _client_id(command.arguments[1])))

@@ -52,6 +52,8 @@ def test_several_statements_in_one_query_stop_at_the_first_error(console: Consol
     ("text", "sqlstate", "words"),
     [
         ("frob", "42601", "invalid command 'frob', use SHOW HELP;"),
+        ("SHOW", "42601", "invalid command 'SHOW', use SHOW HELP;"),
+        ("SELECT ;", "42601", "invalid command 'SELECT', use SHOW HELP;"),
         ("SHOW nosuch", "42601", "invalid command 'SHOW nosuch', use SHOW HELP;"),
         ("SHUTDOWN foo", "42601", "invalid command 'SHUTDOWN foo', use SHOW HELP;"),
         ("RELOAD x", "42601", "invalid command 'RELOAD x', use SHOW HELP;"),
