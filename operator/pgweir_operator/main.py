@@ -125,7 +125,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
         reconciler = Reconciler(kube, cache, events, options, switchovers, metrics=metrics)
         workers = Workers(
             reconciler.reconcile,
-            lambda key, outcome: handlers.settled(watches, key, outcome),
+            lambda key, outcome: handlers.settled(watches, workers, key, outcome),
             rest=options.recheck,
             metrics=metrics,
         )

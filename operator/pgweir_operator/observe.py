@@ -95,16 +95,18 @@ async def observe(kube: Source, pooler: Pooler) -> World:
     )
 
 
-def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> frozenset[str]:
-    """Every Secret of others whose change concerns this Pooler: those it names, those of its cluster."""
-    found = set(pooler.secret_names)
+def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> dict[str, str]:
+    """Every Secret of others whose change concerns this Pooler (those it names, those of its cluster), and the version in
+    which it was read."""
+    found = dict.fromkeys(pooler.secret_names, "")
     if pooler.cluster_name is not None:
-        found |= set(_secret_names(pooler.cluster_name, None).values())
+        found |= dict.fromkeys(_secret_names(pooler.cluster_name, None).values(), "")
     if observed is not None:
         cluster = observed.cluster
-        for secret in (cluster.superuser, cluster.server_ca, cluster.client_ca, cluster.server):
-            found |= {secret.name} if secret else set()
-    return frozenset(found)
+        of_cluster = (cluster.superuser, cluster.server_ca, cluster.client_ca, cluster.server, cluster.app)
+        for secret in (*of_cluster, *observed.secrets.values()):
+            found |= {secret.name: secret.resource_version} if secret else {}
+    return found
 
 
 def is_controlled_by(child: Mapping[str, Any], uid: str) -> bool:

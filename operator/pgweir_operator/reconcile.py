@@ -90,6 +90,7 @@ class Reconciler:
         found = await (source if memory.at_rest else self._kube).get(names.KIND, namespace, name)
         if found is None:
             self._switchovers.forget((namespace, name))
+            self.rollouts.give_back((namespace, name))
             return Outcome(again=0.0, gone=True)
         manifest = {**found, "apiVersion": names.API_VERSION, "kind": names.KIND}
         pooler = parse(manifest)

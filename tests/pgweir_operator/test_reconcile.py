@@ -227,7 +227,7 @@ def test_from_nothing_to_ready(target):
         assert scene.pods[0].digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
         assert "AllPodsReady" in {reason for reason, _ in scene.api.events}
-        assert {"shop-superuser", "shop-ca"} <= scene.outcome.secrets
+        assert {"shop-superuser", "shop-ca"} <= scene.outcome.secrets.keys()
 
     story(test)
 

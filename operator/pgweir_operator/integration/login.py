@@ -6,6 +6,7 @@ temporary folder for as long as the connection. Called by `provisioning`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -27,8 +28,20 @@ _KNOWS_REQUIRE_AUTH = 160000
 _BESIDE_THE_POINT = ("Multiple connection attempts", "- host:", "Is the server running")
 _ASKED_IN_CLEAR = "requested a cleartext password"
 STATEMENT_TIMEOUT_MS = 15_000
+# PostgreSQL's own timeouts end what PostgreSQL can end. One that hangs, or whose machine has vanished, would keep a Pooler's
+# pass for hours, and every change of that Pooler with it.
+ANSWER_TIMEOUT = 20.0
 
-Connection = AsyncConnection[dict[str, Any]]
+
+class Connection(AsyncConnection[dict[str, Any]]):
+    """One that waits for no answer for ever."""
+
+    async def wait(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await super().wait(*arguments, **more)
+        except TimeoutError:
+            raise psycopg.OperationalError(f"it gave no answer within {ANSWER_TIMEOUT:g} s") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ async def session(endpoint: Endpoint, credentials: Credentials, database: str) -
     """A connection with autocommit; raises psycopg.Error as it comes (see `explained`)."""
     with tempfile.TemporaryDirectory(prefix="pgweir-") as folder:
         options = _options(endpoint, credentials, Path(folder))
-        connection = await AsyncConnection.connect(
+        connection = await Connection.connect(
             host=endpoint.host,
             port=endpoint.port,
             user=credentials.user,

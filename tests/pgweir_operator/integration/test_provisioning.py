@@ -15,7 +15,7 @@ from tests.postgres.server import PostgresError
 
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import AUTH_QUERY
-from pgweir_operator.integration import provisioning, scram, sql
+from pgweir_operator.integration import login, provisioning, scram, sql
 from pgweir_operator.integration.certificates import KeyPair, authority, client_certificate
 from pgweir_operator.integration.login import Credentials, Endpoint
 from pgweir_operator.integration.provisioning import ProvisionSpec
@@ -368,3 +368,15 @@ def test_an_address_of_postgresql_may_be_ipv6(make_postgres):
     assert str(endpoint) == f"[::1]:{server.port}"
     provision(endpoint, Credentials("postgres", password="password"))
     assert check_login(endpoint).max_connections > 0
+
+
+def test_a_postgresql_that_gives_no_answer_is_given_up(monkeypatch, endpoint, admin):
+    """Its own timeouts do not end what hangs, and a pass that waits for ever hears of no change any more."""
+    monkeypatch.setattr(login, "ANSWER_TIMEOUT", 0.3)
+
+    async def wait():
+        async with login.session(endpoint, admin, "postgres") as connection:
+            await connection.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
+        asyncio.run(wait())
