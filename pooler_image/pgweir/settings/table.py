@@ -1,6 +1,7 @@
 """The [pgbouncer] section as one table: every setting, its default, range, reload class and meaning.
 
-Data alone. A setting that has no effect here, or that is refused, says why in its own line.
+Data alone. A setting that has no effect here, or that is refused, says why in its own line. One file, however long: it is
+one table, in the order of docs/settings.md, which is written from it; parts of it would be read by nobody alone.
 """
 
 from __future__ import annotations
