@@ -29,7 +29,7 @@ from pgweir_operator.workers import Workers
 
 NEVER = 1e6
 # Turns of the loop from a change to the end of the pass that it wakes, and some more.
-TURNS = 60
+TURNS = 40
 
 
 class Server(Api):
