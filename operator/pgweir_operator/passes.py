@@ -46,6 +46,8 @@ class Memory:
     integration: automatic.Integration | None = None
     integration_inputs: object = None
     integration_due: float = 0.0
+    administers: object = None
+    """Where, and with which version of its Secret, it was proved that this Pooler's administrator is one."""
     pausing_since: float | None = None
     pushed: pausing.Pushed | None = None
     """What the last pass ended with, if it came so far."""

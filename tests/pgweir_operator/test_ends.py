@@ -331,6 +331,34 @@ def test_beside_a_pooler_of_cloudnativepg_nothing_of_theirs_is_touched_while_our
     story(test)
 
 
+def test_a_password_comes_from_another_namespace_only_to_an_administrator_of_that_postgresql(story, server):
+    server.set(hba=("local all all trust", "host all all all scram-sha-256"))
+
+    async def test(scene):
+        target = {"host": "127.0.0.1", "port": scene.server.port, "adminSecret": {"name": "shop-superuser"}}
+        spec = {"target": target, "instances": 1}
+        scene.api.put("Pooler", "pooler", spec=spec)
+        # Somebody else's, and older: the same PostgreSQL, in a namespace of their own.
+        theirs = {"uid": "theirs", "creationTimestamp": "2026-11-01T12:00:00Z"}
+        scene.api.put("Pooler", "theirs", metadata=theirs, spec=spec)
+        owner = [{"uid": "theirs", "controller": True}]
+        scene.api.put("Secret", "theirs-control-ca", metadata={"ownerReferences": owner})
+        scene.api.secret("theirs-control-ca", **{"auth-password": b"of-the-other-namespace"})
+        scene.api.objects["Pooler", "theirs"]["metadata"]["namespace"] = "elsewhere"
+
+        def password():
+            return scene.data("pooler-control-ca")["auth-password"]
+
+        scene.cluster(superuser="a-guess")
+        await scene.ends("False", "AdminLoginFailed")
+        assert password() != b"of-the-other-namespace"
+        scene.cluster()
+        await scene.ends("True", "LookupSucceeded")
+        assert password() == b"of-the-other-namespace", "one role has one password, or two would set it in turns"
+
+    story(test)
+
+
 def test_on_any_postgresql_a_password_of_our_own_does_and_comes_back_after_it_was_changed(story, server):
     server.set(hba=("local all all trust", "host all all all scram-sha-256"))
 
