@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json as json_module
 import logging
+import os
+import select
 import sys
 import threading
 from datetime import UTC, datetime
@@ -98,7 +100,46 @@ class TextFormatter(logging.Formatter):
 
 
 class _Stream(logging.StreamHandler[Any]):
-    """A handler whose own failure (a closed pipe) never prints a traceback that is no record."""
+    """A handler whose own failure (a closed pipe) never prints a traceback that is no record, and that never waits: whoever
+    should read the other end may have stopped, and no client's query waits for that. What was lost is counted and said."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._is_cut = False  # the last line has no end
+        self._number = -1
+        try:
+            self._number = stream.fileno()
+        except OSError:
+            return  # it is no file at all
+        self._room = select.poll()
+        self._room.register(self._number, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._number < 0:
+            super().emit(record)
+            return
+        try:
+            if self._lost:
+                text = f"{self._lost} records of the log were lost: nobody took them"
+                words = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
+                if self._write(self.format(logging.makeLogRecord(words))):
+                    self._lost = 0
+            if self._lost or not self._write(self.format(record)):
+                self._lost += 1
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, line: str) -> bool:
+        """False when there is no room now. WHY pieces: of a pipe that has room, this much is always taken at once."""
+        data = ("\n" if self._is_cut else "").encode() + f"{line}\n".encode("utf-8", "backslashreplace")
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not self._room.poll(0):
+                self._is_cut = self._is_cut or start > 0
+                return False
+            os.write(self._number, data[start : start + select.PIPE_BUF])
+        self._is_cut = False
+        return True
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

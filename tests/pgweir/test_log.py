@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -108,6 +109,24 @@ def test_a_log_file_that_cannot_be_written_is_an_error_and_no_end() -> None:
     log.setup(replace(Settings(), logfile="/nowhere/log"), json=True, stream=stream)
     (line,) = records(stream)
     assert "name a file that can be written" in line["record"]["msg"]
+
+
+@pytest.mark.parametrize("size", [100, 10_000], ids=["short", "longer-than-a-piece"])
+def test_a_reader_that_has_stopped_stops_nobody_and_hears_later_how_much_it_missed(size: int) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as reader, open(writing, "w") as stream:
+        log.setup(Settings(), json=True, stream=stream)
+        own = logging.getLogger("pgweir.x")
+        for number in range(2_000):
+            own.info("%d %s", number, "x" * size)
+        heard = b"".join(iter(lambda: reader.read(1 << 20), None))
+        own.info("again")
+        *_, lost, last = [json.loads(line)["record"]["msg"] for line in reader.read(1 << 20).splitlines() if line]
+    assert last == "again"
+    count = int(lost.partition(" records of the log were lost")[0])
+    whole = [line for line in heard.splitlines() if line.endswith(b"}")]
+    assert len(whole) + count == 2_000
 
 
 def test_warnings_are_records() -> None:
