@@ -234,6 +234,17 @@ def test_a_wrong_password_is_told_and_the_right_one_is_taken_at_once(story):
     story(test)
 
 
+def test_a_password_with_a_line_break_behind_it_is_told_as_what_it_is(story):
+    async def test(scene):
+        scene.cluster(superuser="password\n")
+        message = await scene.ends("False", "InvalidSecret")
+        assert "key 'password' of Secret 'shop-superuser' contains a line break" in message
+        scene.cluster()
+        await scene.ends("True", "LookupSucceeded")
+
+    story(test)
+
+
 def test_a_target_that_is_a_standby_alone_is_told_and_its_promotion_is_enough(story):
     async def test(scene):
         scene.server.set({"wal_level": "replica"})
