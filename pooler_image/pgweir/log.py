@@ -9,6 +9,7 @@ from __future__ import annotations
 import json as json_module
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -22,6 +23,8 @@ from pgweir.settings import Settings
 NOISE: Final = 5  # below DEBUG: verbose = 2 and more
 
 FIELDS: Final = "fields"  # of a record's `extra`: what a JSON line has beside the text, for whoever counts or joins
+
+_CONTROL: Final = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")  # but tabs and ends of lines
 
 # Python's level -> (PgBouncer's word, level of the JSON line)
 _LEVELS: Final = (
@@ -95,7 +98,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         word, _ = levels(record.levelno)
         moment, zone = _local(int(record.created))
-        text = _text(record, self).replace("\n", "\n\t")
+        text = _text(record, self)
+        if not text.isprintable():  # names are whatever a stranger sent, and a log is read at a terminal
+            text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text).replace("\n", "\n\t")
         return f"{moment}.{int(record.msecs):03d} {zone} [{record.process}] {word} {text}"
 
 

@@ -111,6 +111,13 @@ def test_a_log_file_that_cannot_be_written_is_an_error_and_no_end() -> None:
     assert "name a file that can be written" in line["record"]["msg"]
 
 
+def test_what_a_stranger_calls_itself_moves_no_cursor() -> None:
+    stream = io.StringIO()
+    log.setup(Settings(), json=False, stream=stream)
+    logging.getLogger("pgweir.x").info("C-1: %s", "\x1b[31mé\r\x9b\0\tx\nLOG forged")
+    assert stream.getvalue().endswith(" LOG C-1: \\x1b[31mé\\x0d\\x9b\\x00\tx\n\tLOG forged\n")
+
+
 @pytest.mark.parametrize("size", [100, 10_000], ids=["short", "longer-than-a-piece"])
 def test_a_reader_that_has_stopped_stops_nobody_and_hears_later_how_much_it_missed(size: int) -> None:
     reading, writing = os.pipe()
