@@ -366,6 +366,14 @@ def test_a_password_comes_from_another_namespace_only_to_an_administrator_of_tha
         scene.cluster()
         await scene.ends("True", "LookupSucceeded")
         assert password() == b"of-the-other-namespace", "one role has one password, or two would set it in turns"
+        scene.api.objects["Pooler", "theirs"]["metadata"]["finalizers"] = ["pgweir.io/provisioned"]
+        going(scene)
+        await scene.look()
+        assert (ROLE,) in scene.leftovers(), "theirs was provisioned, and needs it"
+        scene.api.objects["Pooler", "theirs"]["metadata"]["finalizers"] = []
+        scene.api.put("Pooler", "pooler", metadata={"finalizers": ["pgweir.io/provisioned"]})
+        await scene.look()
+        assert scene.leftovers() == [], "one that only names the host keeps nothing there"
 
     story(test)
 
