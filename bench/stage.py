@@ -86,7 +86,7 @@ def postgres(folder: Path) -> Iterator[tuple[PostgresServer, Certificates]]:
 
 def fill(server: PostgresServer, pgbench: Path) -> None:
     """pgbench's own tables, ten times a hundred thousand rows; they belong to the user of most cells."""
-    command = [pgbench, "-i", "-q", "-s", "10", "-h", "127.0.0.1", "-p", str(server.port), "-U", "trusty", "app"]
+    command = [str(pgbench), "-i", "-q", "-s", "10", "-h", "127.0.0.1", "-p", str(server.port), "-U", "trusty", "app"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BenchmarkFailed(f"pgbench -i: {done.stderr[-300:]}")
@@ -128,8 +128,7 @@ def pooler(
     flavour: Flavour = "pgbouncer" if name == "pgbouncer" else "pgweir"
     userlist = {LOOKUP_ROLE: "lookup"} if setup == "auth_query" else None
     settings = _settings(setup, servers, certificates)
-    options = {"settings": settings, "userlist": userlist, "flavour": flavour}
-    with PoolerProcess(server.port, **options, forked=False) as process:
+    with PoolerProcess(server.port, settings=settings, userlist=userlist, flavour=flavour, forked=False) as process:
         yield Target(name, process.port, process.pid, user, secret, sslmode)
 
 

@@ -1,6 +1,7 @@
-"""The API server without a kubectl for each request: for what is measured from the moment it has accepted a change.
+"""The API server without a kubectl for each request: for what is asked again and again, and for what is measured from the
+moment it has accepted a change.
 
-Through one `kubectl proxy` on a Unix socket, with one connection that is open before anything is measured.
+One `kubectl proxy` on a Unix socket; each request has a connection of its own, which costs nothing there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,29 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from e2e.kubernetes_access import WRAPPERS
+# Kind, as tests call it → where it lives.
+_PATHS = {
+    "deployment": "apis/apps/v1/namespaces/{}/deployments",
+    "endpointslice": "apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+    "lease": "apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "pod": "api/v1/namespaces/{}/pods",
+    "pooler": "apis/pgweir.io/v1/namespaces/{}/poolers",
+    "secret": "api/v1/namespaces/{}/secrets",
+    "service": "api/v1/namespaces/{}/services",
+    "statefulset": "apis/apps/v1/namespaces/{}/statefulsets",
+}
+
+
+class NotThere(AssertionError):
+    """What was asked for does not exist."""
+
+
+def path_of(kind: str, namespace: str, name: str = "") -> str:
+    return f"/{_PATHS[kind].format(namespace)}" + (f"/{name}" if name else "")
 
 
 class _Connection(http.client.HTTPConnection):
@@ -31,43 +49,50 @@ class _Connection(http.client.HTTPConnection):
 
 
 class ApiServer:
-    def __init__(self, path: Path) -> None:
-        self._connection = _Connection(path)
-        self.request("GET", "/readyz")
+    """Open when it is made; `close` ends the proxy."""
+
+    def __init__(self, kubectl: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="pgweir-proxy-")
+        self._socket = Path(self._folder.name, "api")
+        command = [str(kubectl), "proxy", f"--unix-socket={self._socket}"]
+        self._proxy = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while not self._listens():
+            assert self._proxy.poll() is None, f"kubectl proxy ended: {self._proxy.returncode}"
+            assert time.monotonic() < deadline, "nobody listens at kubectl proxy's socket"
+            time.sleep(0.02)
 
     def close(self) -> None:
-        self._connection.close()
+        self._proxy.terminate()
+        self._proxy.wait(timeout=10)
+        self._folder.cleanup()
 
-    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
+    def _listens(self) -> bool:
+        """The file is there a moment before anybody listens."""
+        connection = _Connection(self._socket)
+        try:
+            connection.connect()
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/merge-patch+json"} if body is not None else {}
-        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
-        response = self._connection.getresponse()
-        text = response.read().decode()
+        connection = _Connection(self._socket)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            text = response.read().decode()
+        finally:
+            connection.close()
+        if response.status == 404:
+            raise NotThere(f"{method} {path}: {text}")
         assert response.status < 300, f"{method} {path}: {response.status} {text}"
-        return text
+        return json.loads(text)
 
     def patch_pooler(self, namespace: str, name: str, spec: Mapping[str, Any]) -> float:
         """The moment (unix time) at which the API server had accepted it."""
-        self.request("PATCH", f"/apis/pgweir.io/v1/namespaces/{namespace}/poolers/{name}", {"spec": spec})
+        self.request("PATCH", path_of("pooler", namespace, name), {"spec": spec})
         return time.time()
-
-
-@contextmanager
-def api_server() -> Iterator[ApiServer]:
-    with tempfile.TemporaryDirectory(prefix="pgweir-proxy-") as folder:
-        path = Path(folder, "api")
-        proxy = subprocess.Popen(
-            [str(WRAPPERS / "kubectl"), "proxy", f"--unix-socket={path}"], stdout=subprocess.DEVNULL
-        )
-        try:
-            deadline = time.monotonic() + 30
-            while not path.exists():
-                assert proxy.poll() is None, f"kubectl proxy ended: {proxy.returncode}"
-                assert time.monotonic() < deadline, "kubectl proxy makes no socket"
-                time.sleep(0.05)
-            server = ApiServer(path)
-            yield server
-            server.close()
-        finally:
-            proxy.terminate()
-            proxy.wait(timeout=10)

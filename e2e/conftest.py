@@ -10,11 +10,12 @@ from e2e.measured import Measured, asked_for
 
 
 @pytest.fixture(scope="session")
-def kubernetes() -> Kubernetes:
+def kubernetes() -> Iterator[Kubernetes]:
     """The cluster that runs (`make cluster`, or E2E_CONTEXT). Without one the test fails: it was asked for."""
     access = Kubernetes()
     access.kubectl("get", "--raw", "/readyz")
-    return access
+    yield access
+    access.close()
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """How end-to-end tests reach the Kubernetes they run on, and its pods.
 
 Through the wrappers in e2e/cluster, which know whether it is the local cluster (then commands of this machine run in
-its network namespace), kind's, or a context of the user's own (E2E_CONTEXT). No test calls kubectl by itself.
+its network namespace), kind's, or a context of the user's own (E2E_CONTEXT). No test calls kubectl by itself. What is
+asked again and again (`get`, `find`, `list`) goes through one `kubectl proxy`: a kubectl for each question costs half a
+second on a machine that is at work, and what it says is as old.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+
+from e2e.api_server import ApiServer, NotThere, path_of
 
 WRAPPERS = Path(__file__).parent / "cluster"
 BASE_IMAGE = "localhost/pgweir-base:1"
@@ -39,6 +44,21 @@ def run(command: Sequence[str], *, stdin: str | None = None, timeout: float = 60
 class Kubernetes:
     """The cluster under test, with verbs."""
 
+    def __init__(self) -> None:
+        self._api: ApiServer | None = None
+
+    @property
+    def api(self) -> ApiServer:
+        """Opened when it is first asked for; `close` ends it."""
+        if self._api is None:
+            self._api = ApiServer(WRAPPERS / "kubectl")
+        return self._api
+
+    def close(self) -> None:
+        if self._api is not None:
+            self._api.close()
+            self._api = None
+
     def kubectl(
         self, *arguments: str, namespace: str | None = None, stdin: str | None = None, timeout: float = 60.0
     ) -> str:
@@ -56,6 +76,11 @@ class Kubernetes:
         """Run a command of this machine in the network of a pod."""
         return run([str(WRAPPERS / "in-pod-net"), namespace, pod, *command])
 
+    def start_in_pod_net(self, namespace: str, pod: str, *command: str) -> subprocess.Popen[str]:
+        """Start one there, in the background; it ends by itself."""
+        whole = [str(WRAPPERS / "in-pod-net"), namespace, pod, *command]
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
     def start_in_net(self, *command: str) -> subprocess.Popen[str]:
         """Start a command of this machine there, in the background; the caller ends it."""
         pipe = subprocess.PIPE
@@ -65,13 +90,19 @@ class Kubernetes:
         together = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
         self.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(together))
 
-    def get(self, kind: str, name: str, *, namespace: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "--output=json", namespace=namespace))
+    def get(self, kind: str, name: str, *, namespace: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.request("GET", path_of(kind, namespace, name))
         return found
 
-    def find(self, kind: str, name: str, *, namespace: str | None = None) -> dict[str, Any] | None:
-        text = self.kubectl("get", kind, name, "--output=json", "--ignore-not-found", namespace=namespace)
-        found: dict[str, Any] | None = json.loads(text) if text.strip() else None
+    def find(self, kind: str, name: str, *, namespace: str) -> dict[str, Any] | None:
+        try:
+            return self.get(kind, name, namespace=namespace)
+        except NotThere:
+            return None
+
+    def items(self, kind: str, *, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        query = f"?{urlencode({'labelSelector': selector})}" if selector else ""
+        found: list[dict[str, Any]] = self.api.request("GET", path_of(kind, namespace) + query)["items"]
         return found
 
     def rolled_out(self, kind: str, name: str, *, namespace: str, timeout: float = 120.0) -> None:
@@ -143,10 +174,10 @@ class Kubernetes:
 
     @contextmanager
     def namespace(self, purpose: str) -> Iterator[str]:
-        """A namespace of the test's own, gone with everything in it at the end."""
+        """A namespace of the test's own, which goes with everything in it at the end, by itself."""
         name = f"{purpose}-{secrets.token_hex(3)}"
         self.ensure_namespace(name)
         try:
             yield name
         finally:
-            self.kubectl("delete", "namespace", name, "--timeout=120s", timeout=130.0)
+            self.kubectl("delete", "namespace", name, "--wait=false")

@@ -67,12 +67,12 @@ class Group:
             self.last = now
             self.worst_wait = max(self.worst_wait, now - since)
 
-    def error(self, error: psycopg.Error, where: str) -> None:
+    def error(self, error: psycopg.Error, where: str, began: float) -> None:
         with self.lock:
             self.refused += where == "login"
             if len(self.errors) < 200:
-                row = {"at": time.time(), "where": where, "sqlstate": error.sqlstate, "message": str(error).strip()}
-                self.errors.append(row)
+                words = {"where": where, "sqlstate": error.sqlstate, "message": str(error).strip()}
+                self.errors.append({"at": time.time(), "began": began, **words})
 
     def report(self) -> dict[str, Any]:
         hidden = ("lock", "last", "running")
@@ -106,13 +106,14 @@ class Client:
     def once(self) -> bool:
         """One transaction, tried a second time on a new connection where nothing had been answered yet."""
         for attempt in (1, 2):
-            self.replies = 0
+            self.replies, began = 0, time.time()
             try:
                 self.login()
+                began = time.time()
                 self.transaction()
             except psycopg.Error as error:
                 where = "login" if self.connection is None else "within" if self.replies else "first"
-                self.group.error(error, where)
+                self.group.error(error, where, began)
                 self.close()
                 time.sleep(RECONNECT)
                 if attempt == 2 or self.replies:

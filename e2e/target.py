@@ -15,6 +15,7 @@ import json
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -331,14 +332,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from e2e.kubernetes_access import Kubernetes
 
-    kubernetes = Kubernetes()
-    if kubernetes.find("statefulset", options.cluster, namespace=options.namespace):
-        # Other passwords than those the running server was made with would lock everybody out.
-        print(f"there is a target {options.cluster} in namespace {options.namespace} already", file=sys.stderr)
-        return 1
-    kubernetes.ensure_namespace(options.namespace)
-    kubernetes.apply(made)
-    kubernetes.rolled_out("statefulset", options.cluster, namespace=options.namespace)
+    with closing(Kubernetes()) as kubernetes:
+        if kubernetes.find("statefulset", options.cluster, namespace=options.namespace):
+            # Other passwords than those the running server was made with would lock everybody out.
+            print(f"there is a target {options.cluster} in namespace {options.namespace} already", file=sys.stderr)
+            return 1
+        kubernetes.ensure_namespace(options.namespace)
+        kubernetes.apply(made)
+        kubernetes.rolled_out("statefulset", options.cluster, namespace=options.namespace)
     print(
         f"{options.cluster} in namespace {options.namespace} is Ready; Secrets {options.cluster}-superuser, -app, -ca"
     )

@@ -221,8 +221,12 @@ def test_a_pod_monitor_and_a_network_policy_come_when_they_are_asked_for_and_go_
     (endpoint,) = ready.get("PodMonitor", "pooler")["spec"]["podMetricsEndpoints"]
     assert endpoint["scheme"] == "https"
     assert endpoint["tlsConfig"] == {"ca": {"secret": {"name": "shop-ca", "key": "ca.crt"}}, "serverName": "pooler"}
-    variables = {row["name"] for row in template_of(ready)["spec"]["containers"][0]["env"]}
-    assert "PGWEIR_METRICS_TLS" in variables
+
+    def variables() -> set[str]:
+        return {row["name"] for row in template_of(ready)["spec"]["containers"][0]["env"]}
+
+    # The Deployment is the last to be written of a pass.
+    wait(lambda: "PGWEIR_METRICS_TLS" in variables(), "the pods' metrics under TLS")
     ready.until("Ready", "True")
     ready.pooler()
     for kind in ("PodMonitor", "NetworkPolicy"):

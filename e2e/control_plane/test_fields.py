@@ -73,7 +73,6 @@ def test_no_pod_is_added_before_the_others_have_come_down_to_their_share(world_w
     wait(
         lambda: "more pods wait for" in world.condition("WithinConnectionBudget")[2],
         lambda: str(world.status()),
-        10.0,
     )
     assert world.get("Deployment", "pooler")["spec"]["replicas"] == 2
     assert all(b"max_server_connections = 12" in fake.files["pgbouncer.ini"] for fake in world.fakes())

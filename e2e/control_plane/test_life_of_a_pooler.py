@@ -102,13 +102,20 @@ def test_a_pause_is_true_only_when_no_pod_holds_a_server_and_names_who_does(read
     assert {fake.state for fake in ready.fakes()} == {"active"}
 
 
-def test_a_pod_that_is_added_during_a_pause_starts_paused(ready):
-    ready.pooler(paused=True)
+def test_either_spelling_pauses_and_a_pod_that_is_added_starts_paused(ready):
+    as_cloudnativepg_says = {"poolMode": "transaction", "paused": True}
+    ready.pooler(pgbouncer=as_cloudnativepg_says)
     ready.until("Paused", "True")
-    ready.pooler(paused=True, instances=3)
+    ready.pooler(pgbouncer=as_cloudnativepg_says, instances=3)
     wait(lambda: len(ready.fakes()) == 3, "the third pod")
     ready.until("Paused", "True")
     wait(lambda: {fake.state for fake in ready.fakes()} == {"paused"}, "all are paused")
+    ready.pooler(paused=True, pgbouncer={**as_cloudnativepg_says, "paused": False}, instances=3)
+    ready.until("Ready", "True")
+    assert {fake.state for fake in ready.fakes()} == {"paused"}, "ours pauses, whatever the other says"
+    ready.pooler(instances=3)
+    ready.until("Paused", "False", "NotAsked")
+    assert {fake.state for fake in ready.fakes()} == {"active"}
 
 
 def test_a_pause_past_its_deadline_resumes_everywhere_where_the_spec_says_so(ready):

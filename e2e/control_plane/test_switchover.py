@@ -144,6 +144,7 @@ def test_a_failover_a_rollback_a_restart_and_a_ceiling_each_end_as_they_should(f
     followed.primary.says(targetPrimary="shop-2", phase=HEALTHY)
     reaches(followed, "RolledBack")
     assert not any(fake.held for fake in followed.fakes())
+    wait(lambda: "SwitchoverRolledBack" in {event["reason"] for event in followed.events()}, "it is told")
     followed.primary.says(phase=IN_PLACE)
     restart = reaches(followed, "Held")
     assert restart["from"] == restart["to"] == "shop-2"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from e2e.kubernetes_access import Kubernetes
 from e2e.scenarios.release import Operator
-from e2e.scenarios.shop import Shop
+from e2e.scenarios.shop import Shop, until
 
 
 @contextmanager
@@ -34,11 +34,11 @@ def operator(kubernetes: Kubernetes) -> Iterator[Operator]:
 
 @pytest.fixture(scope="session")
 def namespaces(kubernetes: Kubernetes, operator: Operator) -> Iterator[list[str]]:
-    """Those of finished modules go by themselves, side by side; at the end all of them must have gone."""
+    """Those of finished modules go by themselves, side by side, their Poolers first, for which the operator has to be there."""
     made: list[str] = []
     yield made
     for name in made:
-        kubernetes.kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=120s", timeout=130)
+        until(lambda of=name: not kubernetes.items("pooler", namespace=of), f"no Pooler is in {name}", seconds=120)  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 from e2e.cloudnativepg.pair import Pair
 from e2e.kubernetes_access import Kubernetes
-from e2e.scenarios.shop import CLIENT, POOLER, Shop, until
+from e2e.scenarios.shop import CLIENT, POOLER, Shop
 
 COUNTER = "counter"  # the pod of the client that counts
 PROGRAM = Path(__file__).parents[1] / "load.py"
@@ -70,7 +70,6 @@ class Counter:
         run = [
             "env",
             f"PGHOST={host}",
-            "PGCONNECT_TIMEOUT=60",
             "PGCONNECT_TIMEOUT=60",
             "python3",
             "-u",
@@ -135,7 +134,7 @@ class PairShop(Shop):
         ends = self.pair.notes[-1]["event"]
         if not ends.endswith((" ends", "healthy")):
             self.pair.wait("healthy", after=self.pair.notes[-1]["at"])
-        until(lambda: self.condition("Ready").get("status") == "True", "the Pooler is Ready")
+        self.at_rest()
 
     @contextmanager
     def counted(self, *groups: str, host: str = POOLER) -> Iterator[Counter]:

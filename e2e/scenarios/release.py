@@ -5,7 +5,6 @@ E2E_OPERATOR_IMAGE and E2E_POOLER_IMAGE name other images than those of `make im
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -54,9 +53,8 @@ class Operator:
         )
 
     def pods(self) -> list[dict[str, Any]]:
-        selector = f"--selector=app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component!=uninstall"
-        found = json.loads(self.kubernetes.kubectl("get", "pods", selector, "--output=json", namespace=self.namespace))
-        items: list[dict[str, Any]] = found["items"]
+        selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component!=uninstall"
+        items = self.kubernetes.items("pod", namespace=self.namespace, selector=selector)
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
     def scale(self, replicas: int) -> None:
@@ -106,7 +104,9 @@ class Operator:
         return self.kubernetes.find("pod", self.leader() or "nobody", namespace=self.namespace) is not None
 
     def logs(self) -> str:
-        return self.kubernetes.kubectl("logs", f"deployment/{RELEASE}", "--tail=-1", namespace=self.namespace)
+        """Of the pods that stay; `deployment/…` would take any, one that is being deleted as well."""
+        names = [pod["metadata"]["name"] for pod in self.pods()]
+        return "".join(self.kubernetes.kubectl("logs", name, "--tail=-1", namespace=self.namespace) for name in names)
 
 
 def retagged(image: str, tag: str) -> bool:

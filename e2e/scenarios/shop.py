@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from e2e import target
+from e2e.api_server import path_of
 from e2e.kubernetes_access import CommandFailed, Kubernetes
 
 CLUSTER = "cluster-example"
@@ -26,8 +28,14 @@ ROLE = "cnp_pooler_pgbouncer"
 CLIENT = "client"
 CA_FILE = "/tmp/ca.crt"  # in the client's pod
 
-# A pod on its way out is not waited for longer than the cluster takes to lead nobody there any more.
+# Where nobody comes through the Service while pods leave, none of them is waited for.
 SHORT_DRAIN = {"acceptSeconds": 3, "timeoutSeconds": 20}
+# Where somebody does, a pod takes new clients until they are led elsewhere. On two cores that are node, load and the rest of CI
+# at once, kube-proxy was seen to need 3 to 4 s once in 150 times; the default is 10.
+DRAIN_UNDER_LOAD = {"acceptSeconds": 8, "timeoutSeconds": 20}
+
+# A statement that waits in PostgreSQL for as long as the test wants (`Shop.holding`).
+WAIT = "select pg_advisory_xact_lock_shared(1)"
 
 Manifest = dict[str, Any]
 T = TypeVar("T")
@@ -40,6 +48,12 @@ def until(ask: Callable[[], T | None], what: str, *, seconds: float = 60.0, ever
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}; last answer {answer!r}"
         time.sleep(every)
     return answer
+
+
+def is_ready(pod: Manifest) -> bool:
+    """It is, and is to stay."""
+    rows = {row["type"]: row["status"] for row in pod["status"].get("conditions", ())}
+    return "deletionTimestamp" not in pod["metadata"] and rows.get("Ready") == "True" and "podIP" in pod["status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +165,75 @@ class Shop:
         self.kubernetes.apply([{"apiVersion": "pgweir.io/v1", "kind": "Pooler", "metadata": metadata, "spec": spec}])
 
     def ready(self, name: str = POOLER, *, timeout: float = 90.0) -> None:
-        """Ready, and kube-proxy has heard of it: it writes a node's rules once a second at most."""
-        self.kubernetes.wait_for("condition=Ready", "pooler", name, namespace=self.namespace, timeout=timeout)
+        """Ready at its present generation, and a client's pod gets through."""
+        self.until_condition("Ready", "True", name=name, seconds=timeout)
+        self._knock(name)
+
+    def _knock(self, name: str) -> None:
+        """kube-proxy writes a node's rules once a second at most."""
         # One try is short: a first packet that met no rule is lost, and all that follow it.
         once = f"timeout 1 bash -c 'exec 3<>/dev/tcp/{name}/5432' 2> /dev/null"
         knock = f"for _ in $(seq 30); do {once} && exit; sleep 0.2; done; exit 1"
         self.execute("bash", "-c", knock)
 
+    def at_rest(self, name: str = POOLER, *, timeout: float = 120.0) -> list[Manifest]:
+        """Its pods, once there are as many as wanted, every one ready and proved and known to the Service, and none is on its
+        way: from where a test begins, whatever the one before has left, and where it may read what it likes once."""
+        last = ""
+
+        def asked() -> list[Manifest] | None:
+            nonlocal last
+            last, pods = self._unrest(name)
+            return None if last else pods
+
+        try:
+            found = until(asked, f"{name} is at rest", seconds=timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last}") from None
+        self._knock(name)
+        return found
+
+    def _unrest(self, name: str) -> tuple[str, list[Manifest]]:
+        """What is still on its way, or nothing; and the pods, every one that there is."""
+        pooler = self.kubernetes.get("pooler", name, namespace=self.namespace)
+        selector = f"pgweir.io/poolerName={name}"
+        pods = self.kubernetes.items("pod", namespace=self.namespace, selector=selector)
+        status: Manifest = pooler.get("status", {})
+        rows = {row["type"]: row for row in status.get("conditions", ())}
+        for kind, wanted in (("Ready", "True"), ("Paused", str(bool(pooler["spec"].get("paused"))))):
+            row = rows.get(kind, {})
+            if (row.get("status"), row.get("observedGeneration")) != (wanted, pooler["metadata"]["generation"]):
+                return f"{kind} is {row}", pods
+            if row["reason"] == "Resuming":
+                return f"{kind} is {row}", pods
+        names = sorted(pod["metadata"]["name"] for pod in pods)
+        if len(pods) != pooler["spec"]["instances"] or not all(is_ready(pod) for pod in pods):
+            return f"the pods are {names}", pods
+        # The rows may be of before: a container that was started again, a pod that went.
+        proved = [
+            row["name"] for row in status["pods"] if row["ready"] and row.get("configDigest") == status["configDigest"]
+        ]
+        if sorted(proved) != names or len(status["pods"]) != len(names):
+            return f"the pods' rows are {status['pods']}", pods
+        theirs = {row["ip"] for pod in pods for row in pod["status"]["podIPs"]}
+        known = set(self.ready_addresses(name))
+        if not known <= theirs or not {pod["status"]["podIP"] for pod in pods} <= known:
+            return f"the Service leads to {known}, the pods are {theirs}", pods
+        return "", pods
+
+    def ready_addresses(self, name: str = POOLER) -> list[str]:
+        """Those to which its Service leads."""
+        selector = f"kubernetes.io/service-name={name}"
+        return [
+            endpoint["addresses"][0]
+            for piece in self.kubernetes.items("endpointslice", namespace=self.namespace, selector=selector)
+            for endpoint in piece.get("endpoints") or ()
+            if endpoint["conditions"].get("ready")
+        ]
+
     def patch(self, spec: Mapping[str, Any], name: str = POOLER) -> int:
         """Change the spec of a Pooler; the generation that this makes."""
-        patch = json.dumps({"spec": spec})
-        options = ["patch", "pooler", name, "--type=merge", f"--patch={patch}", "--output=json"]
-        changed = json.loads(self.kubernetes.kubectl(*options, namespace=self.namespace))
+        changed = self.kubernetes.api.request("PATCH", path_of("pooler", self.namespace, name), {"spec": spec})
         return int(changed["metadata"]["generation"])
 
     def parameters(self, name: str = POOLER, **values: str) -> int:
@@ -171,33 +242,33 @@ class Shop:
     def pause(self, paused: bool, name: str = POOLER) -> None:
         self.patch({"paused": paused}, name)
 
-    def paused(self, answer: str = "true", name: str = POOLER, *, timeout: float = 30.0) -> None:
-        self.kubernetes.wait_for(
-            f"condition=Paused={answer}", "pooler", name, namespace=self.namespace, timeout=timeout
-        )
+    def paused(self, answer: str = "True", name: str = POOLER, *, timeout: float = 30.0) -> None:
+        self.until_condition("Paused", answer, name=name, seconds=timeout)
 
     def status(self, name: str = POOLER) -> Manifest:
         status: Manifest = self.kubernetes.get("pooler", name, namespace=self.namespace).get("status", {})
         return status
 
     def condition(self, kind: str, name: str = POOLER) -> Manifest:
-        """The condition's row, or an empty one while there is none."""
-        rows: list[Manifest] = self.status(name).get("conditions", [])
-        return next((row for row in rows if row["type"] == kind), {})
+        """The condition's row, or an empty one while there is none of the present generation."""
+        pooler = self.kubernetes.get("pooler", name, namespace=self.namespace)
+        rows: list[Manifest] = pooler.get("status", {}).get("conditions", [])
+        generation = pooler["metadata"]["generation"]
+        return next((row for row in rows if row["type"] == kind and row["observedGeneration"] == generation), {})
 
     def until_condition(
-        self, kind: str, status: str, reason: str = "", name: str = POOLER, *, seconds: float = 60.0
+        self, kind: str, status: str, reason: str = "", name: str = POOLER, *, words: str = "", seconds: float = 60.0
     ) -> str:
-        """The condition's message once it is so."""
+        """The condition's message once it is so, and has these words."""
         last: Manifest = {}
 
         def asked() -> bool:
             nonlocal last
             last = self.condition(kind, name)
-            return last.get("status") == status and reason in ("", last.get("reason"))
+            return last.get("status") == status and reason in ("", last.get("reason")) and words in last["message"]
 
         try:
-            until(asked, f"{kind}={status} {reason}", seconds=seconds)
+            until(asked, f"{kind}={status} {reason} {words}", seconds=seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}: {last}") from None
         return str(last["message"])
@@ -206,9 +277,9 @@ class Shop:
         """The status once every wanted pod runs the configuration of this generation."""
 
         def asked() -> Manifest | None:
-            status = self.status(name)
-            rows = status.get("pods", [])
-            wanted = self.kubernetes.get("pooler", name, namespace=self.namespace)["spec"]["instances"]
+            pooler = self.kubernetes.get("pooler", name, namespace=self.namespace)
+            status: Manifest = pooler.get("status", {})
+            rows, wanted = status.get("pods", []), pooler["spec"]["instances"]
             same = all(
                 row.get("configDigest") == status["configDigest"]
                 and row.get("configRevision") == status["configRevision"]
@@ -221,9 +292,7 @@ class Shop:
 
     def pods(self, name: str = POOLER) -> list[Manifest]:
         """Its pods that are not on their way out."""
-        selector = f"--selector=pgweir.io/poolerName={name}"
-        text = self.kubernetes.kubectl("get", "pods", selector, "--output=json", namespace=self.namespace)
-        items: list[Manifest] = json.loads(text)["items"]
+        items = self.kubernetes.items("pod", namespace=self.namespace, selector=f"pgweir.io/poolerName={name}")
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
     def addresses(self, name: str = POOLER) -> list[str]:
@@ -261,6 +330,15 @@ class Shop:
     def start_psql(self, sql: str, conninfo: str = "") -> subprocess.Popen[str]:
         return self.start("psql", "-XAt", "-v", "ON_ERROR_STOP=1", "-c", sql, conninfo)
 
+    def interrupted(self, conninfo: str = "") -> str:
+        """What psql says of a Ctrl-C, as a user does it, while its query waits in PostgreSQL (within `holding`)."""
+        run = f'echo $$ > /tmp/psql.pid; exec psql -XAt -v VERBOSITY=sqlstate -c "{WAIT}" "$0"'
+        client = self.start("sh", "-c", run, conninfo)
+        self.until_held()
+        self.execute("sh", "-c", "kill -INT $(cat /tmp/psql.pid)")
+        said, _ = client.communicate(timeout=40)
+        return said
+
     @property
     def primary(self) -> str:
         """The pod of PostgreSQL that may be written to."""
@@ -271,9 +349,64 @@ class Shop:
         command = ["psql", "-XAt", "-h", "/run/postgresql", "-U", "postgres", "-d", database, "-c", sql]
         return self.kubernetes.execute(self.primary, *command, namespace=self.namespace).strip()
 
-    def server_connections(self) -> int:
-        """Those that poolers hold, asked of PostgreSQL itself."""
-        return int(self.administrator(f"select count(*) from pg_stat_activity where usename in ('app', '{ROLE}')"))
+    def server_connections(self, of: str = "") -> int:
+        """Those that poolers hold (or this one), asked of PostgreSQL itself. The operator, too, logs in as the look-up role, to
+        prove it."""
+        sql = f"select count(*) from pg_stat_activity where usename in ('app', '{ROLE}')"
+        sql += " and application_name <> 'pgweir-operator'"
+        if of:
+            sql += f" and host(client_addr) = any('{{{','.join(self.addresses(of))}}}')"
+        return int(self.administrator(sql))
+
+    @contextmanager
+    def holding(self) -> Iterator[Callable[[], None]]:
+        """Whoever says WAIT waits, until what is given here is called, or the block ends.
+
+        WHY no pg_sleep: a test that has to look at what waits would have to be done in that time on any machine.
+        """
+        command = ["psql", "-XAtq", "-h", "/run/postgresql", "-U", "postgres", "-d", "app"]
+        holder = self.kubernetes.start_execute(self.primary, *command, namespace=self.namespace, with_stdin=True)
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+
+        def release() -> None:
+            if holder.poll() is None:
+                holder.communicate()
+
+        try:
+            holder.stdin.write("select pg_advisory_lock(1);\n\\echo held\n")
+            holder.stdin.flush()
+            for line in holder.stdout:
+                if line == "held\n":
+                    break
+            else:
+                raise AssertionError(f"the lock's session ended: {holder.wait()}")
+            yield release
+        finally:
+            release()
+
+    def until_held(self, count: int = 1, sql: str = WAIT) -> None:
+        """So many wait (with another statement: are at work on it). One that was said last by a server that is idle does not
+        count."""
+        asked = sql.replace("'", "''")
+        active = f"select count(*) from pg_stat_activity where state = 'active' and position('{asked}' in query) > 0"
+        until(lambda: int(self.administrator(f"{active} and pid <> pg_backend_pid()")) >= count, f"{count} wait")
+
+    def logged(self, since: float, *texts: str, name: str = POOLER) -> dict[str, tuple[float, str]]:
+        """Pod → seconds from then (unix time) until it first logged a line with all these texts, and the line's message."""
+        found: dict[str, tuple[float, str]] = {}
+        seconds = f"--since={time.time() - since + 5:.0f}s"
+        for pod in self.pods(name):
+            pod_name = pod["metadata"]["name"]
+            for line in self.kubernetes.kubectl("logs", pod_name, seconds, namespace=self.namespace).splitlines():
+                record = json.loads(line) if line.startswith("{") else {}
+                message = str(record.get("record", {}).get("msg", ""))
+                if not all(text in message for text in texts):
+                    continue
+                at = datetime.fromisoformat(record["ts"]).timestamp()
+                if at > since:
+                    found.setdefault(pod_name, (at - since, message))
+        return found
 
     # --- load --------------------------------------------------------------------------------------------------------
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from e2e.measured import Measured
-from e2e.scenarios.shop import Shop, until
+from e2e.scenarios.shop import CLIENT, WAIT, Shop, until
 
 pytestmark = pytest.mark.cluster
 
 GOAL = 0.1  # seconds from the cancel request to the query's error
 PATIENCE = 10 * GOAL
 
-# In the client's pod: psql at one pod, whose query is cancelled at another after a delay. It speaks through a socket of
-# this program, which reads its key from the greeting and sees the error (SQLSTATE 57014) come. Prints the seconds between
-# request and error, for every pair of pods.
+# In the client's pod: a psql for each pair of pods, at the one, whose query is cancelled at the other once a line comes on
+# stdin. Each speaks through a socket of this program, which reads its key from the greeting and sees the error (SQLSTATE
+# 57014) come. Prints the seconds between request and error, for every pair.
 PROGRAM = """
 import contextlib, json, socket, struct, subprocess, sys, threading, time
 
@@ -56,13 +58,14 @@ class Session:
         self.psql.stdin.write(sql)
         self.psql.stdin.flush()
 
-delay, results = float(sys.argv[1]), []
+results, sessions = [], []
 for pair in sys.argv[2:]:
     here, there = pair.split("/")
     session = Session(here)
-    session.say("select 'runs';\\nselect pg_sleep(30);\\n")
-    assert session.psql.stdout.readline() == "runs\\n"
-    time.sleep(delay)
+    session.say(sys.argv[1] + ";\\n")
+    sessions.append((session, here, there))
+sys.stdin.readline()
+for session, here, there in sessions:
     with socket.create_connection((there, 5432)) as canceller:
         started = time.monotonic()
         canceller.sendall(struct.pack("!ii", 16, 80877102) + session.key)
@@ -75,17 +78,36 @@ print(json.dumps(results))
 """
 
 
+def cancelled(shop: Shop, pairs: Sequence[str], meanwhile: Callable[[], None] = lambda: None) -> list[list[Any]]:
+    """Of every pair the two pods and the seconds; all queries wait in PostgreSQL before the first is cancelled."""
+    with shop.holding():
+        command = ["python3", "-c", PROGRAM, WAIT, *pairs]
+        program = shop.kubernetes.start_execute(CLIENT, *command, namespace=shop.namespace, with_stdin=True)
+        try:
+            shop.until_held(len(pairs))
+            meanwhile()
+            said, _ = program.communicate("now\n", timeout=120)
+        finally:
+            program.kill()
+    found: list[list[Any]] = json.loads(said)
+    return found
+
+
 @pytest.fixture(scope="module", autouse=True)
 def pooler(shop: Shop) -> None:
     shop.pooler()
-    shop.ready()
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop) -> None:
+    shop.at_rest()
 
 
 def test_a_cancel_sent_to_any_of_three_pods_ends_the_query(shop: Shop, measured: Measured) -> None:
     addresses = shop.addresses()
     assert len(addresses) == 3
     pairs = [f"{here}/{there}" for here in addresses for there in addresses]
-    results = json.loads(shop.python(PROGRAM, "0.3", *pairs, timeout=120))
+    results = cancelled(shop, pairs)
     assert len(results) == 9
     for here, there, seconds in results:
         print(f"query at {here}, cancel at {there}: {seconds * 1000:.1f} ms")
@@ -102,19 +124,22 @@ def test_a_pod_on_its_way_out_is_still_found(shop: Shop) -> None:
     """It takes no new clients any more; those that it has can still cancel, at whatever pod the Service gives them."""
     leaving, staying, _ = shop.pods()
     pair = f"{leaving['status']['podIP']}/{staying['status']['podIP']}"
-    program = shop.start("python3", "-c", PROGRAM, "8", pair)
-    until(
-        lambda: "pg_sleep" in shop.administrator("select query from pg_stat_activity where state = 'active'"), "it runs"
-    )
-    shop.kubernetes.kubectl("delete", "pod", leaving["metadata"]["name"], "--wait=false", namespace=shop.namespace)
-    said, _ = program.communicate(timeout=60)
-    ((_, _, seconds),) = json.loads(said)
+
+    def it_leaves() -> None:
+        name = leaving["metadata"]["name"]
+        shop.kubernetes.kubectl("delete", "pod", name, "--wait=false", namespace=shop.namespace)
+        until(lambda: "psql: error" in said_at(shop, leaving["status"]["podIP"]), "it takes no new clients")
+
+    ((_, _, seconds),) = cancelled(shop, [pair], it_leaves)
     print(f"cancelled at a leaving pod: {seconds * 1000:.1f} ms")
-    shop.ready()
+
+
+def said_at(shop: Shop, address: str) -> str:
+    return shop.execute("sh", "-c", f"psql -XAt -c 'select 1' host={address} 2>&1 || true")
 
 
 def test_libpq_cancels_through_the_service(shop: Shop) -> None:
     """As a user does it: Ctrl-C in psql, whose cancel request the Service leads wherever it likes."""
-    interrupted = "psql -XAt -v VERBOSITY=sqlstate -c 'select pg_sleep(20)' 2>&1 & sleep 1; kill -INT $!; wait $!"
-    for _ in range(6):
-        assert "57014" in shop.execute("bash", "-mc", f"{interrupted} || true", timeout=40)
+    with shop.holding():
+        for _ in range(6):
+            assert "57014" in shop.interrupted()

@@ -6,15 +6,19 @@ import time
 
 import pytest
 from e2e.measured import Measured
-from e2e.scenarios.shop import POOLER, Shop, until
+from e2e.scenarios.shop import DRAIN_UNDER_LOAD, POOLER, Shop
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
 def pooler(shop: Shop) -> None:
-    shop.pooler()
-    shop.ready()
+    shop.pooler(drain=DRAIN_UNDER_LOAD)
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop) -> None:
+    shop.at_rest()
 
 
 def test_changes_under_load_are_proved_by_every_pod_and_restart_none(shop: Shop, measured: Measured) -> None:
@@ -43,7 +47,7 @@ def test_changes_under_load_are_proved_by_every_pod_and_restart_none(shop: Shop,
     )
     shop.books_balance(done)
     assert shop.lives() == before
-    assert shop.condition("Ready")["status"] == "True"
+    shop.at_rest()
     console = shop.kubernetes.execute(
         f"deploy/{POOLER}", "pgweir-console", "-c", "SHOW CONFIG", namespace=shop.namespace
     )
@@ -80,10 +84,8 @@ def test_a_setting_that_is_fixed_at_start_rolls_the_pods_one_by_one_under_load(s
     shop.initialise()
     before = shop.lives()
     with shop.load("-c", "4", "-C") as load:
-        generation = shop.parameters(listen_backlog="256")
-        shop.proved(generation, seconds=90)
-        until(lambda: not set(before) & set(shop.lives()), "every pod is another one", seconds=120)
-        shop.ready(timeout=120)
+        shop.parameters(listen_backlog="256")
+        shop.at_rest()
         done = load.finish()
     assert done.failed == 0, done.said
     assert done.processed > 0

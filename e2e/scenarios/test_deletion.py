@@ -30,12 +30,12 @@ def test_of_two_poolers_one_goes_and_the_other_does_not_notice_then_all_goes(sho
     empty = objects(shop)
     assert provisioned(shop) == []
     shop.pooler()
-    shop.ready()
+    shop.at_rest()
     one = objects(shop)
     whole = provisioned(shop)
     assert whole == ["function user_search", "grant on postgres", f"role {ROLE}", "schema pgweir"]
     shop.pooler(SECOND, instances=1)
-    shop.ready(SECOND)
+    shop.at_rest(SECOND)
     assert shop.psql("select 1", f"host={SECOND}") == "1"
     shop.initialise()
     with shop.load("-c", "4", "-C") as load:
@@ -47,7 +47,7 @@ def test_of_two_poolers_one_goes_and_the_other_does_not_notice_then_all_goes(sho
     shop.remove()
     assert provisioned(shop) == []
     until(lambda: objects(shop) == empty, "nothing of either is left", seconds=60)
-    assert shop.server_connections() == 0
+    until(lambda: shop.server_connections() == 0, "PostgreSQL has noticed that they are gone")
     shop.pooler(instances=1)
-    shop.ready()
+    shop.at_rest()
     assert shop.psql("select 1") == "1"

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from e2e.kubernetes_access import WRAPPERS
-from e2e.scenarios.shop import CA_FILE, CLIENT, Shop
+from e2e.scenarios.shop import CA_FILE, CLIENT, Shop, until
 from tests.docs.blocks import ROOT, Command, Where, differs, files, pages_with, story
 
 pytestmark = pytest.mark.cluster
@@ -31,6 +32,8 @@ IMAGE = (
 )
 CA = ("sslrootcert=ca.crt", f"sslrootcert={CA_FILE}")
 ENDLESS = re.compile(r" --watch | -f $")
+MAKES_IT = re.compile(r"kubectl apply -f \S*pooler\.yaml")
+CHANGES = re.compile(r"kubectl (apply|patch|scale) ")
 # The shop's PostgreSQL is no CloudNativePG Cluster: e2e/control_plane has one, and test_switchover.py a pair that moves.
 ELSEWHERE = re.compile(r"kubectl pgweir switchover|kubectl delete")
 
@@ -107,15 +110,44 @@ def pods_of_any_kind(shop: Shop) -> None:
     shop.kubernetes.kubectl("label", "--overwrite", "namespace", shop.namespace, label)
 
 
+def has(found: Any, wanted: Any) -> bool:
+    """What is wanted is there; what the API server adds does not matter."""
+    if not isinstance(wanted, dict):
+        return bool(found == wanted)
+    return isinstance(found, dict) and all(has(found.get(key), each) for key, each in wanted.items())
+
+
+def clear(shop: Shop) -> None:
+    """No Pooler, and no pod of one on its way out, which everything that asks by label or Deployment would meet."""
+    shop.kubernetes.kubectl("delete", "poolers", "--all", "--timeout=60s", namespace=shop.namespace, timeout=70)
+    left = "pgweir.io/poolerName"
+    until(lambda: not shop.kubernetes.items("pod", namespace=shop.namespace, selector=left), "all pods are gone")
+
+
 @pytest.mark.parametrize("page", pages_with(Where.PODS, Where.CLIENT), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_do_what_it_says(page: Path, shop: Shop, shell: Shell) -> None:
-    given = {"pooler.yaml": (ROOT / "manifests/samples/pooler.yaml").read_text()} | files(page)
+    """The Pooler is that of manifests/samples, which most pages leave as it is; one that makes it finds none."""
+    sample = (ROOT / "manifests/samples/pooler.yaml").read_text()
+    given = {"pooler.yaml": sample} | files(page)
     for name, text in given.items():
         (shell.folder / name).write_text(text)
-    shop.pooler()
-    shop.pause(False)
-    shop.ready()
-    for command in story(page, Where.FILES, Where.API, Where.CLIENT, Where.PODS):
-        if not ELSEWHERE.match(command.text) and "/etc/" not in command.text:
-            print(command, shell.type(command), sep="\n")
-    shop.kubernetes.kubectl("delete", "poolers", "--all", "--timeout=60s", namespace=shop.namespace, timeout=70)
+    told = [
+        command
+        for command in story(page, Where.FILES, Where.API, Where.CLIENT, Where.PODS)
+        if not ELSEWHERE.match(command.text) and "/etc/" not in command.text
+    ]
+    first = next(command.text for command in told if command.where is not Where.FILES)
+    there = shop.kubernetes.items("pooler", namespace=shop.namespace)
+    makes_it = bool(MAKES_IT.match(first))
+    if len(there) != (not makes_it) or not all(has(each["spec"], yaml.safe_load(sample)["spec"]) for each in there):
+        clear(shop)
+    if not makes_it:
+        shop.kubernetes.kubectl("apply", "--filename=-", stdin=sample, namespace=shop.namespace)
+        shop.pause(False)
+        shop.at_rest()
+    for command in told:
+        print(command, shell.type(command), sep="\n")
+        if CHANGES.search(command.text):
+            # What a page shows is how it is once the change has arrived.
+            for pooler in shop.kubernetes.items("pooler", namespace=shop.namespace):
+                shop.at_rest(pooler["metadata"]["name"])

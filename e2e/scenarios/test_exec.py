@@ -24,10 +24,10 @@ def test_without_a_superuser_the_operator_provisions_by_psql_in_the_primarys_pod
 
         # The switch without the right, then both.
         operator.install(**{"env[0]__name": "PGWEIR_EXEC_IN_PRIMARY", "env[0]__value": "yes"})
-        until(lambda: "may not exec" in shop.condition("Integrated")["message"], "exec is forbidden")
+        shop.until_condition("Integrated", "False", words="may not exec")
         operator.install(provisioning__exec="true")
         shop.until_condition("Integrated", "True", "LookupSucceeded")
-        shop.ready()
+        shop.at_rest()
         assert shop.psql("select 1") == "1"
         assert provisioned(shop) == ["function user_search", "grant on postgres", f"role {ROLE}", "schema pgweir"]
 

@@ -36,8 +36,8 @@ def poolers(shop: Shop) -> Shop:
     """One Pooler in each mode, on one cluster."""
     shop.pooler(POOLER, pool_mode="transaction")
     shop.pooler(SESSION, pool_mode="session", instances=2)
-    shop.ready(POOLER)
-    shop.ready(SESSION)
+    shop.at_rest(POOLER)
+    shop.at_rest(SESSION)
     return shop
 
 

@@ -3,14 +3,13 @@ and what a drain of its node asks of it."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 
 import pytest
 from e2e.kubernetes_access import WRAPPERS
 from e2e.measured import Measured
-from e2e.scenarios.shop import POOLER, Shop, until
+from e2e.scenarios.shop import DRAIN_UNDER_LOAD, POOLER, WAIT, Shop, until
 
 pytestmark = pytest.mark.cluster
 
@@ -23,10 +22,14 @@ RESOURCES = {"requests": {"cpu": "0.1", "memory": "100Mi"}, "limits": {"cpu": "0
 def poolers(shop: Shop) -> None:
     container = {"name": "pgbouncer", "resources": RESOURCES}
     template = {"metadata": {"labels": {"app": "pooler"}}, "spec": {"containers": [container]}}
-    shop.pooler()
+    shop.pooler(drain=DRAIN_UNDER_LOAD)
     shop.pooler(NARROW, instances=1, template=template, pgbouncer={"parameters": {"default_pool_size": "1"}})
-    shop.ready()
-    shop.ready(NARROW)
+    shop.at_rest(NARROW)
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop) -> None:
+    shop.at_rest()
 
 
 def in_pod(shop: Shop, program: str, pod: str) -> str:
@@ -39,17 +42,19 @@ def names(shop: Shop, name: str = POOLER) -> list[str]:
 
 def test_a_full_pool_takes_no_pod_from_the_service_and_restarts_none(shop: Shop) -> None:
     lives = shop.lives(NARROW)
-    conninfo = f"host={NARROW}"
-    clients = [shop.start_psql("select pg_sleep(3)", conninfo) for _ in range(6)]
-    until(lambda: int(waiting(shop)) >= 3, "the others wait")
-    for _ in range(20):
-        (pod,) = shop.pods(NARROW)
-        ready = {row["type"]: row["status"] for row in pod["status"]["conditions"]}
-        assert ready["Ready"] == "True"
-        time.sleep(0.5)
-    for client in clients:
-        client.communicate(timeout=60)
-        assert client.returncode == 0
+    with shop.holding() as release:
+        clients = [shop.start_psql(WAIT, f"host={NARROW}") for _ in range(6)]
+        until(lambda: int(waiting(shop)) == 5, "the others wait")
+        # Two probes in a row that fail, one every 2 s, would take it away.
+        for _ in range(14):
+            (pod,) = shop.pods(NARROW)
+            ready = {row["type"]: row["status"] for row in pod["status"]["conditions"]}
+            assert ready["Ready"] == "True"
+            time.sleep(0.5)
+        release()
+        for client in clients:
+            client.communicate(timeout=60)
+            assert client.returncode == 0
     assert shop.lives(NARROW) == lives
 
 
@@ -93,8 +98,7 @@ def test_the_metrics_are_there_for_who_may_exec(shop: Shop) -> None:
 
 
 def test_thirty_clients_of_the_service_are_spread_over_three_pods(shop: Shop) -> None:
-    thirty = "for n in $(seq 30); do psql -XAtc 'select pg_sleep(15)' & done; wait"
-    clients = shop.start("bash", "-c", thirty)
+    thirty = f"for n in $(seq 30); do psql -XAtc '{WAIT}' & done; wait"
     program = (
         "import json, urllib.request as r; "
         "print(sum(p['clients']['active'] + p['clients']['waiting'] for p in"
@@ -106,13 +110,16 @@ def test_thirty_clients_of_the_service_are_spread_over_three_pods(shop: Shop) ->
         last[:] = [int(in_pod(shop, program, pod)) for pod in names(shop)]
         return last if sum(last) == 30 else None
 
-    try:
-        found = until(counted, "thirty are there", seconds=30)
-    except AssertionError as error:
-        raise AssertionError(f"{error}; they were {last}") from None
-    print(f"clients of each pod: {found}")
-    assert min(found) >= 1, "by chance alone once in 60,000 times"
-    said, _ = clients.communicate(timeout=60)
+    with shop.holding() as release:
+        clients = shop.start("bash", "-c", thirty)
+        try:
+            found = until(counted, "thirty are there")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; they were {last}") from None
+        print(f"clients of each pod: {found}")
+        assert min(found) >= 1, "by chance alone once in 60,000 times"
+        release()
+        said, _ = clients.communicate(timeout=60)
     assert "rror" not in said, said
 
 
@@ -121,23 +128,10 @@ def test_a_pod_that_is_told_to_go_leaves_the_service_at_once_and_serves_on(shop:
     address = pod["status"]["podIP"]
     asked = time.monotonic()
     shop.kubernetes.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false", namespace=shop.namespace)
-    until(lambda: address not in ready_addresses(shop), "it has left", seconds=20, every=0.05)
+    until(lambda: address not in shop.ready_addresses(), "it has left", seconds=20, every=0.05)
     left = time.monotonic() - asked
     measured.note("A pod is deleted → it is not ready for the Service", f"{left:.2f} s (with kubectl)", "2 s")
     assert shop.psql("select 1", f"host={address}") == "1", "who has not heard of it yet is served"
-    shop.ready()
-    until(lambda: len(ready_addresses(shop)) == 3, "three again")
-
-
-def ready_addresses(shop: Shop) -> list[str]:
-    selector = f"--selector=kubernetes.io/service-name={POOLER}"
-    text = shop.kubernetes.kubectl("get", "endpointslices", selector, "--output=json", namespace=shop.namespace)
-    return [
-        endpoint["addresses"][0]
-        for piece in json.loads(text)["items"]
-        for endpoint in piece.get("endpoints") or ()
-        if endpoint["conditions"].get("ready")
-    ]
 
 
 def test_a_drained_node_lets_one_pod_go_after_the_other_and_costs_no_transaction(
@@ -160,9 +154,8 @@ def test_a_drained_node_lets_one_pod_go_after_the_other_and_costs_no_transaction
         finally:
             shop.kubernetes.kubectl("uncordon", node)
             said, _ = drain.communicate(timeout=180)
-        shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
         until(lambda: not set(names(shop)) & set(before), "the old ones are going")
-        shop.ready()
+        shop.at_rest()
         done = load.finish()
     lost = f"{done.failed} of {done.processed} transactions failed"
     measured.note("kubectl drain of the (one) node, uncordoned when a new pod was Pending", lost, "0 failed")

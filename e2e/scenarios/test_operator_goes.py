@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tarfile
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from e2e.measured import Measured
 from e2e.scenarios.release import CHART, OPERATOR_IMAGE, POOLER_IMAGE, Operator, retagged
-from e2e.scenarios.shop import POOLER, Shop, until
+from e2e.scenarios.shop import DRAIN_UNDER_LOAD, POOLER, Shop, is_ready, until
 
 from pgweir_operator.rollouts import is_rolling
 
@@ -24,14 +23,15 @@ SECOND = "pooler-second"
 OLDEST_CHART = "41f72ba"
 
 
-# Two cores are node and load at once: the way to a pod that leaves is closed later than elsewhere.
-DRAIN = {"acceptSeconds": 8, "timeoutSeconds": 20}
-
-
 @pytest.fixture(scope="module", autouse=True)
 def pooler(shop: Shop) -> None:
-    shop.pooler(drain=DRAIN)
-    shop.ready()
+    shop.pooler(instances=2, drain=DRAIN_UNDER_LOAD)
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop, pooler: None) -> None:
+    shop.pause(False)
+    shop.at_rest()
 
 
 @pytest.fixture
@@ -56,18 +56,14 @@ def test_a_pause_outlives_the_operators_pod_and_the_next_one_ends_it(shop: Shop,
             assert shop.condition("Paused")["status"] == "True"
             time.sleep(0.2)
         # A pod that comes while it is paused begins paused.
-        shop.kubernetes.kubectl(
-            "delete", "pod", shop.pods()[0]["metadata"]["name"], "--wait=false", namespace=shop.namespace
-        )
-        until(
-            lambda: all(row["ready"] for row in shop.status()["pods"]) and len(shop.status()["pods"]) == 3, "a new pod"
-        )
-        shop.paused(timeout=60)
+        shop.patch({"instances": 3})
+        shop.at_rest()
+        assert shop.status()["pausedInstances"] == 3
         assert shop.server_connections() == 0
         shop.pause(False)
-        shop.paused("false")
-        load.abandon()  # its client on the deleted pod had to go
-    assert shop.psql("select 1") == "1"
+        shop.paused("False")
+        done = load.finish()
+    shop.books_balance(done)
 
 
 def test_an_uninstalled_chart_leaves_poolers_serving_and_a_new_install_takes_them_up(
@@ -113,15 +109,11 @@ def test_a_pod_that_comes_without_an_operator_serves(shop: Shop, operator: Opera
         for pod in shop.pods():
             shop.kubernetes.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false", namespace=shop.namespace)
         until(lambda: not set(before) & set(shop.lives()), "the old ones are going")
-        shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
-        until(lambda: _serves(shop), "the new ones serve")
+        until(lambda: [is_ready(pod) for pod in shop.pods()] == [True] * 3, "the new ones are ready")
+        for address in shop.addresses():
+            assert shop.psql("select 1", f"host={address}") == "1"
     finally:
         operator.scale(1)
-    shop.ready()
-
-
-def _serves(shop: Shop) -> bool:
-    return all(shop.psql("select 1", f"host={address}") == "1" for address in shop.addresses())
 
 
 @pytest.fixture
@@ -139,11 +131,11 @@ def test_an_upgrade_under_load_rolls_no_pod_and_a_new_default_image_one_pooler_a
     shop: Shop, operator: Operator, measured: Measured, next_version: None
 ) -> None:
     shop.patch({"instances": 2})
-    shop.pooler(SECOND, instances=1, drain=DRAIN)
+    shop.pooler(SECOND, instances=1, drain=DRAIN_UNDER_LOAD)
     operator.install(replicas="2")
     until(operator.leads, "one of two leads")
-    shop.ready()
-    shop.ready(SECOND)
+    shop.at_rest()
+    shop.at_rest(SECOND)
     shop.initialise()
     leader, before = operator.leader(), shop.lives() | shop.lives(SECOND)
     with shop.load("-c", "4", "-C") as load, shop.load("-c", "2", "-C", "-S", host=SECOND) as second:
@@ -166,8 +158,8 @@ def test_an_upgrade_under_load_rolls_no_pod_and_a_new_default_image_one_pooler_a
 
         until(has_rolled, "both have rolled", seconds=150, every=0.1)
         until(lambda: not set(shop.lives() | shop.lives(SECOND)) & set(before), "the old pods are going")
-        shop.ready()
-        shop.ready(SECOND)
+        shop.at_rest()
+        shop.at_rest(SECOND)
         done, other = load.finish(), second.finish()
     measured.note(
         "Operator of two replicas upgraded, then the poolers' default image (two Poolers, one after the other)",
@@ -181,8 +173,7 @@ def test_an_upgrade_under_load_rolls_no_pod_and_a_new_default_image_one_pooler_a
 
 
 def _deployments(shop: Shop) -> dict[str, dict[str, object]]:
-    text = shop.kubernetes.kubectl("get", "deployments", "--output=json", namespace=shop.namespace)
-    return {found["metadata"]["name"]: found for found in json.loads(text)["items"]}
+    return {found["metadata"]["name"]: found for found in shop.kubernetes.items("deployment", namespace=shop.namespace)}
 
 
 def _image(deployment: dict[str, object]) -> str:

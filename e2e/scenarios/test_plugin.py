@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from e2e.scenarios.release import Operator
-from e2e.scenarios.shop import POOLER, Shop, until
+from e2e.scenarios.shop import POOLER, WAIT, Shop, until
 from e2e.scenarios.typed import kubectl_pgweir
 
 pytestmark = pytest.mark.cluster
@@ -21,26 +21,30 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module", autouse=True)
 def pooler(shop: Shop) -> None:
     shop.pooler(instances=2, pgbouncer={"parameters": {"default_pool_size": "1"}})
-    shop.ready()
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop) -> None:
+    shop.pause(False)
+    shop.at_rest()
 
 
 def test_status_is_the_fleet_at_a_glance_and_live_asks_the_pods(shop: Shop) -> None:
     code, said, told = kubectl_pgweir(shop, "status")
     assert (code, told) == (0, "")
     assert said.splitlines()[1].split()[:3] == [POOLER, "active", "2/2"]
-    with_client = shop.start_psql("select pg_sleep(5)")
-    until(
-        lambda: kubectl_pgweir(shop, "status", "--live")[1].splitlines()[1].split()[4] == "1", "the client is counted"
-    )
+    with shop.holding():
+        with_client = shop.start_psql(WAIT)
+        until(
+            lambda: kubectl_pgweir(shop, "status", "--live")[1].splitlines()[1].split()[4] == "1",
+            "the client is counted",
+        )
     with_client.communicate(timeout=30)
 
 
 def test_who_waits_is_told_who_holds_and_the_pause_names_them(shop: Shop) -> None:
     """T18, B16: into every pod, without exec and without the token."""
     address = f"host={shop.addresses()[0]}"
-    hoarder = shop.start_psql("begin; select pg_sleep(8); commit", f"{address} application_name=month_end")
-    until(lambda: "pg_sleep" in shop.administrator("select query from pg_stat_activity"), "it holds a server")
-    waiter = shop.start_psql("select 42", address)
 
     def waits() -> list[dict[str, object]]:
         code, said, told = kubectl_pgweir(shop, "waiters", POOLER, "--json")
@@ -48,12 +52,19 @@ def test_who_waits_is_told_who_holds_and_the_pause_names_them(shop: Shop) -> Non
         rows: list[dict[str, object]] = json.loads(said)
         return rows
 
-    (row,) = until(waits, "somebody waits")
-    assert (row["limit"], row["holder_application_name"]) == ("pool_size", "month_end")
-    code, _, told = kubectl_pgweir(shop, "pause", POOLER, "--wait", "--timeout=1")
-    assert code == 4
-    assert "month_end" in told
-    assert kubectl_pgweir(shop, "pause", POOLER, "--wait", "--timeout=30")[0] == 0
+    with shop.holding() as release:
+        hoarder = shop.start_psql(f"begin; {WAIT}; commit", f"{address} application_name=month_end")
+        shop.until_held()
+        waiter = shop.start_psql("select 42", address)
+        (row,) = until(waits, "somebody waits")
+        assert (row["limit"], row["holder_application_name"]) == ("pool_size", "month_end")
+        shop.pause(True)
+        shop.until_condition("Paused", "False", "Pausing", words="month_end")
+        code, _, told = kubectl_pgweir(shop, "pause", POOLER, "--wait", "--timeout=1")
+        assert code == 4
+        assert "month_end" in told
+        release()
+        assert kubectl_pgweir(shop, "pause", POOLER, "--wait", "--timeout=30")[0] == 0
     assert kubectl_pgweir(shop, "resume", POOLER, "--wait")[0] == 0
     assert hoarder.wait(timeout=30) == 0
     assert waiter.communicate(timeout=30)[0].splitlines()[-1] == "42"
@@ -74,12 +85,19 @@ def test_the_console_is_there_for_who_may_exec(shop: Shop) -> None:
 def test_logs_say_why_a_connection_ended_with_the_pid_that_postgresql_knows(shop: Shop) -> None:
     """T17: a backend is killed, and the pod's line has its pid."""
     victim = shop.start_psql("begin; select pg_sleep(30)", "application_name=victim")
+    shop.until_held(sql="pg_sleep(30)")
     find = "select pid from pg_stat_activity where query like '%pg_sleep(30)%' and pid <> pg_backend_pid()"
-    pid = until(lambda: shop.administrator(find), "it runs")
+    pid = shop.administrator(find)
     shop.administrator(f"select pg_terminate_backend({pid})")
     victim.communicate(timeout=30)
-    code, said, _ = kubectl_pgweir(shop, "logs", POOLER, "--grep", f'"server_pid": {pid}')
-    assert code == 0
+
+    def line() -> str:
+        """What a container says is in the node's file a moment later."""
+        code, said, told = kubectl_pgweir(shop, "logs", POOLER, "--grep", f'"server_pid": {pid}')
+        assert code == 0, told
+        return said
+
+    said = until(line, "the line is there")
     assert f"server_pid={pid}" in said
     assert "close_reason=" in said
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import time
 
 import pytest
 from e2e.measured import Measured
-from e2e.scenarios.shop import POOLER, Bench, Shop, until
+from e2e.scenarios.shop import CLIENT, DRAIN_UNDER_LOAD, POOLER, Bench, Shop, until
 
 pytestmark = pytest.mark.cluster
 
@@ -29,8 +28,12 @@ for name in os.listdir("/proc"):
 @pytest.fixture(scope="module", autouse=True)
 def pooler(shop: Shop) -> None:
     # In a process namespace that containers share, the pooler is not process 1 and can be killed from within.
-    shop.pooler(template={"spec": {"shareProcessNamespace": True}})
-    shop.ready()
+    shop.pooler(template={"spec": {"shareProcessNamespace": True}}, drain=DRAIN_UNDER_LOAD)
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop) -> None:
+    shop.at_rest()
 
 
 def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_it_had(
@@ -47,7 +50,7 @@ def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_i
         )
         assert "killed" in said
         until(lambda: sum(shop.lives().values()) == 1, "the kubelet starts the container again")
-        shop.ready()
+        shop.at_rest()
         done = load.finish()
     measured.note("kill -9 of a pooler's process, seen by the clients of another pod", _lost(done), GOAL)
     shop.books_balance(done)
@@ -55,7 +58,7 @@ def test_a_killed_process_costs_its_own_clients_alone_and_comes_back_with_what_i
     status = shop.proved(generation)
     assert status["configRevision"] == revision
     address = victim["status"]["podIP"]
-    until(lambda: shop.psql("select 1", f"host={address}") == "1", "the killed one serves again")
+    assert shop.psql("select 1", f"host={address}") == "1", "the killed one serves again"
 
 
 def test_deleted_pods_under_load_cost_no_transaction(shop: Shop, measured: Measured) -> None:
@@ -64,7 +67,7 @@ def test_deleted_pods_under_load_cost_no_transaction(shop: Shop, measured: Measu
     with shop.load("-c", "4", "-C") as load:
         for pod in shop.pods()[:2]:
             shop.kubernetes.kubectl("delete", "pod", pod["metadata"]["name"], namespace=shop.namespace)
-            shop.ready()
+            shop.at_rest()
         done = load.finish()
     measured.note("Two of three pods deleted, one after the other", _lost(done), GOAL)
     shop.books_balance(done)
@@ -77,12 +80,11 @@ def test_a_rollout_restart_under_load_costs_no_transaction(shop: Shop, measured:
     with shop.load("-c", "4", "-C") as load:
         shop.kubernetes.kubectl("rollout", "restart", f"deployment/{POOLER}", namespace=shop.namespace)
         shop.kubernetes.rolled_out("deployment", POOLER, namespace=shop.namespace)
-        until(lambda: len(shop.pods()) == 3, "the old ones are going")
+        shop.at_rest()
         done = load.finish()
     measured.note("Rollout of three pods", _lost(done), GOAL)
     shop.books_balance(done)
     assert not set(shop.lives()) & set(before)
-    shop.ready()
 
 
 def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop, measured: Measured) -> None:
@@ -90,20 +92,17 @@ def test_scaled_to_one_and_back_clients_leave_between_transactions(shop: Shop, m
     idle = {address: _start_idle_client(shop, address) for address in shop.addresses()}
     with shop.load("-c", "4", "-C") as load:
         shop.kubernetes.kubectl("scale", "pooler", POOLER, "--replicas=1", namespace=shop.namespace)
-        until(lambda: len(shop.pods()) == 1, "one pod is left")
-        shop.ready()
-        (left,) = shop.addresses()
-        time.sleep(4)  # past the time in which a leaving pod still takes new clients
+        (pod,) = shop.at_rest()
+        left = pod["status"]["podIP"]
         shop.kubernetes.kubectl("scale", "pooler", POOLER, "--replicas=3", namespace=shop.namespace)
-        until(lambda: len(shop.pods()) == 3, "three pods are there")
-        shop.ready()
+        shop.at_rest()
         done = load.finish()
     measured.note("Scaled from three pods to one and back", _lost(done), GOAL)
     shop.books_balance(done)
     for address, process in idle.items():
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate("select 2;\n", timeout=60)
         if address == left:
-            assert said.split() == ["1", "2"], said
+            assert said.split() == ["2"], said
         else:
             assert "57P01" in said, said
     pooler = shop.kubernetes.get("pooler", POOLER, namespace=shop.namespace)
@@ -116,6 +115,12 @@ def _lost(done: Bench) -> str:
 
 
 def _start_idle_client(shop: Shop, address: str) -> subprocess.Popen[str]:
-    """A session that asks once, rests until long after its pod has begun to leave, and asks again."""
-    script = "(echo 'select 1;'; sleep 25; echo 'select 2;') | psql -XAt -v VERBOSITY=sqlstate \"host=$0\" 2>&1"
-    return shop.start("sh", "-c", script, address)
+    """A session that has asked once, rests, and asks again when it is told to."""
+    command = ["psql", "-XAt", "-v", "VERBOSITY=sqlstate", f"host={address}"]
+    process = shop.kubernetes.start_execute(CLIENT, *command, namespace=shop.namespace, with_stdin=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("select 1;\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "1\n"
+    return process

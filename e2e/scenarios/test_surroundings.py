@@ -15,7 +15,7 @@ import pytest
 from e2e.kubernetes_access import Kubernetes
 from e2e.measured import Measured
 from e2e.scenarios.release import RELEASE, Operator
-from e2e.scenarios.shop import CA_FILE, CLUSTER, POOLER, ROLE, Shop, until
+from e2e.scenarios.shop import CA_FILE, CLUSTER, DRAIN_UNDER_LOAD, POOLER, ROLE, WAIT, Shop, until
 
 pytestmark = pytest.mark.cluster
 
@@ -33,15 +33,21 @@ def shop(kubernetes: Kubernetes, scenario_namespace: str) -> Iterator[Shop]:
         _lead_readers_to_every_standby(made)
         made.pooler(
             instances=2,
+            drain=DRAIN_UNDER_LOAD,
             template={"spec": {"securityContext": ANYBODY}},
             serviceTemplate={"spec": {"ipFamilyPolicy": "PreferDualStack"}},
             pgbouncer={"parameters": {"default_pool_size": "10"}},
         )
         made.pooler(READERS, type="ro", instances=1)
-        made.ready()
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(autouse=True)
+def at_rest(shop: Shop) -> None:
+    shop.pause(False)
+    shop.at_rest()
 
 
 def _lead_readers_to_every_standby(shop: Shop) -> None:
@@ -63,7 +69,7 @@ def test_under_any_user_id_it_reloads_pauses_and_reads_its_certificates(shop: Sh
     shop.paused()
     assert shop.server_connections() == 0
     shop.pause(False)
-    shop.paused("false")
+    shop.paused("False")
     assert shop.psql("select 1") == "1"
     assert shop.lives() == lives
 
@@ -98,13 +104,12 @@ def test_a_service_of_both_families_is_reached_at_either_address(shop: Shop) -> 
     # The certificate bears names: the address says where, the name whom to expect.
     verified = f"host={POOLER} hostaddr={address} sslmode=verify-full sslrootcert={CA_FILE}"
     until(lambda: shop.psql("select 1", verified) == "1", "kube-proxy has heard of it")
-    interrupted = (
-        f"psql -XAt -v VERBOSITY=sqlstate '{verified}' -c 'select pg_sleep(20)' 2>&1 & sleep 1; kill -INT $!; wait $!"
-    )
-    assert "57014" in shop.execute("bash", "-mc", f"{interrupted} || true", timeout=40)
-    client = shop.start_psql("select pg_sleep(2)", verified)
-    until(lambda: any(":" in each for each in _clients(shop)), "the console shows where it came from")
-    client.communicate(timeout=30)
+    with shop.holding() as release:
+        assert "57014" in shop.interrupted(verified)
+        client = shop.start_psql(WAIT, verified)
+        until(lambda: any(":" in each for each in _clients(shop)), "the console shows where it came from")
+        release()
+        client.communicate(timeout=30)
     assert client.returncode == 0
 
 
@@ -119,43 +124,65 @@ def _clients(shop: Shop) -> list[str]:
 
 
 def test_readers_are_spread_over_the_standbys(shop: Shop) -> None:
-    shop.ready(READERS)
+    shop.at_rest(READERS)
     sql = "select host(inet_server_addr()), pg_is_in_recovery(), pg_sleep(2)"
     many = f"for n in $(seq 16); do psql -XAt -c '{sql}' host={READERS} & done; wait"
-    rows = [line.split("|") for line in shop.execute("bash", "-c", many, timeout=60).splitlines()]
-    assert len(rows) == 16
-    assert {row[1] for row in rows} == {"t"}
-    assert len({row[0] for row in rows}) == 2, "by chance alone once in 32,000 times"
+    seen: set[str] = set()
+
+    def both() -> bool:
+        """A machine that is busy starts the sixteen one after the other, and they share a few servers: then once more."""
+        rows = [line.split("|") for line in shop.execute("bash", "-c", many, timeout=60).splitlines()]
+        assert len(rows) == 16
+        assert {row[1] for row in rows} == {"t"}
+        seen.update(row[0] for row in rows)
+        return len(seen) == 2
+
+    until(both, "either standby serves")
     shop.remove(READERS)
 
 
 def test_a_pod_opens_no_more_servers_for_a_pair_than_it_may(shop: Shop) -> None:
     pods = shop.addresses()
-    thirty = "for pod in $0 $1; do for n in $(seq 30); do psql -XAtc 'select pg_sleep(1)' host=$pod & done; done; wait"
-    clients = shop.start("bash", "-c", thirty, *pods)
-    most: dict[str, int] = {}
-    while clients.poll() is None:
+    thirty = f"for pod in $0 $1; do for n in $(seq 30); do psql -XAtc '{WAIT}' host=$pod & done; done; wait"
+
+    def counted() -> dict[str, int]:
         sql = "select host(client_addr), count(*) from pg_stat_activity where usename = 'app' group by 1"
-        for row in shop.administrator(sql).splitlines():
-            pod, count = row.split("|")
-            most[pod] = max(most.get(pod, 0), int(count))
-    said, _ = clients.communicate(timeout=60)
+        rows = [row.split("|") for row in shop.administrator(sql).splitlines()]
+        return {pod: int(count) for pod, count in rows}
+
+    with shop.holding() as release:
+        clients = shop.start("bash", "-c", thirty, *pods)
+        shop.until_held(20)
+        until(lambda: _waiting(shop) == 40, "all others wait")
+        assert counted() == dict.fromkeys(pods, 10)
+        release()
+        said, _ = clients.communicate(timeout=60)
     assert "rror" not in said, said
-    assert most == dict.fromkeys(pods, 10)
+    assert max(counted().values()) <= 10
+
+
+def _waiting(shop: Shop) -> int:
+    """How many clients wait for a server, by every pod's own word."""
+    found = 0
+    for pod in shop.pods():
+        command = ["pgweir-console", "--json", "-c", "SHOW POOLS"]
+        said = shop.kubernetes.execute(pod["metadata"]["name"], *command, namespace=shop.namespace)
+        found += sum(int(row["cl_waiting"]) for row in json.loads(said) if row["database"] == "app")
+    return found
 
 
 def test_the_budget_is_never_exceeded_while_pods_come_and_go_with_everybody_waiting_for_servers(
     shop: Shop, operator: Operator, measured: Measured
 ) -> None:
     shop.patch({"connectionBudget": BUDGET, "pgbouncer": {"parameters": {"default_pool_size": "20"}}})
-    shop.proved(shop.parameters(query_wait_timeout="62"))
+    shop.at_rest()
     shop.execute("sh", "-c", "echo 'select pg_sleep(0.2);' > /tmp/slow.sql")
     with sums(shop, operator) as seen, shop.load("-c", "40", "-j", "2", "-C", "-f", "/tmp/slow.sql") as load:
         for instances in (5, 1, 3):
             began = len(seen)
             shop.kubernetes.kubectl("scale", "pooler", POOLER, f"--replicas={instances}", namespace=shop.namespace)
-            until(lambda wanted=instances: len(shop.pods()) == wanted, f"{instances} pods", seconds=90)  # type: ignore[misc]
             shop.ready()
+            assert len(shop.pods()) == instances
             until(lambda since=began: len(seen) > since + 20, "looked twenty times")  # type: ignore[misc]
         time.sleep(2)
         done = load.finish()

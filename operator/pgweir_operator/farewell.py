@@ -8,7 +8,7 @@ minutes. Called by reconcile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,8 @@ GIVE_UP_AFTER = 600.0
 RETRY = 10.0
 
 
-def has_finalizer(manifest: dict[str, Any]) -> bool:
+def has_finalizer(manifest: Mapping[str, Any]) -> bool:
+    """Something was provisioned for it."""
     return names.FINALIZER in (manifest["metadata"].get("finalizers") or ())
 
 
@@ -61,6 +62,8 @@ async def take_back(
         other["metadata"]["name"]
         for other in await automatic_siblings(kube, pooler, namespaces)
         if other["metadata"]["uid"] != uid
+        # WHY the second: in another namespace everybody may write down this target's host.
+        and (other["metadata"]["namespace"] == pooler.namespace or has_finalizer(other))
     ]
     if others:
         logger.info("%s: the role and its lookup stay for %s", pooler.name, ", ".join(others))

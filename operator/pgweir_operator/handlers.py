@@ -101,12 +101,18 @@ def watch_children(watches: ObjectWatches[Key], namespaces: Sequence[str]) -> No
     watches.want(("", ""), [*labelled, *(Named(kind, place) for kind in WHOLE_KINDS for place in places)])
 
 
-def settled(watches: ObjectWatches[Key], key: Key, outcome: Outcome) -> None:
+def settled(watches: ObjectWatches[Key], workers: Workers, key: Key, outcome: Outcome) -> None:
     """After each pass: watch exactly the Secrets of others that concern this Pooler."""
     if outcome.gone:
         watches.forget(key)
-    else:
-        watches.want(key, [Named("Secret", key[0], name) for name in outcome.secrets])
+        return
+    # WHY: a watch of its own begins with what is there. One that another Pooler has tells of no change a second time, and
+    # the pass may have read the Secret before the last one.
+    for joined in watches.want(key, [Named("Secret", key[0], name) for name in outcome.secrets]):
+        is_known, found = watches.find(joined.kind, joined.namespace, joined.name)
+        version = found["metadata"]["resourceVersion"] if found is not None else ""
+        if not is_known or version != outcome.secrets[joined.name]:
+            workers.wake(key, f"Secret {joined.name}", known_only=True)
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:

@@ -33,7 +33,7 @@ from pgweir_operator.kube.watches import ObjectWatches
 from pgweir_operator.metrics import Metrics
 from pgweir_operator.passes import RECHECK, Options
 from pgweir_operator.reconcile import Reconciler
-from pgweir_operator.serving import serve
+from pgweir_operator.serving import EVERYWHERE, serve
 from pgweir_operator.switchover import Switchovers
 from pgweir_operator.workers import Key, Workers
 
@@ -41,6 +41,7 @@ logger = logging.getLogger("pgweir_operator")
 
 LEASE = "pgweir-operator"
 EXIT_LOST_LEASE = 3
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 KOPF_RETRY = 1.0
 
 application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -56,7 +57,9 @@ def run(
     ] = None,
     kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig file, outside a cluster.")] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
-    listen: Annotated[str, typer.Option(help="ADDRESS:PORT of /healthz, /readyz and /metrics.")] = "0.0.0.0:8080",
+    listen: Annotated[
+        str, typer.Option(help="ADDRESS:PORT of /healthz, /readyz and /metrics; * is every address.")
+    ] = f"{EVERYWHERE}:8080",
     lease_namespace: Annotated[
         str | None, typer.Option(help="Namespace of the Lease. Default: the operator's own.")
     ] = None,
@@ -125,7 +128,7 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
         reconciler = Reconciler(kube, cache, events, options, switchovers, metrics=metrics)
         workers = Workers(
             reconciler.reconcile,
-            lambda key, outcome: handlers.settled(watches, key, outcome),
+            lambda key, outcome: handlers.settled(watches, workers, key, outcome),
             rest=options.recheck,
             metrics=metrics,
         )
@@ -133,7 +136,10 @@ async def _operate(access: Access, options: Options, lease_namespace: str, liste
         reconciler.rollouts.on_free = lambda key: workers.wake(key, "its turn to roll", known_only=True)
         shown(metrics, leadership=leadership, workers=workers, kube=kube)
         state = _State(watches, workers)
-        server = await serve(listen, metrics, unhealthy=state.unhealthy, unready=state.unready)
+        try:
+            server = await serve(listen, metrics, unhealthy=state.unhealthy, unready=state.unready)
+        except OSError as error:
+            raise SystemExit(f"--listen {listen[0]}:{listen[1]} cannot be listened on: {error.strerror}") from None
         try:
             if not await _unless(stop, _wait_for_crd(kube, state)):
                 return 0
@@ -314,6 +320,8 @@ class _JsonLines(logging.Formatter):
 
 
 def _log(level: str) -> None:
+    if level.upper() not in LOG_LEVELS:
+        raise SystemExit(f"--log-level is {level!r}: write {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,7 +31,6 @@ from pgweir_operator.kube.api import Object
 _CLUSTERS_OWN: Final = ("rw", "ro", "r", "superuser", "app", "ca", "server", "replication")
 # Of a rollout that has made no progress for the Deployment's progressDeadlineSeconds.
 STUCK: Final = "ProgressDeadlineExceeded"
-_SECRET_NAME: Final = re.compile(names.DNS_SUBDOMAIN_PATTERN)
 _POD_MONITOR: Final = ("monitoring.coreos.com/v1", "PodMonitor")
 
 
@@ -97,16 +95,18 @@ async def observe(kube: Source, pooler: Pooler) -> World:
     )
 
 
-def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> frozenset[str]:
-    """Every Secret of others whose change concerns this Pooler: those it names, those of its cluster."""
-    found = set(pooler.secret_names)
+def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> dict[str, str]:
+    """Every Secret of others whose change concerns this Pooler (those it names, those of its cluster), and the version in
+    which it was read."""
+    found = dict.fromkeys(pooler.secret_names, "")
     if pooler.cluster_name is not None:
-        found |= set(_secret_names(pooler.cluster_name, None).values())
+        found |= dict.fromkeys(_secret_names(pooler.cluster_name, None).values(), "")
     if observed is not None:
         cluster = observed.cluster
-        for secret in (cluster.superuser, cluster.server_ca, cluster.client_ca, cluster.server):
-            found |= {secret.name} if secret else set()
-    return frozenset(found)
+        of_cluster = (cluster.superuser, cluster.server_ca, cluster.client_ca, cluster.server, cluster.app)
+        for secret in (*of_cluster, *observed.secrets.values()):
+            found |= {secret.name: secret.resource_version} if secret else {}
+    return found
 
 
 def is_controlled_by(child: Mapping[str, Any], uid: str) -> bool:
@@ -231,9 +231,8 @@ def _secret_names(cluster: str, native: Mapping[str, Any] | None) -> dict[str, s
     known: Mapping[str, Any] = certificates if isinstance(certificates, Mapping) else {}
 
     def named(role: str, default: str) -> str:
-        """WHY the check: a name becomes a path of the API server, and this one was written by somebody else."""
         name = known.get(role)
-        return name if isinstance(name, str) and _SECRET_NAME.fullmatch(name) else default
+        return name if names.is_object_name(name) else default
 
     return {
         "superuser": f"{cluster}-superuser",

@@ -5,6 +5,7 @@ Data and two words about it; nothing here reads or writes the world. Called by r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pgweir_operator import children, pausing
@@ -45,6 +46,8 @@ class Memory:
     integration: automatic.Integration | None = None
     integration_inputs: object = None
     integration_due: float = 0.0
+    administers: object = None
+    """Where, and with which version of its Secret, it was proved that this Pooler's administrator is one."""
     pausing_since: float | None = None
     pushed: pausing.Pushed | None = None
     """What the last pass ended with, if it came so far."""
@@ -63,11 +66,11 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """When to look again, and which Secrets to watch until then. `gone`: there is no such Pooler any more. `settled`:
-    everything is proved, and nothing on its way."""
+    """When to look again, and which Secrets to watch until then, each with the version that was read ("": none). `gone`:
+    there is no such Pooler any more. `settled`: everything is proved, and nothing on its way."""
 
     again: float
-    secrets: frozenset[str] = frozenset()
+    secrets: Mapping[str, str] = field(default_factory=dict)
     gone: bool = False
     settled: bool = False
     blocked: bool = False

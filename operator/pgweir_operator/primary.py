@@ -7,7 +7,6 @@ target. The container is named `postgres`, as CloudNativePG's and EDB's is. Call
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,7 +18,6 @@ from pgweir_operator.kube import ApiError, ForbiddenError, Kube
 from pgweir_operator.kube.exec import PodProcess, process
 
 CONTAINER: Final = "postgres"
-_POD_NAME: Final = re.compile(names.DNS_SUBDOMAIN_PATTERN)
 
 
 async def shell(kube: Kube, pooler: Pooler) -> Shell:
@@ -67,8 +65,7 @@ async def _named_by_cluster(kube: Kube, namespace: str, cluster: str) -> Mapping
         return None
     status = (native or {}).get("status")
     name = status.get("currentPrimary") if isinstance(status, Mapping) else None
-    is_one = isinstance(name, str) and _POD_NAME.fullmatch(name)  # it becomes a path of the API server
-    return await kube.get("Pod", namespace, str(name)) if is_one else None
+    return await kube.get("Pod", namespace, name) if names.is_object_name(name) else None
 
 
 async def _behind_service(kube: Kube, namespace: str, cluster: str) -> Mapping[str, Any] | None:

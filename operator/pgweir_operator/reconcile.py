@@ -28,7 +28,7 @@ from pgweir_operator.api.observed import (
 from pgweir_operator.api.pooler import OnPauseTimeout, Pooler
 from pgweir_operator.desired import Desired, desired_state, skew
 from pgweir_operator.fleet import Fleet, Member, Push
-from pgweir_operator.integration import automatic
+from pgweir_operator.integration import automatic, provisioning
 from pgweir_operator.integration.control import ControlCertificates, renewed
 from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
 from pgweir_operator.kube.cache import Cache
@@ -90,6 +90,7 @@ class Reconciler:
         found = await (source if memory.at_rest else self._kube).get(names.KIND, namespace, name)
         if found is None:
             self._switchovers.forget((namespace, name))
+            self.rollouts.give_back((namespace, name))
             return Outcome(again=0.0, gone=True)
         manifest = {**found, "apiVersion": names.API_VERSION, "kind": names.KIND}
         pooler = parse(manifest)
@@ -160,7 +161,7 @@ class Reconciler:
             if problems := validate(pooler):
                 raise _stopped(invalid_spec(problems))
             prerequisites.refuse_strangers(world.observed)
-            password = await self._password(pooler, world)
+            password = await self._password(pooler, world, memory)
             certificates = await self._renew(pooler, world, memory, certificates, password)
             await self._integrate(manifest, pooler, world, memory, password, done)
             prerequisites.refuse_missing_cluster(pooler, world.observed)
@@ -184,15 +185,37 @@ class Reconciler:
 
     # --- integrate ---------------------------------------------------------------------------------------------------
 
-    async def _password(self, pooler: Pooler, world: World) -> str | None:
-        """The auth role's, where it logs in by one."""
+    async def _password(self, pooler: Pooler, world: World, memory: Memory) -> str | None:
+        """The auth role's, where it logs in by one.
+
+        WHY a proof before it comes from another namespace: everybody may write down the host of somebody else's PostgreSQL.
+        An administrator there could read or set the password anyway.
+        """
         if not pooler.is_automatic or automatic.logs_in_by_certificate(world.observed):
             return None
         held = world.control_authority
         own = held.data.get(control_secrets.PASSWORD_KEY) if held is not None and held.owned else None
         source = self._cache.no_older_than(0.0)
         siblings = await automatic_siblings(source, pooler, self._options.namespaces)
+        near = [sibling for sibling in siblings if sibling["metadata"]["namespace"] == pooler.namespace]
+        if near != siblings and not await self._administers(pooler, world.observed, memory):
+            siblings = near
         return await shared_password(source, siblings, own.decode() if own else None)
+
+    async def _administers(self, pooler: Pooler, observed: Observed, memory: Memory) -> bool:
+        """Whether the Secret that this Pooler names is an administrator's: asked once for each version of it."""
+        secret = observed.cluster.superuser
+        what = (pooler.target_host, pooler.target_port, secret.resource_version if secret is not None else None)
+        if memory.administers == what:
+            return True
+        try:
+            where = automatic.endpoint(pooler, observed, dial=self._options.dial_target)
+            admin = await automatic.administrator(pooler, observed, None)
+            await provisioning.prove_administrator(where, admin, automatic.role_of(observed))
+        except PrerequisiteError:
+            return False  # Integrating says why.
+        memory.administers = what
+        return True
 
     async def _renew(
         self,

@@ -76,6 +76,8 @@ class Rollouts:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._holder: Key | None = None
+        self._blocker: Key | None = None
+        """Who was seen to roll without a turn, for a reason of its own."""
         self._since = 0.0
         self._waiting: dict[Key, None] = {}
         self.on_free: Callable[[Key], None] = lambda key: None
@@ -101,10 +103,12 @@ class Rollouts:
     def give_back(self, key: Key) -> None:
         """This Pooler does not roll (any more)."""
         self._waiting.pop(key, None)
-        if self._holder == key:
-            self._holder = None
-            if self._waiting:
-                self.on_free(next(iter(self._waiting)))
+        if key not in (self._holder, self._blocker):
+            return
+        self._holder = None if self._holder == key else self._holder
+        self._blocker = None if self._blocker == key else self._blocker
+        if self._waiting:
+            self.on_free(next(iter(self._waiting)))
 
     async def _ask(self, key: Key) -> Key | None:
         """None: the turn is ours. Else whose it is."""
@@ -114,7 +118,7 @@ class Rollouts:
             if self._holder is not None and self._clock() - self._since < UNUSED_TURN:
                 self._waiting.setdefault(key)
                 return self._holder
-            rolling = await self._rolling(key)
+            rolling = self._blocker = await self._rolling(key)
             if rolling is not None:
                 self._waiting.setdefault(key)
                 return rolling

@@ -17,9 +17,13 @@ Problem = Callable[[], str]
 """Why not, in a sentence; nothing when all is well."""
 
 UNAVAILABLE = 503
+EVERYWHERE = "*"
+"""All addresses, of both families: a cluster may have IPv4, IPv6 or both."""
 
 
 async def serve(listen: tuple[str, int], metrics: Metrics, *, unhealthy: Problem, unready: Problem) -> web.AppRunner:
+    """Raises OSError where somebody else has the port."""
+
     def told(problem: Problem) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(_: web.Request) -> web.Response:
             why = problem()
@@ -36,5 +40,6 @@ async def serve(listen: tuple[str, int], metrics: Metrics, *, unhealthy: Problem
     application.router.add_get("/metrics", show)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, *listen).start()
+    host, port = listen
+    await web.TCPSite(runner, None if host == EVERYWHERE else host, port).start()
     return runner

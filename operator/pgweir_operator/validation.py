@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pgweir.hba import parse_hba
 from pgweir.settings import Kind, SettingError, SettingInfo, parse_value
 from pgweir_operator.api import budget, names, rules
 from pgweir_operator.api.conditions import Blocker, Reason
@@ -33,7 +34,6 @@ from pgweir_operator.api.pooler import DatabaseEntry, Pooler, UserEntry
 
 ONE_LINE = "write it on one line: no line breaks or control characters"
 _PARAMETERS = "spec.pgbouncer.parameters"
-_HBA_TYPES = frozenset({"local", "host", "hostssl", "hostnossl"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,10 @@ def _hba(pooler: Pooler) -> Iterator[Problem]:
         path = f"spec.pgbouncer.pg_hba[{index}]"
         if has_line_breaker(line):
             yield Problem(path, line, ONE_LINE)
-        elif (words := line.split()) and not line.lstrip().startswith("#") and words[0] not in _HBA_TYPES:
-            yield Problem(path, line, f"begin the line with one of {', '.join(sorted(_HBA_TYPES))}")
+        else:
+            # WHY the fault's text: the line itself may have a password of an LDAP directory.
+            for fault in parse_hba(line).faults:
+                yield Problem(path, fault.text, fault.expected)
 
 
 def _parameters(pooler: Pooler) -> Iterator[Problem]:

@@ -7,10 +7,11 @@ after something was provisioned. Wakes that come during a pass are joined into o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from pgweir_operator.kube import ApiError
@@ -37,7 +38,7 @@ Reconcile = Callable[[str, str, Memory], Awaitable[Outcome]]
 Settled = Callable[[Key, Outcome], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     reasons: set[str] = field(default_factory=set)
@@ -45,6 +46,40 @@ class _Worker:
     is_at_work: bool = False
     ready: tuple[str, str] = ("Unknown", "NotLookedAt")
     """Status and reason of the condition Ready, as the last pass left it."""
+
+
+class _Turns:
+    """So many passes at once. WHY not a semaphore: passes over Poolers whose target does not answer wait for that, and
+    come back again and again; whom something has woken goes before those whose time has come."""
+
+    def __init__(self, many: int) -> None:
+        self._free = many
+        self._waiting: dict[_Worker, asyncio.Future[None]] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, worker: _Worker) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            given = self._waiting[worker] = asyncio.get_running_loop().create_future()
+            try:
+                await given
+            except asyncio.CancelledError:
+                if self._waiting.pop(worker, None) is None:
+                    self._pass_on()  # It was given in the same moment.
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        woken = (worker for worker in self._waiting if worker.reasons != {BY_TIME})
+        chosen = next(woken, next(iter(self._waiting), None))
+        if chosen is None:
+            self._free += 1
+        else:
+            self._waiting.pop(chosen).set_result(None)
 
 
 class Workers:
@@ -56,7 +91,7 @@ class Workers:
         self._reconcile = reconcile
         self._metrics = metrics or Metrics()
         self._rest = rest
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = _Turns(AT_ONCE)
         self._settled = settled
         self._workers: dict[Key, _Worker] = {}
         self._closed = False
@@ -115,7 +150,7 @@ class Workers:
                 except TimeoutError:
                     worker.reasons.add(BY_TIME)
                 try:
-                    async with self._turns:
+                    async with self._turns.turn(worker):
                         # What woke us while we waited for the turn is seen in this pass, too.
                         worker.woken.clear()
                         reasons, worker.reasons = worker.reasons, set()

@@ -1,7 +1,9 @@
 """The rules of auth_type hba, and the user name maps of cert and peer.
 
 Pure: text in, rules out; a connection in, its rule out. `config` reads the files, authentication asks `match_hba`
-and `ident_allows`. The first rule that matches wins; where none does, the login is refused.
+and `ident_allows`, the operator reads the lines of a Pooler here before a pod sees them. The first rule that matches wins;
+where none does, the login is refused. A line that cannot be read is a fault of the whole file, as in PostgreSQL: without a
+mistyped `reject` the next line would let in whom it was to keep out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from pgweir.ldap import LdapOptions, ldap_options
 CONNECTION_TYPES: Final = ("local", "host", "hostssl", "hostnossl")
 METHODS: Final = ("trust", "reject", "md5", "password", "peer", "cert", "scram-sha-256", "ldap")
 METHODS_REFUSED: Final = ("pam",)
+_TEXT_MAX: Final = 200  # of a line, in an error
+_OPTION: Final = re.compile("=|passw", re.IGNORECASE)  # where the values begin that an error does not show
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,10 +47,18 @@ class HbaRule:
 
 
 @dataclass(frozen=True, slots=True)
+class LineFault:
+    """A line that cannot be read: the file must not load. `text` has no values of options, one of which may be a password."""
+
+    line: int
+    text: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
 class HbaFile:
     rules: tuple[HbaRule, ...] = ()
-    warnings: tuple[str, ...] = ()
-    refused: tuple[tuple[int, str, str], ...] = ()  # line, method, what to write instead: the file must not load
+    faults: tuple[LineFault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ class IdentEntry:
 @dataclass(frozen=True, slots=True)
 class IdentFile:
     maps: Mapping[str, tuple[IdentEntry, ...]]
-    warnings: tuple[str, ...] = ()
+    faults: tuple[LineFault, ...] = ()
 
 
 def match_hba(
@@ -108,27 +120,23 @@ def ident_allows(
 
 
 def parse_hba(text: str, read: Callable[[str], str | None] = lambda name: None) -> HbaFile:
-    """Every line that can be understood; `read` gives the text of an @file, or None where there is none."""
+    """Every line that can be understood, and those that cannot; `read` gives the text of an @file, or None where there
+    is none."""
     rules: list[HbaRule] = []
-    warnings: list[str] = []
-    refused: list[tuple[int, str, str]] = []
+    faults: list[LineFault] = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             found = columns(line)
             if found:
                 rules.append(_rule(number, found, read))
-        except _RefusedMethod as error:
-            refused.append((number, error.method, f"use one of {', '.join(METHODS)}; {error.method} is not supported"))
-        except _BrokenLdap as error:
-            refused.append((number, "ldap", str(error)))
         except ValueError as error:
-            warnings.append(f"line {number}: {error}; the line is skipped")
-    return HbaFile(tuple(rules), tuple(warnings), tuple(refused))
+            faults.append(_fault(number, line, error))
+    return HbaFile(tuple(rules), tuple(faults))
 
 
 def parse_ident(text: str) -> IdentFile:
     maps: dict[str, tuple[IdentEntry, ...]] = {}
-    warnings: list[str] = []
+    faults: list[LineFault] = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             words = columns(line)
@@ -139,8 +147,15 @@ def parse_ident(text: str) -> IdentFile:
             name, system_user, database_user = (column[0] for column in words)
             maps[name.text] = (*maps.get(name.text, ()), _ident_entry(system_user, database_user))
         except ValueError as error:
-            warnings.append(f"line {number}: {error}; the line is skipped")
-    return IdentFile(maps, tuple(warnings))
+            faults.append(_fault(number, line, error))
+    return IdentFile(maps, tuple(faults))
+
+
+def _fault(number: int, line: str, error: ValueError) -> LineFault:
+    text = line.strip()
+    option = _OPTION.search(text)
+    shown = text[: option.end()] + "…" if option else text
+    return LineFault(number, shown if len(shown) <= _TEXT_MAX else shown[:_TEXT_MAX] + "…", str(error))
 
 
 def _ident_entry(system_user: Word, database_user: Word) -> IdentEntry:
@@ -197,16 +212,6 @@ def _database_matches(databases: Names, database: str, user: str, replication: b
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-class _RefusedMethod(Exception):
-    def __init__(self, method: str) -> None:
-        super().__init__(method)
-        self.method = method
-
-
-class _BrokenLdap(Exception):
-    """An ldap line whose options are wrong: it must not be skipped, since the next line might let more people in."""
-
-
 def _rule(number: int, found: list[list[Word]], read: Callable[[str], str | None]) -> HbaRule:
     kind = _word(found[0], "a connection type")
     if kind not in CONNECTION_TYPES:
@@ -229,7 +234,7 @@ def _rule(number: int, found: list[list[Word]], read: Callable[[str], str | None
             network = _network(address)
     method = _word(rest.pop(0), "a method")
     if method in METHODS_REFUSED:
-        raise _RefusedMethod(method)
+        raise ValueError(f"{method} is not supported; write one of {', '.join(METHODS)}")
     if method not in METHODS:
         raise ValueError(f"{short(method)} is no method; write one of {', '.join(METHODS)}")
     if method == "peer" and kind != "local":
@@ -237,10 +242,7 @@ def _rule(number: int, found: list[list[Word]], read: Callable[[str], str | None
     if method == "cert" and kind != "hostssl":
         raise ValueError("cert works on hostssl lines alone")
     if method == "ldap":
-        try:
-            options = ldap_options(word.text for column in rest for word in column)
-        except ValueError as error:
-            raise _BrokenLdap(error) from None
+        options = ldap_options(word.text for column in rest for word in column)
         return HbaRule(number, kind, databases, users, network, method, ldap=options)
     return HbaRule(number, kind, databases, users, network, method, _map_option(rest))
 

@@ -273,7 +273,7 @@ class Service:
             self.operations.refuse_waiting()
             self._stop_when = lambda: self.operations.held_servers() == 0
         else:
-            self._stop_when = lambda: not self.pooler.clients and not self.pooler.logins
+            self._stop_when = self._nobody_is_in
 
     def _on_shutdown_signal(self, mode: ShutdownMode) -> None:
         log.info("got a signal to stop (%s)", mode)
@@ -297,7 +297,12 @@ class Service:
         else:
             self.listeners.stop_tcp()
         self.operations.drain()
-        self._stop_when = lambda: not self.pooler.clients and not self.pooler.logins
+        self._stop_when = self._nobody_is_in
+
+    def _nobody_is_in(self) -> bool:
+        """WHY not every connection: one that has not said who it is (a port check that stays) would hold up the end for
+        client_login_timeout, only to be refused then."""
+        return self.pooler.client_count() == 0
 
     def _drain_over(self) -> None:
         if not self._stopped.is_set():
@@ -325,7 +330,12 @@ def _remove_pidfile(name: str) -> None:
 def _write_pidfile(name: str) -> None:
     if not name:
         return
+    text, complete = f"{os.getpid()}\n", Path(f"{name}.{os.getpid()}")
     try:
-        Path(name).write_text(f"{os.getpid()}\n")
+        try:
+            complete.write_text(text)
+            complete.replace(name)  # whoever waits for the file must not find it empty
+        except OSError:  # only the file itself may be ours, and not its folder
+            Path(name).write_text(text)
     except OSError as error:
         raise StartError(f"pidfile = {name!r}: name a file that can be written ({error.strerror})") from None

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json as json_module
 import logging
+import os
+import re
+import select
 import sys
 import threading
 from datetime import UTC, datetime
@@ -20,6 +23,8 @@ from pgweir.settings import Settings
 NOISE: Final = 5  # below DEBUG: verbose = 2 and more
 
 FIELDS: Final = "fields"  # of a record's `extra`: what a JSON line has beside the text, for whoever counts or joins
+
+_CONTROL: Final = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")  # but tabs and ends of lines
 
 # Python's level -> (PgBouncer's word, level of the JSON line)
 _LEVELS: Final = (
@@ -93,12 +98,53 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         word, _ = levels(record.levelno)
         moment, zone = _local(int(record.created))
-        text = _text(record, self).replace("\n", "\n\t")
+        text = _text(record, self)
+        if not text.isprintable():  # names are whatever a stranger sent, and a log is read at a terminal
+            text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text).replace("\n", "\n\t")
         return f"{moment}.{int(record.msecs):03d} {zone} [{record.process}] {word} {text}"
 
 
 class _Stream(logging.StreamHandler[Any]):
-    """A handler whose own failure (a closed pipe) never prints a traceback that is no record."""
+    """A handler whose own failure (a closed pipe) never prints a traceback that is no record, and that never waits: whoever
+    should read the other end may have stopped, and no client's query waits for that. What was lost is counted and said."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._is_cut = False  # the last line has no end
+        self._number = -1
+        try:
+            self._number = stream.fileno()
+        except OSError:
+            return  # it is no file at all
+        self._room = select.poll()
+        self._room.register(self._number, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._number < 0:
+            super().emit(record)
+            return
+        try:
+            if self._lost:
+                text = f"{self._lost} records of the log were lost: nobody took them"
+                words = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
+                if self._write(self.format(logging.makeLogRecord(words))):
+                    self._lost = 0
+            if self._lost or not self._write(self.format(record)):
+                self._lost += 1
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, line: str) -> bool:
+        """False when there is no room now. WHY pieces: of a pipe that has room, this much is always taken at once."""
+        data = ("\n" if self._is_cut else "").encode() + f"{line}\n".encode("utf-8", "backslashreplace")
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not self._room.poll(0):
+                self._is_cut = self._is_cut or start > 0
+                return False
+            os.write(self._number, data[start : start + select.PIPE_BUF])
+        self._is_cut = False
+        return True
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

@@ -1,8 +1,8 @@
 """The auth_file: names and secrets of users.
 
-Pure: text in, users and warnings out. `config` reads the file; authentication reads the result.
-A line is `"name" "secret"`, whatever follows is ignored. A syntax error ends the reading and keeps what came before,
-as PgBouncer does, so that one broken line does not lock out the users above it.
+Pure: text in, users out. `config` reads the file; authentication reads the result.
+A line is `"name" "secret"`, whatever follows is ignored. A line that cannot be read is a fault of the whole file: PgBouncer
+keeps what came before it, and the users below could not log in, without a word to whoever reloads.
 """
 
 from __future__ import annotations
@@ -22,29 +22,31 @@ _LINE: Final = re.compile(rf"[ \t]*{_QUOTED}[ \t]*{_QUOTED}")
 @dataclass(frozen=True, slots=True)
 class Userlist:
     users: Mapping[str, str] = field(repr=False)  # name -> secret as it stands in the file; never printed
-    warnings: tuple[str, ...] = ()
+    faults: tuple[tuple[int, str], ...] = ()  # line, what to write instead: the file must not load
 
 
 def parse_userlist(text: str) -> Userlist:
     users: dict[str, str] = {}
+    faults: list[tuple[int, str]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         content = line.strip(" \t\r\f\v")
         if not content or content.startswith(";"):
             continue
         fault = _fault(line)
         if fault:
-            return Userlist(users, (f"line {number}: {fault}; this line and all below it are not read",))
+            faults.append((number, fault))
+            continue
         match = _LINE.match(line)
         assert match is not None
         users[_unescaped(match[1])] = _unescaped(match[2])
-    return Userlist(users)
+    return Userlist(users, tuple(faults))
 
 
 def _fault(line: str) -> str:
     """What is wrong with the line, in words that never quote it: it may hold a secret."""
     match = _LINE.match(line)
     if match is None:
-        return 'write "name" "secret", both in double quotes, with "" for a quote inside'
+        return 'write "name" "secret", both in double quotes, with "" for a quote inside (a comment begins with ;)'
     if "\0" in match[0]:
         return "remove the zero byte"
     if not match[1]:

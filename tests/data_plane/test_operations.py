@@ -154,6 +154,19 @@ def test_a_reload_is_all_or_nothing(make_pooler: MakePooler) -> None:
     assert "default_pool_size" in pooler.log()
 
 
+def test_a_mistyped_reject_lets_nobody_in(make_pooler: MakePooler) -> None:
+    rules = ["host app bob 127.0.0.1/32 reject", "host all all 127.0.0.1/32 md5"]
+    pooler = make_pooler(hba=rules)
+    pooler.hba = ["host app bob 127.0.0.1/32 rejct", rules[1]]
+    pooler.write_files()
+    with pytest.raises(psycopg.Error, match="'rejct' is no method; write one of"):
+        pooler.console("RELOAD")
+    assert "pg_hba.conf:1: 'host app bob 127.0.0.1/32 rejct': 'rejct' is no method" in pooler.log()
+    with pytest.raises(psycopg.OperationalError, match="rejects connection"):
+        pooler.connect("bob")
+    pooler.connect("carol").close()
+
+
 def test_reload_reads_the_userlist_again(make_pooler: MakePooler) -> None:
     pooler = make_pooler(userlist={"admin": "admin-password", "alice": "alice-password"})
     with pytest.raises(psycopg.OperationalError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -108,6 +109,31 @@ def test_a_log_file_that_cannot_be_written_is_an_error_and_no_end() -> None:
     log.setup(replace(Settings(), logfile="/nowhere/log"), json=True, stream=stream)
     (line,) = records(stream)
     assert "name a file that can be written" in line["record"]["msg"]
+
+
+def test_what_a_stranger_calls_itself_moves_no_cursor() -> None:
+    stream = io.StringIO()
+    log.setup(Settings(), json=False, stream=stream)
+    logging.getLogger("pgweir.x").info("C-1: %s", "\x1b[31mé\r\x9b\0\tx\nLOG forged")
+    assert stream.getvalue().endswith(" LOG C-1: \\x1b[31mé\\x0d\\x9b\\x00\tx\n\tLOG forged\n")
+
+
+@pytest.mark.parametrize("size", [100, 10_000], ids=["short", "longer-than-a-piece"])
+def test_a_reader_that_has_stopped_stops_nobody_and_hears_later_how_much_it_missed(size: int) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as reader, open(writing, "w") as stream:
+        log.setup(Settings(), json=True, stream=stream)
+        own = logging.getLogger("pgweir.x")
+        for number in range(2_000):
+            own.info("%d %s", number, "x" * size)
+        heard = b"".join(iter(lambda: reader.read(1 << 20), None))
+        own.info("again")
+        *_, lost, last = [json.loads(line)["record"]["msg"] for line in reader.read(1 << 20).splitlines() if line]
+    assert last == "again"
+    count = int(lost.partition(" records of the log were lost")[0])
+    whole = [line for line in heard.splitlines() if line.endswith(b"}")]
+    assert len(whole) + count == 2_000
 
 
 def test_warnings_are_records() -> None:

@@ -110,6 +110,37 @@ def test_with_a_superusers_secret_all_is_made_and_the_last_pooler_takes_it_back(
         await scene.look()
         assert scene.leftovers() == []
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+        assert scene.api.events[-1] == ("Withdrawn", f"Role {ROLE} and its lookup were removed from the target.")
+
+    story(test)
+
+
+def test_what_somebody_else_built_on_it_stays_and_an_event_says_what(story):
+    async def test(scene):
+        await scene.ends("True", "LookupSucceeded")
+        scene.server.execute("CREATE TABLE pgweir.theirs (x int)")
+        going(scene)
+        await scene.look()
+        reason, note = scene.api.events[-1]
+        assert reason == "WithdrawalIncomplete"
+        assert "pgweir.theirs" in note
+        assert scene.leftovers() == [("pgweir",)]
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+
+    story(test)
+
+
+def test_a_statement_that_postgresql_refuses_is_told_in_its_words_and_tried_again(story):
+    async def test(scene):
+        scene.server.execute(
+            "CREATE FUNCTION no_ddl() RETURNS event_trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'no changes before Monday'; END $$"
+        )
+        scene.server.execute("CREATE EVENT TRIGGER no_ddl ON ddl_command_start EXECUTE FUNCTION no_ddl()")
+        assert "no changes before Monday (SQLSTATE P0001)" in await scene.ends("False", "ProvisioningFailed")
+        assert scene.leftovers() == [], "nothing is half made"
+        scene.server.execute("DROP EVENT TRIGGER no_ddl")
+        await scene.later(60, "True", "LookupSucceeded")
 
     story(test)
 
@@ -199,6 +230,17 @@ def test_a_wrong_password_is_told_and_the_right_one_is_taken_at_once(story):
         assert scene.data("pooler") == files
         scene.server.execute("ALTER ROLE postgres PASSWORD 'changed-by-somebody'")
         await scene.later(31, "True", "LookupSucceeded")
+
+    story(test)
+
+
+def test_a_password_with_a_line_break_behind_it_is_told_as_what_it_is(story):
+    async def test(scene):
+        scene.cluster(superuser="password\n")
+        message = await scene.ends("False", "InvalidSecret")
+        assert "key 'password' of Secret 'shop-superuser' contains a line break" in message
+        scene.cluster()
+        await scene.ends("True", "LookupSucceeded")
 
     story(test)
 
@@ -296,6 +338,42 @@ def test_beside_a_pooler_of_cloudnativepg_nothing_of_theirs_is_touched_while_our
             f"host={scene.server.socket_directory} port={scene.server.port} user={NATIVE} dbname=postgres"
         ) as there:
             assert there.execute("SELECT usename FROM public.user_search('alice')").fetchall() == [("alice",)]
+
+    story(test)
+
+
+def test_a_password_comes_from_another_namespace_only_to_an_administrator_of_that_postgresql(story, server):
+    server.set(hba=("local all all trust", "host all all all scram-sha-256"))
+
+    async def test(scene):
+        target = {"host": "127.0.0.1", "port": scene.server.port, "adminSecret": {"name": "shop-superuser"}}
+        spec = {"target": target, "instances": 1}
+        scene.api.put("Pooler", "pooler", spec=spec)
+        # Somebody else's, and older: the same PostgreSQL, in a namespace of their own.
+        theirs = {"uid": "theirs", "creationTimestamp": "2026-11-01T12:00:00Z"}
+        scene.api.put("Pooler", "theirs", metadata=theirs, spec=spec)
+        owner = [{"uid": "theirs", "controller": True}]
+        scene.api.put("Secret", "theirs-control-ca", metadata={"ownerReferences": owner})
+        scene.api.secret("theirs-control-ca", **{"auth-password": b"of-the-other-namespace"})
+        scene.api.objects["Pooler", "theirs"]["metadata"]["namespace"] = "elsewhere"
+
+        def password():
+            return scene.data("pooler-control-ca")["auth-password"]
+
+        scene.cluster(superuser="a-guess")
+        await scene.ends("False", "AdminLoginFailed")
+        assert password() != b"of-the-other-namespace"
+        scene.cluster()
+        await scene.ends("True", "LookupSucceeded")
+        assert password() == b"of-the-other-namespace", "one role has one password, or two would set it in turns"
+        scene.api.objects["Pooler", "theirs"]["metadata"]["finalizers"] = ["pgweir.io/provisioned"]
+        going(scene)
+        await scene.look()
+        assert (ROLE,) in scene.leftovers(), "theirs was provisioned, and needs it"
+        scene.api.objects["Pooler", "theirs"]["metadata"]["finalizers"] = []
+        scene.api.put("Pooler", "pooler", metadata={"finalizers": ["pgweir.io/provisioned"]})
+        await scene.look()
+        assert scene.leftovers() == [], "one that only names the host keeps nothing there"
 
     story(test)
 

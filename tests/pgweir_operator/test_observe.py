@@ -92,7 +92,7 @@ def test_a_cluster_object_names_its_own_secrets_and_wins():
     cluster = world.observed.cluster
     assert cluster.flavour is ClusterFlavour.CLOUDNATIVEPG
     assert (cluster.server_ca.data["ca.crt"], cluster.client_ca.data["ca.crt"]) == (b"S", b"U")
-    assert {"own-ca", "own-client-ca"} <= watched_secrets(POOLER, world.observed)
+    assert {"own-ca", "own-client-ca"} <= watched_secrets(POOLER, world.observed).keys()
 
 
 def test_edbs_cluster_object_is_found_under_its_own_kind_and_knows_the_role_of_the_contract():

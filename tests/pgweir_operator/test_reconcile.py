@@ -227,7 +227,7 @@ def test_from_nothing_to_ready(target):
         assert scene.pods[0].digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
         assert "AllPodsReady" in {reason for reason, _ in scene.api.events}
-        assert {"shop-superuser", "shop-ca"} <= scene.outcome.secrets
+        assert {"shop-superuser", "shop-ca"} <= scene.outcome.secrets.keys()
 
     story(test)
 
@@ -306,6 +306,24 @@ def test_an_impossible_spec_stops_before_the_first_write_and_says_all_at_once(ta
         assert scene.api.applied == []
         assert scene.condition("ConfigurationApplied")[1] == "NotRendered"
         assert pod.asked[-1] == "GET /v1/status", "its pods are still asked how they are"
+
+    story(test)
+
+
+def test_an_account_that_is_missing_is_named_and_is_enough_when_it_comes(target):
+    async def test(scene):
+        await ready(scene)
+        scene.spec(serviceAccountName="their-own")
+        await scene.look()
+        status, reason, message = scene.condition("Ready")
+        assert (status, reason) == ("False", "MissingServiceAccount")
+        assert "'their-own'" in message
+        assert scene.status()["phase"] == "inactive", "it waits for something to appear"
+        scene.api.put("ServiceAccount", "their-own")
+        await scene.look()
+        assert (
+            scene.api.objects["Deployment", "pooler"]["spec"]["template"]["spec"]["serviceAccountName"] == "their-own"
+        )
 
     story(test)
 

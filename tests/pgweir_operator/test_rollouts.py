@@ -169,6 +169,11 @@ async def test_an_operator_that_starts_anew_sees_who_is_rolling() -> None:
     await world.look("a")
     world.restart()
     assert await world.look("b") == "default/a"
+    await world.look("a")
+    assert world.woken == []
+    world.ends("a")
+    await world.look("a")
+    assert world.woken == ["b"], "it had no turn from this operator, and is waited for all the same"
 
 
 @story
@@ -198,5 +203,6 @@ async def test_a_pooler_that_is_deleted_is_waited_for_no_longer() -> None:
     await world.look("a")
     assert await world.look("b") == "default/a"
     del world.api.deployments["a"]
-    world.now += UNUSED_TURN + 1
+    world.rollouts.give_back(("default", "a"))
+    assert world.woken == ["b"]
     assert await world.look("b") == ""

@@ -100,14 +100,14 @@ def pausing(**changes: Any) -> World:
 
 def test_everything_proved() -> None:
     result = World().status()
-    assert {row["type"]: row["status"] for row in result["conditions"]} == {
-        "Ready": "True",
-        "Available": "True",
-        "ConfigurationApplied": "True",
-        "Paused": "False",
-        "Integrated": "True",
-        "TargetAvailable": "True",
-        "WithinConnectionBudget": "Unknown",
+    assert {row["type"]: (row["status"], row["reason"]) for row in result["conditions"]} == {
+        "Ready": ("True", "AllPodsReady"),
+        "Available": ("True", "MinimumAvailable"),
+        "ConfigurationApplied": ("True", "AllPodsProved"),
+        "Paused": ("False", "NotAsked"),
+        "Integrated": ("True", "LookupSucceeded"),
+        "TargetAvailable": ("True", "Reachable"),
+        "WithinConnectionBudget": ("Unknown", "CapacityUnknown"),
     }
     assert (result["phase"], result["instances"], result["readyInstances"], result["pausedInstances"]) == (
         "active", 3, 3, 0,

@@ -100,6 +100,25 @@ def test_nothing_that_becomes_a_line_may_hold_a_line_break(text: str) -> None:
 COMPATIBLE = 58
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "host all all all rejct",
+            "spec.pgbouncer.pg_hba[1] is 'host all all all rejct': 'rejct' is no method; write one",
+        ),
+        ("host all @users all md5", "the file @'users' cannot be read"),
+        ("host all all all ldap ldapbindpasswd=hunter2", "is 'host all all all ldap ldapbindpassw…': a search needs"),
+    ],
+)
+def test_a_line_of_pg_hba_that_a_pod_could_not_read_is_refused_with_the_line_and_what_to_write(
+    line: str, sentence: str
+):
+    (found,) = problems(pgbouncer={"pg_hba": ["# mine", line, "host all all 10.0.0.0/8 scram-sha-256 # ok"]})
+    assert sentence in found
+    assert "hunter2" not in found
+
+
 def test_lines_of_pg_hba_that_nobody_would_read_are_refused():
     found = problems(pgbouncer={"pg_hba": ["host all app all reject"], "parameters": {"auth_type": "md5"}})
     assert "pg_hba is read only with auth_type hba" in found[0]

@@ -158,3 +158,54 @@ def test_so_many_passes_at_once_and_no_more(monkeypatch):
         await workers.close()
 
     story(test)
+
+
+def test_whom_something_has_woken_goes_before_those_whose_time_has_come(monkeypatch):
+    """Many Poolers whose target does not answer come back again and again, and hold their turns for long."""
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+
+    async def test():
+        passes = Passes()
+        passes.outcome = Outcome(again=0.01)
+        workers = Workers(passes, lambda key, outcome: None)
+        passes.gate.clear()
+        for number in range(5):
+            workers.wake(("n", f"p{number}"), "first")
+        await until(lambda: len(passes.begun) == 1)
+        passes.gate.set()
+        await until(lambda: len(passes.begun) >= 15)
+        passes.gate.clear()
+        await asyncio.sleep(0.05)  # the time of the others has come
+        begun = len(passes.begun)
+        workers.wake(("n", "p3"), "the Pooler")
+        workers.wake(("n", "new"), "the Pooler")
+        await asyncio.sleep(0)
+        passes.gate.set()
+        await until(lambda: len(passes.begun) >= begun + 2)
+        assert set(passes.begun[begun : begun + 3]) >= {("n", "new"), ("n", "p3")}
+        await workers.close()
+
+    story(test)
+
+
+def test_a_turn_that_is_given_to_one_who_is_being_stopped_is_passed_on():
+    async def test():
+        turns, begun, gate = module._Turns(1), [], asyncio.Event()
+
+        async def work(name):
+            async with turns.turn(module._Worker()):
+                begun.append(name)
+                await gate.wait()
+
+        tasks = [asyncio.create_task(work(name)) for name in "abc"]
+        await until(lambda: begun == ["a"])
+        gate.set()
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        tasks[1].cancel()  # in the moment in which the turn is given to it
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert "c" in begun
+        async with turns.turn(module._Worker()):
+            begun.append("free again")
+
+    story(test)

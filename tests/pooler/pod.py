@@ -41,28 +41,30 @@ class Pod:
 
     def __init__(self, folder: Path, databases: str, **settings: str) -> None:
         self.process = LocalPod("pod", folder, renewed(None, pooler="shop", now=time.time()))
-        values = {**SETTINGS, "listen_port": str(self.process.port), **settings}
-        lines = "".join(f"{name} = {value}\n" for name, value in values.items())
-        self._ini = f"[databases]\n{databases}\n[pgbouncer]\n{lines}".encode()
+        self._settings = {**SETTINGS, "listen_port": str(self.process.port), **settings}
+        self._databases = databases
         self._context: ssl.SSLContext | None = None
         self.process.start(self.files(1, paused=False))
 
     def stop(self) -> None:
         self.process.stop()
 
-    def files(self, revision: int, *, paused: bool) -> dict[str, bytes]:
+    def files(self, revision: int, *, paused: bool, **settings: str) -> dict[str, bytes]:
+        lines = "".join(f"{name} = {value}\n" for name, value in {**self._settings, **settings}.items())
         return {
-            "pgbouncer.ini": self._ini,
+            "pgbouncer.ini": f"[databases]\n{self._databases}\n[pgbouncer]\n{lines}".encode(),
             "userlist.txt": "".join(f'"{name}" "{secret}"\n' for name, secret in SECRETS.items()).encode(),
             "bundle.json": bundle_manifest(revision=revision, paused=paused, catalogue_version=1),
         }
 
     # --- through the operator's own client ---
 
-    def push(self, revision: int, *, paused: bool) -> PodReport:
+    def push(self, revision: int, *, paused: bool, **settings: str) -> PodReport:
+        files = self.files(revision, paused=paused, **settings)
+
         async def tell() -> PodReport:
             async with self.process.fleet() as fleet:
-                answer = await fleet.push([self.process.member], Push(self.files(revision, paused=paused)))
+                answer = await fleet.push([self.process.member], Push(files))
                 return _report(answer["pod"])
 
         return asyncio.run(tell())
@@ -133,7 +135,9 @@ class Pod:
     def console(self, sql: str) -> list[dict[str, Any]]:
         with self.connect(ADMIN, "pgbouncer") as connection:
             cursor = connection.execute(sql.encode())
-            names = [column.name for column in cursor.description or ()]
+            if cursor.description is None:
+                return []
+            names = [column.name for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 

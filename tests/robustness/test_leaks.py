@@ -24,7 +24,6 @@ pytestmark = pytest.mark.timeout(120)
 SETTINGS: dict[str, object] = {
     "auth_type": "trust",
     "default_pool_size": 4,
-    "server_connect_timeout": 1,  # the deadline of a login keeps its server that long
     "server_login_retry": 0.1,
     "autodb_idle_timeout": 1,
     "client_login_timeout": 2,

@@ -6,7 +6,7 @@ Decides only how things are called. Called by the builders (desired/), by observ
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, TypeGuard
 
 GROUP: Final = "pgweir.io"
 VERSION: Final = "v1"
@@ -54,13 +54,21 @@ MAX_NAME_LENGTH: Final = 50
 DNS_LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
+_MAX_OBJECT_NAME: Final = 253
+
 _dns_label = re.compile(DNS_LABEL_PATTERN)
+_dns_subdomain = re.compile(DNS_SUBDOMAIN_PATTERN)
 _label_value = re.compile(r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 
 
 def is_pooler_name(name: str) -> bool:
     """A Pooler's name is a DNS label of at most 50 characters."""
     return len(name) <= MAX_NAME_LENGTH and _dns_label.fullmatch(name) is not None
+
+
+def is_object_name(value: object) -> TypeGuard[str]:
+    """Asked of every name that somebody else wrote into a status: it becomes a path of the API server."""
+    return isinstance(value, str) and len(value) <= _MAX_OBJECT_NAME and _dns_subdomain.fullmatch(value) is not None
 
 
 def deployment_name(pooler: str) -> str:

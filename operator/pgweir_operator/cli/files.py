@@ -50,7 +50,7 @@ def run_check(file: Path) -> int:
     found = [problem for document in poolers for problem in _problems(document)]
     for problem in found:
         typer.echo(f"{file}: {problem}", err=True)
-    return ATTENTION if found else DONE
+    return _judged(file, is_well=not found)
 
 
 def _check_ini(file: Path) -> int:
@@ -59,7 +59,13 @@ def _check_ini(file: Path) -> int:
         typer.echo(f"warning: {warning}", err=True)
     for fault in faults:
         typer.echo(str(fault), err=True)
-    return ATTENTION if faults else DONE
+    return _judged(file, is_well=not faults)
+
+
+def _judged(file: Path, *, is_well: bool) -> int:
+    if is_well:
+        typer.echo(f"{file}: nothing is wrong")
+    return DONE if is_well else ATTENTION
 
 
 def _problems(document: dict[str, object]) -> list[str]:

@@ -13,6 +13,7 @@ import typer
 
 from pgweir_operator.cli import about, doctoring
 from pgweir_operator.cli.modes import Mode
+from pgweir_operator.cli.options import AsJson, Columns, Watch, picked
 
 WHERE = """\
 The pooler's address: the folder of its Unix socket (/run/pgweir, with :PORT where there are several), postgresql://USER@HOST:PORT
@@ -40,7 +41,6 @@ Token = Annotated[
         "--token", metavar="TOKEN", envvar="PGWEIR_TOKEN", help="REST from another host wants this.", show_default=False
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", "-j", help="Print JSON.")]
 
 app = typer.Typer(
     name="pgweir",
@@ -77,15 +77,8 @@ def show(
     user: User = None,
     token: Token = None,
     as_json: AsJson = False,
-    watch: Annotated[
-        float | None,
-        typer.Option(
-            "--watch", "-w", min=0.1, metavar="SECONDS", help="Again and again, until ^C.", show_default=False
-        ),
-    ] = None,
-    columns: Annotated[
-        str, typer.Option("--columns", "-c", metavar="A,B,…", help="Only these columns.", show_default=False)
-    ] = "",
+    watch: Watch = None,
+    columns: Columns = "",
 ) -> None:
     """Show a table of a running pooler.
 
@@ -100,8 +93,8 @@ def show(
     """
     from pgweir_operator.cli.look import run_show
 
-    picked = [name.strip() for name in columns.split(",") if name.strip()]
-    raise typer.Exit(run_show(table, url=url, user=user, token=token, as_json=as_json, every=watch, columns=picked))
+    wanted = picked(columns)
+    raise typer.Exit(run_show(table, url=url, user=user, token=token, as_json=as_json, every=watch, columns=wanted))
 
 
 @app.command(short_help="Hold every client, and release every server.")
@@ -374,10 +367,8 @@ def doctor(
     """Find out what is wrong: names, ports, TLS, logins, the time of SELECT 1 by stages, limits, waiters, idle transactions.
 
     Each finding has the evidence and the way out; where nothing is wrong, nothing is found and the exit code is 0.
-    Otherwise it is
-    the class of the first finding, 10 to 17 (see the exit codes). It only looks: logins, SELECT 1 and SHOW. The DSN
-    is any pooler; its
-    own tables, and which layer refused a login, come from --url.
+    Otherwise it is the class of the first finding, 10 to 17 (see the exit codes). It only looks: logins, SELECT 1 and SHOW.
+    The DSN is any pooler; its own tables, and which layer refused a login, come from --url.
 
     \b
     Examples:

@@ -68,7 +68,7 @@ def own_credentials(pooler: Pooler, observed: Observed) -> Provisioned:
     secret = named_secret(observed, bouncer.auth_query_secret, path)
     if _is_basic_auth(secret, path):
         return Provisioned(
-            auth_user=_text(secret, "username", path), auth_query=query, password=_text(secret, "password", path)
+            auth_user=text_of(secret, "username", path), auth_query=query, password=text_of(secret, "password", path)
         )
     return _by_certificate(query, _key_pair(secret, path), path)
 
@@ -83,14 +83,14 @@ def passwords(pooler: Pooler, observed: Observed) -> dict[str, str]:
     app = observed.cluster.app
     if app is not None and {"username", "password"} <= app.data.keys():
         path = "The cluster's application user"
-        found[_text(app, "username", path)] = _text(app, "password", path)
+        found[text_of(app, "username", path)] = text_of(app, "password", path)
     for index, user in enumerate(pooler.spec.pgbouncer.users):
         if user.password_secret is None:
             continue
         path = f"spec.pgbouncer.users[{index}].passwordSecret"
         secret = named_secret(observed, user.password_secret, path)
-        password = _text(secret, "password", path)
-        if "username" in secret.data and _text(secret, "username", path) != user.name:
+        password = text_of(secret, "password", path)
+        if "username" in secret.data and text_of(secret, "username", path) != user.name:
             raise PrerequisiteError(
                 Reason.INVALID_SECRET,
                 f"{path}: Secret {secret.name!r} is the login of another user than {user.name!r}; name the Secret of"
@@ -129,7 +129,8 @@ def _key_pair(secret: SecretFacts, field_path: str) -> KeyPair:
     return KeyPair(key_of(secret, "tls.crt", field_path), key_of(secret, "tls.key", field_path))
 
 
-def _text(secret: SecretFacts, key: str, field_path: str) -> str:
+def text_of(secret: SecretFacts, key: str, field_path: str) -> str:
+    """One line of text, as a user name or a password is."""
     try:
         text = key_of(secret, key, field_path).decode()
     except UnicodeDecodeError:

@@ -13,7 +13,7 @@ from pgweir_operator.api import names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import ClusterFlavour, IntegrationResult, Observed, Provisioned, SecretFacts
 from pgweir_operator.api.pooler import Pooler
-from pgweir_operator.desired.secrets import own_credentials
+from pgweir_operator.desired.secrets import own_credentials, text_of
 from pgweir_operator.integration import provisioning, sql
 from pgweir_operator.integration.certificates import (
     KeyPair,
@@ -81,7 +81,8 @@ async def administrator(pooler: Pooler, observed: Observed, find_shell: FindShel
     """A superuser by Secret, else psql in the primary's pod. Raises where there is neither."""
     secret = observed.cluster.superuser
     if secret is not None:
-        return Credentials(_text(secret, "username"), password=_text(secret, "password"))
+        path = "spec.target.adminSecret" if pooler.spec.target is not None else "The cluster's superuser"
+        return Credentials(text_of(secret, "username", path), password=text_of(secret, "password", path))
     target = pooler.spec.target
     if target is None and find_shell is not None:
         return await find_shell()
@@ -279,18 +280,3 @@ def _written(bundle: SecretFacts | None, files: tuple[str, str]) -> KeyPair | No
 
 def _is_good(pair: KeyPair, ca: KeyPair, now: float) -> bool:
     return is_pair(pair) and not is_due(pair.certificate, now=now) and is_issued_by(pair.certificate, ca.certificate)
-
-
-def _text(secret: SecretFacts, key: str) -> str:
-    value = secret.data.get(key)
-    if not value:
-        present = ", ".join(sorted(secret.data)) or "none"
-        raise PrerequisiteError(
-            Reason.INVALID_SECRET, f"Secret {secret.name!r} has no key {key!r} (its keys: {present}); add it."
-        )
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise PrerequisiteError(
-            Reason.INVALID_SECRET, f"Key {key!r} of Secret {secret.name!r} is not UTF-8 text."
-        ) from None

@@ -6,6 +6,7 @@ temporary folder for as long as the connection. Called by `provisioning`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -22,9 +23,25 @@ from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.integration.certificates import KeyPair
 
 CONNECT_TIMEOUT = 5
+# libpq's first version that can be told which ways to log in are none.
+_KNOWS_REQUIRE_AUTH = 160000
+_BESIDE_THE_POINT = ("Multiple connection attempts", "- host:", "Is the server running")
+_ASKED_IN_CLEAR = "requested a cleartext password"
 STATEMENT_TIMEOUT_MS = 15_000
+# PostgreSQL's own timeouts end what PostgreSQL can end. One that hangs, or whose machine has vanished, would keep a Pooler's
+# pass for hours, and every change of that Pooler with it.
+ANSWER_TIMEOUT = 20.0
 
-Connection = AsyncConnection[dict[str, Any]]
+
+class Connection(AsyncConnection[dict[str, Any]]):
+    """One that waits for no answer for ever."""
+
+    async def wait(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await super().wait(*arguments, **more)
+        except TimeoutError:
+            raise psycopg.OperationalError(f"it gave no answer within {ANSWER_TIMEOUT:g} s") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,7 @@ async def session(endpoint: Endpoint, credentials: Credentials, database: str) -
     """A connection with autocommit; raises psycopg.Error as it comes (see `explained`)."""
     with tempfile.TemporaryDirectory(prefix="pgweir-") as folder:
         options = _options(endpoint, credentials, Path(folder))
-        connection = await AsyncConnection.connect(
+        connection = await Connection.connect(
             host=endpoint.host,
             port=endpoint.port,
             user=credentials.user,
@@ -87,6 +104,9 @@ def _options(endpoint: Endpoint, credentials: Credentials, folder: Path) -> dict
             options["sslmode"] = "require"
     if credentials.password is not None:
         options["password"] = credentials.password
+        if endpoint.ca is None and psycopg.pq.version() >= _KNOWS_REQUIRE_AUTH:
+            # WHY: whoever answers in PostgreSQL's place may ask for it in clear text. SCRAM and md5 do not give it away.
+            options["require_auth"] = "!password"
     else:
         options["passfile"] = str(folder / "none")
     return options
@@ -109,6 +129,13 @@ def explained(
     """The administrator's trouble as a condition. libpq's texts name host and user and never a password."""
     words = _words(error)
     if error.sqlstate is None:
+        if _ASKED_IN_CLEAR in words:
+            return PrerequisiteError(
+                Reason.ADMIN_LOGIN_FAILED,
+                f"{endpoint} asks for {user}'s password in clear text, and nothing proves that it is PostgreSQL: it was not"
+                " sent. Name the CA in pgbouncer.serverCASecret, or let pg_hba.conf say scram-sha-256.",
+                retry_after=60.0,
+            )
         if is_refused_login(words):
             return PrerequisiteError(
                 Reason.ADMIN_LOGIN_FAILED,
@@ -157,9 +184,9 @@ def is_refused_login(words: str) -> bool:
 
 
 def _words(error: psycopg.Error) -> str:
-    """One line: the server's own message where there is one, else libpq's last sentence."""
+    """One line: the server's own message where there is one, else libpq's without its question and its repetitions."""
     if error.diag.message_primary:
         return error.diag.message_primary
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(line for line in lines if not line.startswith(("Multiple connection attempts", "- host:")))
-    return (text or type(error).__name__).rstrip(".")
+    text = " ".join(line for line in lines if not line.startswith(_BESIDE_THE_POINT))
+    return (text.removeprefix("connection failed: ") or type(error).__name__).rstrip(".")

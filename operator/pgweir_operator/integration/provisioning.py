@@ -83,6 +83,16 @@ def _explained(error: psycopg.Error, endpoint: Endpoint, admin: Administrator) -
     return explained(error, endpoint, admin.user)
 
 
+async def prove_administrator(endpoint: Endpoint, admin: Administrator, role: str) -> None:
+    """Raises a PrerequisiteError where this is nobody who could provision there, or where it cannot be known now."""
+    spec = ProvisionSpec(role)
+    try:
+        async with _opened(endpoint, admin, spec.database) as connection:
+            await _facts(connection, spec)
+    except psycopg.Error as error:
+        raise _explained(error, endpoint, admin) from None
+
+
 async def provision(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> tuple[str, ...]:
     """Bring role, grants and function to what we want. Answers what had to be done, without any secret."""
     try:

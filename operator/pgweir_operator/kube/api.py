@@ -89,8 +89,9 @@ class Kube:
         """Requests by verb and status code ("none" where no answer came); a watch counts when it is opened."""
         self.watches = 0
         """Those that are open."""
-        self.on_answer: Callable[[Object], None] = lambda document: None
-        """Told what the API server answered to a write: the object as it is now, or the Status of a deletion."""
+        self.on_answer: Callable[[Object, Object], None] = lambda document, written: None
+        """Told what the API server answered to a write (the object as it is now, or the Status of a deletion), and what was
+        written."""
 
     async def __aenter__(self) -> Self:
         self._client = client.ApiClient(self._configuration)
@@ -266,7 +267,7 @@ class Kube:
                 async with response:
                     document: Object = await response.json(content_type=None)
                 if method != "GET" and "dryRun" not in (query or {}):
-                    self.on_answer(document)
+                    self.on_answer(document, body or {})
                 return document
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 failure = ApiError(0, f"the API server's answer to {method} {path} was cut off: {error}")

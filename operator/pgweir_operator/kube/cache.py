@@ -40,11 +40,15 @@ class Cache:
         return Reader(self, seconds)
 
     async def get(self, kind: str, namespace: str, name: str, max_age: float) -> Object | None:
-        for watches in self._watches:
-            is_known, found = watches.find(kind, namespace, name)
-            if is_known:
-                return found
         question = kind, namespace, name
+        for watches in self._watches:
+            is_known, found = watches.find(*question)
+            if is_known:
+                # From here on what was asked before is the past, also for when the watch is down.
+                self._read.pop(question, None)
+                return found
+            if watches.is_down(*question):
+                max_age = 0.0
         asked, answer = self._read.get(question, (0.0, None))
         if question in self._read and self._clock() - asked < max_age:
             return answer

@@ -28,6 +28,8 @@ NEVER_LISTED: Final = frozenset({"Secret"})
 GONE: Final = 410
 # After so many failures in a row a watch begins anew, whatever the API server says: its history may be another one.
 LAST_TRY: Final = 5
+# What moves with every write, whoever writes; and what stands in a list is said without its kind.
+_OF_NOBODY: Final = frozenset({"resourceVersion", "generation", "managedFields", "apiVersion", "kind"})
 
 Watcher = TypeVar("Watcher", bound=Hashable)
 Place = tuple[str, str]
@@ -71,7 +73,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Watch:
-    """What one watch has brought. `version`: where it goes on; empty: it begins anew."""
+    """What one watch has brought. `version`: where it goes on; empty: it begins anew. `seen`: the newest that it brought."""
 
     key: Named
     task: asyncio.Task[None] | None = None
@@ -79,6 +81,7 @@ class _Watch:
     unconfirmed: dict[Place, _Kept] = field(default_factory=dict)
     """What was there before a new beginning, until it is known whether it still is."""
     version: str = ""
+    seen: str = ""
     is_open: bool = False
     is_whole: bool = False
     """Everything there was has come."""
@@ -87,10 +90,14 @@ class _Watch:
     def is_listed(self) -> bool:
         return not self.key.name and self.key.kind not in NEVER_LISTED
 
+    def saw(self, version: str) -> None:
+        if not self.seen or _is_newer(version, self.seen):
+            self.seen = version
+
 
 class ObjectWatches(Generic[Watcher]):
     """Who wants to hear of which object. `heard` is called with the watcher, once for every change that is news: what is
-    already kept in this version (a write of our own, a reconnect) is none."""
+    already kept in this version (a reconnect) is none, and of a write of our own only what others changed before it."""
 
     def __init__(self, kube: Kube, heard: Callable[[Watcher, Change], None]) -> None:
         self._kube = kube
@@ -100,9 +107,11 @@ class ObjectWatches(Generic[Watcher]):
         self._wide: dict[Named, _Watch] = {}
         """Those of them that are not of one object."""
 
-    def want(self, watcher: Watcher, wanted: Iterable[Named]) -> None:
-        """From now on exactly these: watches that nobody wants any more end."""
+    def want(self, watcher: Watcher, wanted: Iterable[Named]) -> list[Named]:
+        """From now on exactly these: watches that nobody wants any more end. Answers with those that others wanted before:
+        what they have brought is told to nobody once more."""
         keys = set(wanted)
+        joined = [key for key in keys & self._watches.keys() if watcher not in self._wanted[key]]
         for key in keys - self._watches.keys():
             watch = self._watches[key] = _Watch(key)
             watch.task = asyncio.create_task(self._work(watch), name=f"watch of {key}")
@@ -117,6 +126,7 @@ class ObjectWatches(Generic[Watcher]):
                 del self._wanted[key]
                 self._wide.pop(key, None)
                 _cancel(self._watches.pop(key))
+        return joined
 
     def is_watched(self, key: Named) -> bool:
         return key in self._wanted
@@ -154,6 +164,10 @@ class ObjectWatches(Generic[Watcher]):
             absent = absent or (watch.is_whole and not watch.key.label)
         return absent, None
 
+    def is_down(self, kind: str, namespace: str, name: str) -> bool:
+        """Whether something is watched that is not heard of just now."""
+        return any(not watch.is_open for watch in self._covering(kind, namespace, name))
+
     def items(self, kind: str, namespace: str, label: str = "", value: str | None = None) -> list[Object] | None:
         """All of a kind that bear a label (of this value); None where that is not known."""
         for key in (Named(kind, namespace, label=label), Named(kind, "", label=label)):
@@ -166,8 +180,12 @@ class ObjectWatches(Generic[Watcher]):
                 ]
         return None
 
-    def answered(self, document: Mapping[str, Any]) -> None:
-        """What the API server said to a write of ours is known at once, and no news when the watch brings it."""
+    def answered(self, document: Object, written: Mapping[str, Any]) -> None:
+        """What the API server said to a write of ours is known at once, and no news when the watch brings it.
+
+        WHY what we have written is looked at: the answer may hold what somebody else has written a moment before, and the
+        watch brings that too late to be news. It is told now.
+        """
         if document.get("kind") == "Status":
             uid = (document.get("details") or {}).get("uid")
             for watch in self._watches.values() if uid else ():
@@ -175,14 +193,21 @@ class ObjectWatches(Generic[Watcher]):
                     del watch.kept[place]
             return
         metadata = document.get("metadata") or {}
-        kind, namespace, name = document.get("kind"), metadata.get("namespace"), metadata.get("name")
-        if not (kind and name and metadata.get("resourceVersion")):
+        kind, place = document.get("kind"), (metadata.get("namespace") or "", metadata.get("name") or "")
+        version = metadata.get("resourceVersion")
+        if not (kind and place[1] and version):
             return
-        for watch in self._covering(kind, namespace or "", name):
-            bears = not watch.key.label or watch.key.label in (metadata.get("labels") or {})
-            kept = watch.kept.get((namespace or "", name))
-            if watch.is_open and bears and (kept is None or _is_newer(metadata["resourceVersion"], kept.version)):
-                watch.kept[namespace or "", name] = _kept(watch.key, dict(document))
+        for watch in self._covering(kind, *place):
+            before = watch.kept.get(place) or watch.unconfirmed.get(place)
+            if watch.key.label and watch.key.label not in (metadata.get("labels") or {}):
+                continue
+            # What the watch has brought since is newer, and may be that the object is gone.
+            if any(than and not _is_newer(version, than) for than in (watch.seen, before.version if before else "")):
+                continue
+            watch.unconfirmed.pop(place, None)
+            watch.kept[place] = _kept(watch.key, document)
+            if before is not None and _has_others_changes(before.object(), document, written):
+                self._tell(Change(watch.key, "MODIFIED", document))
 
     def _covering(self, kind: str, namespace: str, name: str) -> Iterator[_Watch]:
         if (named := self._watches.get(Named(kind, namespace, name))) is not None:
@@ -232,16 +257,20 @@ class ObjectWatches(Generic[Watcher]):
         watch.unconfirmed |= watch.kept
         watch.kept = {}
         watch.is_whole = False
+        watch.seen = ""
         if not watch.is_listed:
             return
         key = watch.key
         found, version = await self._kube.listed(key.kind, key.namespace, labels=key.label or None)
+        # What a write of ours was answered with meanwhile stands in the list if it is older, unless it is gone.
+        for place in [place for place, kept in watch.kept.items() if not _is_newer(kept.version, version)]:
+            watch.unconfirmed[place] = watch.kept.pop(place)
         resource = RESOURCES[key.kind]
         for item in found:
             # What stands in a list does not say what it is.
             self._put(watch, "ADDED", {"apiVersion": resource.api_version, "kind": resource.kind, **item})
         self._whole(watch)
-        watch.version = version
+        watch.version = watch.seen = version
 
     def _take(self, watch: _Watch, event: Mapping[str, Any]) -> None:
         if event["type"] == "OPENED":
@@ -252,6 +281,7 @@ class ObjectWatches(Generic[Watcher]):
                 self._whole(watch)
         else:
             self._put(watch, event["type"], event["object"])
+        watch.saw(version)
         # WHY not before it is whole: until then the versions are those of the objects, in no order.
         if watch.is_whole:
             watch.version = version
@@ -260,17 +290,16 @@ class ObjectWatches(Generic[Watcher]):
         metadata = found["metadata"]
         place = metadata.get("namespace") or "", metadata.get("name") or ""
         version = metadata["resourceVersion"]
-        before = watch.unconfirmed.pop(place, None) or watch.kept.get(place)
+        before, answered = watch.unconfirmed.pop(place, None), watch.kept.get(place)
         if kind == "DELETED":
-            if before is not None and before.uid != metadata.get("uid") and _is_newer(before.version, version):
+            if answered is not None and answered.uid != metadata.get("uid") and _is_newer(answered.version, version):
                 return  # Made anew meanwhile, by us.
             watch.kept.pop(place, None)
         else:
-            if before is not None and before.version != version and not _is_newer(version, before.version):
-                watch.kept[place] = before
-                return  # Older than what a write of ours was answered with.
+            if answered is not None and answered.version != version and not _is_newer(version, answered.version):
+                return  # Older than what a write of ours was answered with, which held it.
             watch.kept[place] = _kept(watch.key, found)
-            if before is not None and before.version == version:
+            if version in {kept.version for kept in (before, answered) if kept is not None}:
                 return
         self._tell(Change(watch.key, kind, found))
 
@@ -306,3 +335,17 @@ def _is_newer(version: str, than: str) -> bool:
     if version.isdigit() and than.isdigit():
         return int(version) > int(than)
     return version != than
+
+
+def _has_others_changes(before: Mapping[str, Any], now: Mapping[str, Any], written: Mapping[str, Any]) -> bool:
+    """Whether anything differs that we have not written. (Lists are ours or others' as a whole.)"""
+    for key in (before.keys() | now.keys()) - _OF_NOBODY:
+        old, new, ours = before.get(key), now.get(key), written.get(key)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            if (key not in written or isinstance(ours, Mapping)) and _has_others_changes(old, new, ours or {}):
+                return True
+        elif key not in written:
+            return True
+    return False

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from pgweir_operator.api import names
+
 PENDING: Final = "pending"
 """What stands in targetPrimary while a failover has not chosen yet: a signal, and no pod's name."""
 
@@ -52,14 +54,14 @@ class ClusterView:
 
 
 def cluster_view(manifest: Mapping[str, Any]) -> ClusterView:
-    """What is of another type than it should be is as if it were not there: the object is another operator's."""
+    """What is of another type than it should be, or no name, is as if it were not there: the object is another operator's."""
     metadata, status = manifest["metadata"], _mapping(manifest.get("status"))
     reported = _mapping(status.get("instancesReportedState"))
     return ClusterView(
         uid=metadata.get("uid") or "",
         version=metadata.get("resourceVersion") or "",
-        current=_text(status.get("currentPrimary")),
-        target=_text(status.get("targetPrimary")),
+        current=_pod_name(status.get("currentPrimary")),
+        target=_pod_name(status.get("targetPrimary")),
         target_since=_text(status.get("targetPrimaryTimestamp")),
         phase=_text(status.get("phase")),
         addresses={name: address for name, row in reported.items() if (address := _text(_mapping(row).get("ip")))},
@@ -72,6 +74,10 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _pod_name(value: Any) -> str:
+    return value if names.is_object_name(value) else ""
 
 
 @dataclass(frozen=True, slots=True)

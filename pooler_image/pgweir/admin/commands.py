@@ -161,6 +161,8 @@ def table_name(command: Command) -> str:
 
 def show(service: Service, command: Command) -> Result:
     """SHOW and SELECT. Changes nothing, so that it may also be run to describe its columns."""
+    if not command.arguments:
+        raise invalid(command.text)
     if table_name(command) == "REUSE" and len(command.arguments) == 2:
         view = tables.View.of(service, time.time())
         return Result("SHOW", tables.reuse(view, _client_id(command.arguments[1])))
@@ -204,8 +206,8 @@ def _pause(service: Service, command: Command, done: Done) -> Cancel | None:
     givers_up: list[Callable[[], None]] = []
 
     def stop() -> None:
-        for give_up in givers_up:
-            give_up()
+        while givers_up:  # and nothing is kept of it: what holds itself would wait for the collector
+            givers_up.pop()()
 
     def finished(paused: bool) -> None:
         stop()
@@ -258,9 +260,10 @@ def _held(service: Service, name: str | None) -> str:
 
 
 def _resume(service: Service, command: Command, done: Done) -> None:
-    if service.stopping:
+    name = _database(command)
+    if name is None and service.stopping:  # as in PgBouncer: WAIT_FOR_SERVERS is a pause that has no end
         raise OperationError("pooler is shutting down")
-    service.operations.resume(_database(command))
+    service.operations.resume(name)
     done(Result("RESUME"))
 
 

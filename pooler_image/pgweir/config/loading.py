@@ -91,7 +91,7 @@ def find_faults(path: str | Path, *, base_dir: Path | None = None) -> tuple[list
         draft = _read_ini(str(path), files, faults.append)
         warnings = tuple(draft.warnings)
         if not faults:
-            warnings = _config(draft, files, base_dir).warnings
+            warnings = _config(draft, files, base_dir, faults.append).warnings
     except ConfigError as error:
         faults.append(error)
         warnings = tuple(draft.warnings)
@@ -112,7 +112,13 @@ def with_setting(config: Config, name: str, text: str) -> Config:
     return replace(changed, digest=config.digest)
 
 
-def _config(draft: _Draft, files: _Files, base_dir: Path | None) -> Config:
+def _raise(fault: ConfigError) -> None:
+    raise fault
+
+
+def _config(
+    draft: _Draft, files: _Files, base_dir: Path | None, report: Callable[[ConfigError], None] = _raise
+) -> Config:
     """What belongs together is checked, the files that the draft names are read."""
     settings = Settings(**draft.values)
     _check_authentication(draft, settings)
@@ -120,9 +126,9 @@ def _config(draft: _Draft, files: _Files, base_dir: Path | None) -> Config:
     _check_pool_sizes(draft, settings)
     _check_reserved_connections(draft, settings)
 
-    userlist = _read_userlist(draft, settings, files)
-    hba = _read_hba(draft, settings, files)
-    ident = _read_ident(draft, settings, files)
+    userlist = _read_userlist(draft, settings, files, report)
+    hba = _read_hba(draft, settings, files, report)
+    ident = _read_ident(draft, settings, files, report)
     file_digests = _read_tls_files(draft, settings, files)
     template = draft.databases.pop(TEMPLATE, None)
     return Config(
@@ -172,10 +178,6 @@ class _Files:
 
 
 # --- the ini ---------------------------------------------------------------------------------------------------------
-
-
-def _raise(fault: ConfigError) -> None:
-    raise fault
 
 
 def _read_ini(
@@ -402,15 +404,16 @@ def _check_reserved_connections(draft: _Draft, settings: Settings) -> None:
 # --- the files it names ----------------------------------------------------------------------------------------------
 
 
-def _read_userlist(draft: _Draft, settings: Settings, files: _Files) -> Userlist:
+def _read_userlist(draft: _Draft, settings: Settings, files: _Files, report: Callable[[ConfigError], None]) -> Userlist:
     if not settings.auth_file:
         return Userlist({})
     userlist = parse_userlist(_text(draft, "auth_file", settings.auth_file, files))
-    draft.warnings += [f"{settings.auth_file}: {warning}" for warning in userlist.warnings]
+    for line, expected in userlist.faults:
+        report(ConfigError(settings.auth_file, line, "", None, expected))  # WHY no text: it may hold a secret
     return userlist
 
 
-def _read_hba(draft: _Draft, settings: Settings, files: _Files) -> HbaFile:
+def _read_hba(draft: _Draft, settings: Settings, files: _Files, report: Callable[[ConfigError], None]) -> HbaFile:
     if settings.auth_type != "hba":
         return HbaFile()
     name = settings.auth_hba_file
@@ -422,19 +425,19 @@ def _read_hba(draft: _Draft, settings: Settings, files: _Files) -> HbaFile:
             return None
 
     hba = parse_hba(_text(draft, "auth_hba_file", name, files), names_file)
-    for line, method, expected in hba.refused:
-        raise ConfigError(name, line, "method", method, expected)
-    draft.warnings += [f"{name}: {warning}" for warning in hba.warnings]
+    for fault in hba.faults:
+        report(ConfigError(name, fault.line, "", fault.text, fault.expected))
     if any(rule.method == "cert" for rule in hba.rules) and settings.client_tls_sslmode not in _VERIFYING:
         draft.warn("auth_hba_file", "rules with cert need client_tls_sslmode = verify-full; nobody can pass them now")
     return hba
 
 
-def _read_ident(draft: _Draft, settings: Settings, files: _Files) -> IdentFile:
+def _read_ident(draft: _Draft, settings: Settings, files: _Files, report: Callable[[ConfigError], None]) -> IdentFile:
     if not settings.auth_ident_file:
         return IdentFile({})
     ident = parse_ident(_text(draft, "auth_ident_file", settings.auth_ident_file, files))
-    draft.warnings += [f"{settings.auth_ident_file}: {warning}" for warning in ident.warnings]
+    for fault in ident.faults:
+        report(ConfigError(settings.auth_ident_file, fault.line, "", fault.text, fault.expected))
     return ident
 
 

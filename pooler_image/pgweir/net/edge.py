@@ -130,6 +130,7 @@ class NetworkEdge:
             transport = await upgrade
             if transport is None:
                 raise ConnectionError("the client left during the handshake")
+            info = tls_info(transport)
             if is_direct and transport.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
                 transport.abort()  # Python's ssl never refuses a mismatch by itself
                 raise ConnectionError("direct TLS without the protocol name 'postgresql'")
@@ -142,7 +143,7 @@ class NetworkEdge:
             del (
                 upgrade
             )  # its error holds this frame: together they would wait for the collector, with all that they hold
-        login.tls_started(transport, tls_info(transport))
+        login.tls_started(transport, info)
 
     async def _loops_own(self, stream: Stream) -> tuple[Any, bytes]:
         """TLS is the loop's: a transport of its own in place of the stream, which reads nothing yet; and what it has read all
@@ -207,11 +208,7 @@ class NetworkEdge:
             return
         login.start()
         if deadline is not None:
-            self._loop.call_at(deadline, self._login_overdue, server)
-
-    def _login_overdue(self, server: ServerSession) -> None:
-        if server.state is ServerState.LOGIN:
-            self.pooler.opening.failed(server, "connect timeout", CONNECTION_FAILURE, answered=False)
+            login.deadline = self._loop.call_at(deadline, login.time_out)
 
     def _server_tls(self) -> _Tls:
         settings = self.pooler.settings
@@ -256,11 +253,12 @@ class NetworkEdge:
             upgraded = await self._loop.start_tls(transport, asyncio.Protocol(), context, server_hostname=name or None)
             if upgraded is None:
                 raise ConnectionError("server closed the connection during the TLS handshake")
+            info = tls_info(upgraded)
             if tls.direct and upgraded.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
                 # SPEC: "SSL Session Encryption": whoever did not agree on that may be no PostgreSQL at all (ALPACA).
                 upgraded.abort()
                 raise ConnectionError("direct TLS, but the server did not agree to speak the protocol 'postgresql'")
-            return upgraded, tls_info(upgraded)
+            return upgraded, info
         except BaseException as error:
             transport.abort()
             if isinstance(error, OSError):  # SSLError is one, too

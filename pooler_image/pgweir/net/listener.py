@@ -8,6 +8,7 @@ import grp
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -43,9 +44,9 @@ class Listeners:
     async def start(self) -> None:
         """Listen on listen_addr and in unix_socket_dir. Raises ListenError; at least one must be there."""
         settings = self._pooler.settings
-        sockets = _tcp_sockets(settings)
+        # Who finds the port open, most often at 127.0.0.1, finds it open for IPv6 and finds the console, too.
+        sockets = sorted(_tcp_sockets(settings), key=lambda sock: sock.family == socket.AF_INET)
         if settings.unix_socket_dir:
-            # The first to listen: who finds the port open finds the console, too.
             sockets.insert(0, self._unix_socket(settings))
         if not sockets:
             raise ListenError("nothing to listen on: set listen_addr or unix_socket_dir")
@@ -106,8 +107,11 @@ class Listeners:
             raise ListenError(
                 f"unix_socket_dir: a process already serves {path}; stop it, or choose another listen_port"
             )
-        path.unlink(missing_ok=True)
         try:
+            if os.path.lexists(path):
+                if not stat.S_ISSOCK(path.lstat().st_mode):
+                    raise ListenError(f"unix_socket_dir: {path} is there and is no socket; move it away")
+                path.unlink()  # of a process that is no more
             sock.bind(str(path))
         except OSError as error:
             raise ListenError(f"unix_socket_dir = {settings.unix_socket_dir!r}: {error.strerror}") from None
@@ -206,9 +210,13 @@ def _tcp_sockets(settings: Settings) -> list[socket.socket]:
                 bound += 1
             except OSError as error:
                 problem = f"{error.strerror} (port {settings.listen_port})"
-                if address != "*":  # with "*" one family will do: there may be no IPv6
+                # With "*" one family will do: there may be no IPv6. A port that somebody has is nobody's wish.
+                if address != "*" or error.errno == errno.EADDRINUSE:
+                    bound = 0
                     break
         if not bound:
+            for sock in sockets:
+                sock.close()
             raise ListenError(f"listen_addr = {address!r}: {problem}")
     return sockets
 

@@ -58,15 +58,14 @@ def build_contexts(config: Config) -> TlsContexts:
 
 
 def tls_info(transport: Any) -> TlsInfo:
-    """What the handshake on this transport agreed on."""
+    """What the handshake on this transport agreed on. Raises ConnectionError where the peer has left already."""
     ssl_object = transport.get_extra_info("ssl_object")
+    if ssl_object is None:
+        raise ConnectionError("the connection was lost right behind the handshake")
     cipher = ssl_object.cipher()
-    common_name = None
     certificate = ssl_object.getpeercert() or {}
-    for relative_name in certificate.get("subject", ()):
-        for key, value in relative_name:
-            if key == "commonName":
-                common_name = value
+    names = (pair for relative_name in certificate.get("subject", ()) for pair in relative_name)
+    common_name = next((value for key, value in names if key == "commonName"), None)  # the first, as in PostgreSQL
     return TlsInfo(ssl_object.version() or "?", cipher[0] if cipher else "?", common_name, bool(certificate))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.ledger import Limit, Open
 from pgweir.pool.records import ClientState, ServerState
-from pgweir.protocol.errors import CANNOT_CONNECT_NOW, INVALID_PASSWORD
+from pgweir.protocol.errors import CANNOT_CONNECT_NOW, INVALID_PASSWORD, TOO_MANY_CONNECTIONS
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import SessionPool
@@ -113,6 +113,18 @@ class Opening:
         self._pooler.drop_server(min(idle, key=lambda s: s.released_at), CloseReason.EVICTED)
         return True
 
+    def _make_room(self, pool: SessionPool) -> None:
+        """PostgreSQL is full, perhaps of ours: of the servers that are kept for pools in which nobody is, the most idle one
+        goes before the next attempt."""
+        left = [
+            server
+            for other in self._pooler.pools.values()
+            if other is not pool and not other.clients and not (other.policy.min_size_always and other.policy.min_size)
+            for server in (*other.used, *other.idle)
+        ]
+        if left and pool.waiting_count:
+            self._pooler.drop_server(min(left, key=lambda s: s.released_at), CloseReason.EVICTED)
+
     # --- how it went ---
 
     def has_a_question(self, server: ServerSession, parameters: dict[str, str]) -> bool:
@@ -208,6 +220,8 @@ class Opening:
         passing = not answered or (sqlstate.startswith(_TRANSIENT_CLASSES) and not single_use)
         pool.login_failed(message, sqlstate, now, for_good=not passing)
         pooler.shelve(server, reason)
+        if sqlstate == TOO_MANY_CONNECTIONS and answered:
+            self._make_room(pool)
         if server.address:
             pooler.names.connection_failed(server.host, server.address)
         if passing:

@@ -181,20 +181,9 @@ class Operations:
 
     def _when(self, reached: Callable[[], bool], done: Callable[[], None]) -> Callable[[], None]:
         """Call `done` once this holds: now, or after a server has gone or a pause has ended. Answers how to give up."""
-        listeners = self.pooler.on_server_gone
-
-        def check() -> None:
-            if reached():
-                stop()
-                done()
-
-        def stop() -> None:
-            if check in listeners:
-                listeners.remove(check)
-
-        listeners.append(check)
-        check()
-        return stop
+        watch = _Watch(self.pooler.on_server_gone, reached, done)
+        watch.check()
+        return watch.stop
 
     def disable(self, name: str) -> None:
         self._database(name).disabled = True
@@ -284,6 +273,29 @@ class Operations:
 
     def _pools(self, name: str | None) -> list[SessionPool]:
         return [pool for pool in self.pooler.pools.values() if name is None or pool.database == name]
+
+
+class _Watch:
+    """Waits for something to hold. When that is over it lets go of whoever waited: the two would hold each other."""
+
+    def __init__(
+        self, listeners: list[Callable[[], None]], reached: Callable[[], bool], done: Callable[[], None]
+    ) -> None:
+        self._listeners = listeners
+        self._reached = reached
+        self._done: Callable[[], None] | None = done
+        listeners.append(self.check)
+
+    def check(self) -> None:
+        if self._done is not None and self._reached():
+            done = self._done
+            self.stop()
+            done()
+
+    def stop(self) -> None:
+        if self._done is not None:
+            self._done = None
+            self._listeners.remove(self.check)
 
 
 def _moved(old: DatabaseSettings, new: DatabaseSettings) -> bool:

@@ -6,7 +6,7 @@ out of it is for `opening`, which also hears of every failure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pgweir.pool.records import ServerState
 from pgweir.protocol import framing, messages
@@ -28,10 +28,14 @@ QUESTION: Final = (
 _AFTER_AUTHENTICATION: Final = (B.PARAMETER_STATUS, B.BACKEND_KEY_DATA, B.READY_FOR_QUERY)
 
 
+class Deadline(Protocol):
+    def cancel(self) -> None: ...
+
+
 class ServerLogin:
     """The protocol of a server's wire from StartupMessage to the first ReadyForQuery, or to that behind a question of ours."""
 
-    __slots__ = ("_answer", "_asked", "_authentication", "_parameters", "_reader", "_server", "_wire")
+    __slots__ = ("_answer", "_asked", "_authentication", "_parameters", "_reader", "_server", "_wire", "deadline")
 
     def __init__(self, server: ServerSession, wire: Wire) -> None:
         self._server = server
@@ -41,6 +45,7 @@ class ServerLogin:
         self._parameters: dict[str, str] = {}
         self._asked = False
         self._answer: list[bytes | None] = []
+        self.deadline: Deadline | None = None  # when the edge will call `time_out`
 
     def start(self) -> None:
         self._wire.write(messages.startup_message(self._server.pooler.server_startup_parameters(self._server.pool)))
@@ -52,6 +57,7 @@ class ServerLogin:
                     break
             else:
                 return
+            self._forget_deadline()
             if self._reader.rest and self._server.state is not ServerState.CLOSED:
                 self._server.data_received(self._reader.rest)  # what came right behind its first ReadyForQuery
         except (ProtocolError, ServerLoginError) as error:
@@ -113,6 +119,11 @@ class ServerLogin:
         self._wire.close()
         self._server.pooler.opening.failed(self._server, message, sqlstate, answered=False)
 
+    def time_out(self) -> None:
+        """server_connect_timeout is over."""
+        if self._server.state is ServerState.LOGIN:
+            self._server.pooler.opening.failed(self._server, "connect timeout", CONNECTION_FAILURE, answered=False)
+
     def pause_writing(self) -> None: ...
 
     def resume_writing(self) -> None: ...
@@ -120,6 +131,13 @@ class ServerLogin:
     def eof_received(self) -> bool:
         return False
 
+    def _forget_deadline(self) -> None:
+        """WHY: a login takes milliseconds, and its deadline would keep a server that is dead for seconds."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_deadline()
         if self._server.state is ServerState.LOGIN:
             self._failed("server closed the connection during the login", CONNECTION_FAILURE)

@@ -13,11 +13,12 @@ from pgweir.protocol.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, IDLE_
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
 from pgweir.session.holder import Holder, SessionPool
-from pgweir.session.pooler import CLOSE_SQLSTATES, Pooler
+from pgweir.session.pooler import CLOSE_SQLSTATES, Pooler, PoolKey
 from pgweir.session.wire import printable
 
 log = logging.getLogger(__name__)
 
+MAX_UNUSED_RELAYED: Final = 100  # pools of relayed startup parameters in which nobody is
 STRANGERS_DATABASE_FOR: Final = 10.0  # seconds that a database of the template is kept into which nobody has come
 QUEUED_NOTICE: Final = "No server connection available in postgres backend, client being queued"
 
@@ -34,6 +35,7 @@ def tick(pooler: Pooler) -> None:
     for pool in list(pooler.pools.values()):
         _tick_pool(pooler, pool, now)
     _forget_pools(pooler, now)
+    _forget_relayed_pools(pooler)
     pooler.cancels.peers.tick(now)
     _forget_unused(pooler, now)
 
@@ -134,9 +136,27 @@ def _forget_pools(pooler: Pooler, now: float) -> None:
         elif not pool.unused_since:
             pool.unused_since = now
         elif pool.policy.single_use or now - pool.unused_since > timeout:
-            log.info("forgot unused pool: %s", printable(f"{pool.database}/{pool.user}"))
-            pooler.databases[pool.database].past.add(pool.stats)
-            del pooler.pools[key]
+            _forget_pool(pooler, key)
+
+
+def _forget_pool(pooler: Pooler, key: PoolKey) -> None:
+    pool = pooler.pools[key]
+    log.info("forgot unused pool: %s", printable(f"{pool.database}/{pool.user}"))
+    pooler.databases[pool.database].past.add(pool.stats)
+    del pooler.pools[key]
+
+
+def _forget_relayed_pools(pooler: Pooler) -> None:
+    """startup_parameters = relay: a client makes a pool by every new value, with a server in it, which outlive the client.
+    Those that nobody is in are kept for the next client that says the same; the ones used last, and no more."""
+    unused = [
+        (max((server.released_at for server in (*pool.idle, *pool.used)), default=pool.emptied_at), key)
+        for key, pool in pooler.pools.items()
+        if pool.relayed and not pool.policy.single_use and not pool.clients and not pool.held_count
+    ]
+    for _, key in sorted(unused)[: max(0, len(unused) - MAX_UNUSED_RELAYED)]:
+        pooler.close_unused(pooler.pools[key], CloseReason.EVICTED)
+        _forget_pool(pooler, key)
 
 
 def _forget_unused(pooler: Pooler, now: float) -> None:

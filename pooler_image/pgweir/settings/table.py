@@ -1,6 +1,7 @@
 """The [pgbouncer] section as one table: every setting, its default, range, reload class and meaning.
 
-Data alone. A setting that has no effect here, or that is refused, says why in its own line.
+Data alone. A setting that has no effect here, or that is refused, says why in its own line. One file, however long: it is
+one table, in the order of docs/settings.md, which is written from it; parts of it would be read by nobody alone.
 """
 
 from __future__ import annotations
@@ -551,7 +552,8 @@ class Settings:
         choices=("reject", "ignore", "relay"),
         group="Session parameters",
         meaning="What happens to startup parameters that are neither tracked nor ignored by name: reject refuses the"
-        " login, ignore drops them, relay sends them to the server, in a pool of their own.",
+        " login, ignore drops them, relay sends them to the server, in a pool of their own"
+        " (of pools that nobody is in, the last 100 stay).",
     )
 
     # DNS

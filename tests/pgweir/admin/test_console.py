@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 
 import pytest
 from tests.pgweir.admin.world import ConsoleTalk, HandService
@@ -50,6 +52,8 @@ def test_several_statements_in_one_query_stop_at_the_first_error(console: Consol
     ("text", "sqlstate", "words"),
     [
         ("frob", "42601", "invalid command 'frob', use SHOW HELP;"),
+        ("SHOW", "42601", "invalid command 'SHOW', use SHOW HELP;"),
+        ("SELECT ;", "42601", "invalid command 'SELECT', use SHOW HELP;"),
         ("SHOW nosuch", "42601", "invalid command 'SHOW nosuch', use SHOW HELP;"),
         ("SHUTDOWN foo", "42601", "invalid command 'SHUTDOWN foo', use SHOW HELP;"),
         ("RELOAD x", "42601", "invalid command 'RELOAD x', use SHOW HELP;"),
@@ -200,6 +204,15 @@ def test_kill_leaves_its_databases_paused(service: HandService, console: Console
     assert console.tag("RESUME app") == "RESUME"
 
 
+def test_while_it_shuts_down_a_database_can_be_resumed_and_the_pooler_cannot(
+    service: HandService, console: ConsoleTalk
+) -> None:
+    console.tag("PAUSE app")
+    service.stopping = True
+    assert console.error("RESUME") == ("55000", "pooler is shutting down")
+    assert console.tag("RESUME app") == "RESUME", "its clients could never leave"
+
+
 def test_who_comes_to_wait_while_the_pooler_waits_for_servers_is_refused(service: HandService) -> None:
     service.server()
     service.begin(service.client())
@@ -220,6 +233,28 @@ def test_a_pause_ended_by_somebody_else_does_not_leave_its_caller_hanging(servic
     second.tag("RESUME app")
     (error, ready) = first.wire.messages()
     assert (error.fields["C"], ready.type) == ("57014", "Z")
+
+
+@pytest.mark.parametrize("command", ["PAUSE", "PAUSE app", "PAUSE app TIMEOUT 5"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_console_that_paused_leaves_nothing_for_the_collector(
+    service: HandService, command: str, waits: bool
+) -> None:
+    if waits:
+        service.server()
+        service.begin(service.client())
+    gc.disable()
+    try:
+        talk = service.console()
+        console = weakref.ref(talk.wire)
+        talk.ask(command)
+        if waits:
+            service.console().ask("RESUME" if command == "PAUSE" else "RESUME app")
+        talk.session.connection_lost(None)
+        del talk
+        assert console() is None
+    finally:
+        gc.enable()
 
 
 def test_a_cancel_request_ends_the_wait_and_resumes(service: HandService, console: ConsoleTalk) -> None:

@@ -343,20 +343,38 @@ def test_an_entry_is_still_found_after_another_section_pgbouncer(load_ini: Loade
     assert error.value.line == 4
 
 
-def test_warnings_of_other_files_name_the_file(load_ini: Loader):
-    config = load_ini(
-        "[pgbouncer]\nauth_type = hba\nauth_hba_file = h\nauth_file = u\nauth_ident_file = i",
-        h="nonsense\nhost all all all trust",
-        u="nonsense",
-        i="nonsense",
-    )
-    assert [rule.method for rule in config.hba] == ["trust"]
-    assert [warning.split(":")[0] for warning in config.warnings] == ["u", "h", "i"]
+AUTH_FILES = "[pgbouncer]\nauth_type = hba\nauth_hba_file = h\nauth_file = u\nauth_ident_file = i"
 
 
-def test_an_ldap_rule_without_its_options_is_refused_with_its_place(load_ini: Loader):
-    with pytest.raises(ConfigError, match=r"^h:2: method = 'ldap': ldap needs ldapprefix"):
-        load_ini("[pgbouncer]\nauth_type = hba\nauth_hba_file = h", h="\nhost all all all ldap")
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (
+            {"h": "\nhost all all all rejct"},
+            "h:2: 'host all all all rejct': 'rejct' is no method; write one of trust, rej",
+        ),
+        ({"h": "host all all all ldap"}, "h:1: 'host all all all ldap': ldap needs ldapprefix"),
+        ({"u": '"alice" "hunter2"\n"bob" hunter2'}, 'u:2: write "name" "secret", both in double quotes'),
+        ({"i": "staff root"}, "i:1: 'staff root': write three words"),
+    ],
+)
+def test_a_line_that_cannot_be_read_refuses_the_whole_and_names_its_file(
+    load_ini: Loader, files: dict[str, str], sentence: str
+):
+    good = {"h": "host all all all trust", "u": '"alice" "x"', "i": "staff root all"}
+    assert load_ini(AUTH_FILES, **good).warnings == ()
+    with pytest.raises(ConfigError) as error:
+        load_ini(AUTH_FILES, **good | files)
+    assert str(error.value).startswith(sentence)
+    assert "hunter2" not in str(error.value)
+
+
+def test_every_line_that_cannot_be_read_is_found(tmp_path: Path):
+    (tmp_path / "p.ini").write_text(AUTH_FILES)
+    for name in "hui":
+        (tmp_path / name).write_text("what\n\never\n")
+    faults, _ = find_faults(tmp_path / "p.ini", base_dir=tmp_path)
+    assert [(fault.file, fault.line) for fault in faults] == [(name, line) for name in "uhi" for line in (1, 3)]
 
 
 def test_hba_names_come_from_files_beside_it(load_ini: Loader):

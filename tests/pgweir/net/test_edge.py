@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 from collections.abc import Callable
 
 import pytest
+import uvloop
 from tests.pooler.fake_postgres import FakePostgres, Session
 from tests.postgres.server import free_port
 
 from pgweir.config import Config, ConfigError
 from pgweir.net.edge import NetworkEdge
+from pgweir.net.streams import VARIABLE
 from pgweir.net.tls import TlsContexts, build_contexts
 from pgweir.pool.records import ServerState
+from pgweir.protocol.reasons import CloseReason
 from pgweir.session.pooler import Pooler
+from pgweir.session.server import ServerSession
+from pgweir.session.server_login import ServerLogin
 from pgweir.settings import DatabaseSettings, Settings
 
 
@@ -85,6 +92,63 @@ def test_a_server_that_answers_joins_the_pool():
     with FakePostgres() as fake:
         outcome("127.0.0.1", fake.port, joined)
     assert seen == [(fake.port, 1000)]
+
+
+@pytest.mark.parametrize("end", ["dropped", "abandoned", "gone", "refused"])
+@pytest.mark.parametrize("transport", ["own", "uvloop"])
+def test_servers_that_come_and_go_leave_nothing_for_the_collector(
+    monkeypatch: pytest.MonkeyPatch, transport: str, end: str
+) -> None:
+    """Neither a circle nor a deadline keeps them: server_connect_timeout is a minute here, and the collector is off."""
+    monkeypatch.setenv(VARIABLE, transport)
+
+    def script(session: Session) -> None:
+        if end == "refused":
+            session.read_startup()
+            session.refuse("28000", "no pg_hba.conf entry for you")
+        else:
+            session.accept_login()
+            session.read(1)
+
+    def alive() -> dict[str, int]:
+        kinds = (ServerSession, ServerLogin)
+        return {kind.__name__: sum(type(found) is kind for found in gc.get_objects()) for kind in kinds}
+
+    async def run(port: int) -> dict[str, int]:
+        settings = Settings(server_tls_sslmode="disable", server_connect_timeout=60.0, server_login_retry=0.0)
+        database = DatabaseSettings(name="shop", dbname="shop", host="127.0.0.1", port=port)
+        edge = NetworkEdge(TlsContexts(client=None, server=None))
+        pooler = edge.pooler = Pooler(Config(settings=settings, databases={"shop": database}), edge)
+        known = pooler.database("shop")
+        assert known is not None
+        pool = pooler.pool(known, "alice")
+        async with asyncio.timeout(20):
+            for _ in range(20):
+                pooler.opening.open(pool)
+                if end == "abandoned":
+                    await asyncio.sleep(0)
+                while end != "abandoned" and pool.server_count and not pool.idle:
+                    await asyncio.sleep(0.001)
+                if end == "gone":
+                    fake.sessions[-1].socket.shutdown(socket.SHUT_RDWR)
+                    while pool.server_count:
+                        await asyncio.sleep(0.001)
+                for server in list(pooler.servers()):
+                    pooler.drop_server(server, CloseReason.SERVER_LIFETIME)
+                    del server
+            await asyncio.sleep(0.05)
+        found = alive()
+        await edge.close()
+        return found
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        with FakePostgres(script) as fake, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(run(fake.port)) == before
+    finally:
+        gc.enable()
 
 
 def test_a_certificate_that_cannot_be_read_is_named():

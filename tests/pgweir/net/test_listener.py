@@ -24,6 +24,17 @@ from pgweir.session.pooler import Pooler
 from pgweir.settings import Settings
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+
+
 def listening(look: Callable[[Listeners], Any], **settings: Any) -> Any:
     """What `look` finds while the pooler listens."""
     settings = {"listen_port": free_port(), "unix_socket_dir": "", **settings}
@@ -48,6 +59,22 @@ def test_it_listens_on_each_address_of_listen_addr_and_on_listen_port():
     port = free_port()
     found = listening(lambda it: it.tcp_addresses, listen_addr=("127.0.0.1", "127.0.0.2"), listen_port=port)
     assert found == [("127.0.0.1", port), ("127.0.0.2", port)]
+
+
+@needs_ipv6
+def test_who_finds_the_port_open_at_127_0_0_1_finds_it_open_at_the_other_family_too():
+    families = listening(lambda it: [sock.family for sock in kernel_sockets(it)], listen_addr=("*",))
+    assert families == [socket.AF_INET6, socket.AF_INET]
+
+
+@needs_ipv6
+@pytest.mark.parametrize("taken", ["::1", "127.0.0.1"])
+def test_a_port_that_somebody_has_in_one_family_is_not_left_to_him(taken: str):
+    family = socket.AF_INET6 if ":" in taken else socket.AF_INET
+    with socket.create_server((taken, 0), family=family) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match=f"Address already in use .port {port}"):
+            listening(lambda it: None, listen_addr=("*",), listen_port=port)
 
 
 def test_without_an_address_and_a_folder_there_is_nothing_to_listen_on():
@@ -126,6 +153,26 @@ def test_a_socket_that_another_process_serves_is_left_to_it(tmp_path: Path):
         other.listen()
         with pytest.raises(ListenError, match="a process already serves"):
             listening(lambda it: None, unix_socket_dir=str(tmp_path), listen_port=port)
+
+
+def test_the_socket_of_a_process_that_is_no_more_is_replaced(tmp_path: Path):
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / ".s.PGSQL.6432"))
+    left.close()
+    assert listening(lambda it: len(kernel_sockets(it)), unix_socket_dir=str(tmp_path), listen_port=6432) == 1
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "symlink"])
+def test_what_is_no_socket_is_left_alone_and_named(tmp_path: Path, what: str):
+    place = tmp_path / ".s.PGSQL.6432"
+    {
+        "file": lambda: place.write_text("precious"),
+        "folder": place.mkdir,
+        "symlink": lambda: place.symlink_to(tmp_path / "elsewhere"),
+    }[what]()
+    with pytest.raises(ListenError, match=r"s\.PGSQL\.6432 is there and is no socket; move it away"):
+        listening(kernel_sockets, unix_socket_dir=str(tmp_path), listen_port=6432)
+    assert os.path.lexists(place)
 
 
 @pytest.mark.parametrize(("limit", "told"), [("4096\n", False), ("64\n", True), ("nonsense", False), (None, False)])

@@ -10,7 +10,7 @@ import pytest
 from tests.postgres.certificates import Certificates, make_certificates
 
 from pgweir.config import Config, ConfigError
-from pgweir.net.tls import TlsContexts, build_contexts, failure_stage
+from pgweir.net.tls import TlsContexts, build_contexts, failure_stage, tls_info
 from pgweir.settings import Settings
 
 SIDES = ["client", "server"]
@@ -146,3 +146,40 @@ def test_a_key_that_is_anothers_is_refused(certificates: Certificates, tmp_path:
 )
 def test_a_handshake_that_fails_has_one_of_four_stages(error: OSError, stage: str) -> None:
     assert failure_stage(error) == stage
+
+
+class Handshaken:
+    """A transport behind its handshake, with what the peer's certificate says; None: it has been lost meanwhile."""
+
+    def __init__(self, subject: tuple[tuple[tuple[str, str], ...], ...] | None) -> None:
+        self.subject = subject
+
+    def get_extra_info(self, name: str) -> Any:
+        return self if name == "ssl_object" and self.subject is not None else None
+
+    def cipher(self) -> tuple[str, str, int]:
+        return "AES", "TLSv1.3", 256
+
+    def version(self) -> str:
+        return "TLSv1.3"
+
+    def getpeercert(self) -> dict[str, Any]:
+        return {"subject": self.subject} if self.subject else {}
+
+
+@pytest.mark.parametrize(
+    ("subject", "name"),
+    [
+        ((), None),
+        (((("organizationName", "x"),),), None),
+        (((("organizationName", "x"), ("commonName", "alice")),), "alice"),
+        (((("commonName", "eve"),), (("commonName", "alice"),)), "eve"),
+    ],
+)
+def test_of_several_common_names_the_first_counts_as_in_postgresql(subject: Any, name: str | None):
+    assert tls_info(Handshaken(subject)).common_name == name
+
+
+def test_a_peer_that_leaves_right_behind_its_handshake_is_a_lost_connection():
+    with pytest.raises(ConnectionError):
+        tls_info(Handshaken(None))

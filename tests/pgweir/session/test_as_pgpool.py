@@ -16,6 +16,7 @@ from pgweir.pool.records import ClientState
 from pgweir.protocol import messages
 from pgweir.protocol.errors import CONNECTION_FAILURE
 from pgweir.protocol.reasons import CloseReason
+from pgweir.session.upkeep import MAX_UNUSED_RELAYED
 from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings, Settings
 
@@ -303,6 +304,32 @@ def test_a_server_is_reused_for_the_same_user_database_and_runtime_parameters(
     second = world.client(database=database, **parameters)
     second.query("SELECT 1")
     assert (len(world.servers) == 1) is same
+
+
+def test_pools_of_relayed_parameters_in_which_nobody_is_are_bounded_and_the_last_ones_stay(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(pool_mode="session", startup_parameters="relay", default_pool_size=2)
+    stays = world.client(geqo_seed="0")
+    stays.query("SELECT 1")
+    plain = world.client()
+    plain.query("SELECT 1")
+    plain.leaves()
+    for number in range(1, MAX_UNUSED_RELAYED + 50):
+        world.sleep(0.01)
+        client = world.client(geqo_seed=str(number))
+        client.query("SELECT 1")
+        client.leaves()
+    world.run()
+    world.sleep(0.4)
+    relayed = [pool.relayed[0][1] for pool in world.pooler.pools.values() if pool.relayed]
+    assert relayed == ["0", *(str(number) for number in range(50, MAX_UNUSED_RELAYED + 50))]
+    assert len(world.alive()) == 1 + 1 + MAX_UNUSED_RELAYED
+    assert world.pooler.closed_counts[CloseReason.EVICTED] == 49
+    total = world.pooler.stats(world.pooler.databases["shop"])
+    assert total.query_count == MAX_UNUSED_RELAYED + 51, "what they counted is not forgotten"
+    assert stays.query("SELECT 1")
+    world.balance()
 
 
 # --- the silent client ---

@@ -71,6 +71,23 @@ def test_when_there_is_room_again_they_go_on(make_world):
     assert all(b"SELECT 1" in client.hears() for client in clients)
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_where_postgresql_is_full_of_servers_that_nobody_is_there_for_one_makes_room(make_world, stays):
+    world = make_world(server_login_retry=15.0)
+    alice = world.client()
+    alice.query("SELECT 1")
+    if not stays:
+        alice.leaves()
+    world.sleep(0.1)
+    bob = world.starts_login(user="bob")
+    refuses(world, "53300", "sorry, too many clients already")
+    assert world.servers[0].closed is not stays, "who is in keeps the servers of the pool"
+    world.sleep(0.5)
+    world.run()
+    assert bob.hears().endswith(READY)
+    world.balance()
+
+
 def test_with_no_live_server_a_login_waits_and_then_fails(make_world):
     world = make_world(query_wait_timeout=10.0, server_idle_timeout=5.0)
     world.client()

@@ -255,9 +255,16 @@ class World:
         """Connections that have said nothing yet."""
         return [(RecorderWire(), Origin("10.0.0.2", 50000 + number)) for number in range(count)]
 
-    def client(self, database: str = "shop", user: str = "alice", **parameters: str) -> Client:
+    def client(
+        self,
+        database: str = "shop",
+        user: str = "alice",
+        *,
+        protocol: int = messages.PROTOCOL_3_0,
+        **parameters: str,
+    ) -> Client:
         """A client that is in."""
-        client = self.starts_login(database, user, **parameters)
+        client = self.starts_login(database, user, protocol=protocol, **parameters)
         self.run()
         assert client.hears().endswith(messages.ready_for_query(b"I"))
         return client

@@ -33,6 +33,12 @@ def test_the_children_of_a_pooler_have_names_of_their_own() -> None:
     assert names.service_name("p") != names.peers_service_name("p")
 
 
+@pytest.mark.parametrize("name", ["", "..", "../secrets/x", "a/b", "a?b", "A", "a\n", "a" * 254, None, 7, {"a": 1}])
+def test_what_is_no_objects_name_never_becomes_a_path(name: object) -> None:
+    assert not names.is_object_name(name)
+    assert names.is_object_name("shop-1.example")
+
+
 @pytest.mark.parametrize(("name", "fits"), [("a", True), ("a-1", True), ("", False), ("a\n", False), ("a_b", False)])
 def test_a_pooler_name_is_a_dns_label(name: str, fits: bool) -> None:
     assert names.is_pooler_name(name) is fits

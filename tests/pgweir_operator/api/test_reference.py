@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pgweir_operator.api.conditions import ConditionType, Phase, Reason, SwitchoverPhase
-from pgweir_operator.api.conditions_reference import PHASES, REASONS, SWITCHOVERS, TYPES, conditions_reference
+from pgweir_operator.api.conditions_reference import EVENTS, PHASES, REASONS, SWITCHOVERS, TYPES, conditions_reference
 from pgweir_operator.api.reference import pooler_reference
 
-DOCS = Path(__file__).parents[3] / "docs"
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
 
 
 def test_the_page_of_fields_is_what_the_models_say():
@@ -40,3 +42,12 @@ def test_every_word_of_a_status_is_explained_once():
     assert set(TYPES) == set(ConditionType)
     assert set(PHASES) == set(Phase)
     assert set(SWITCHOVERS) == set(SwitchoverPhase)
+
+
+def test_every_reason_and_every_event_is_brought_about_by_some_test():
+    homes = (ROOT / "tests" / "pgweir_operator", ROOT / "e2e" / "control_plane", ROOT / "e2e" / "scenarios")
+    told = "\n".join(path.read_text() for home in homes for path in home.rglob("test_*.py") if path != Path(__file__))
+    events = [event for events in EVENTS for event in events.split(", ")]
+    reasons = {reason.value: rf"\b({reason.value}|Reason\.{reason.name})\b" for reason in Reason}
+    words = {**reasons, **{event: rf"\b{event}\b" for event in events}}
+    assert [word for word, pattern in words.items() if not re.search(pattern, told)] == []

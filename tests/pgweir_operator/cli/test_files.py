@@ -45,12 +45,12 @@ def test_import_of_what_is_no_configuration_prints_no_manifest(tmp_path: Path, c
 @pytest.mark.parametrize("example", ["pgpool.conf", "pgbouncer.ini", "pgbalancer-large.conf"])
 def test_what_import_prints_passes_check(tmp_path: Path, example: str) -> None:
     (tmp_path / "pooler.yaml").write_text(pgweir("import", DATA / example)[1])
-    assert pgweir("check", tmp_path / "pooler.yaml") == (0, "", "")
+    assert pgweir("check", tmp_path / "pooler.yaml") == (0, f"{tmp_path}/pooler.yaml: nothing is wrong\n", "")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
 def test_check_has_nothing_against_our_own_samples(sample: Path) -> None:
-    assert pgweir("check", sample) == (0, "", "")
+    assert pgweir("check", sample) == (0, f"{sample}: nothing is wrong\n", "")
 
 
 def test_check_finds_every_fault_of_an_ini_at_once(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_check_reads_the_files_that_an_ini_names_beside_it(tmp_path: Path) -> No
     (tmp_path / "p.ini").write_text("[pgbouncer]\nauth_file = userlist.txt\n")
     assert pgweir("check", tmp_path / "p.ini")[0] == 1
     (tmp_path / "userlist.txt").write_text('"a" "b"\n')
-    assert pgweir("check", tmp_path / "p.ini") == (0, "", "")
+    assert pgweir("check", tmp_path / "p.ini") == (0, f"{tmp_path}/p.ini: nothing is wrong\n", "")
 
 
 def test_check_finds_every_problem_of_every_pooler_in_a_manifest(tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import struct
 import time
 
 import psycopg
 import pytest
+from tests.pooler.fake_postgres import FakePostgres
+from tests.pooler.wire import message
 from tests.postgres.server import PostgresError
 
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import AUTH_QUERY
-from pgweir_operator.integration import provisioning, scram, sql
+from pgweir_operator.integration import login, provisioning, scram, sql
 from pgweir_operator.integration.certificates import KeyPair, authority, client_certificate
 from pgweir_operator.integration.login import Credentials, Endpoint
 from pgweir_operator.integration.provisioning import ProvisionSpec
@@ -253,6 +256,21 @@ def test_an_administrator_who_cannot_becomes_a_reason(endpoint, admin, change, r
     assert caught.value.retry_after > 0
 
 
+def test_whoever_asks_for_the_password_in_clear_text_and_proves_nothing_does_not_get_it(admin):
+    heard = []
+
+    def asks(session):
+        session.read_startup()
+        session.say(message("R", struct.pack("!i", 3)))
+        heard.extend(session.requests())
+
+    with FakePostgres(asks) as stranger, pytest.raises(PrerequisiteError, match="clear text") as caught:
+        provision(Endpoint("127.0.0.1", stranger.port), admin)
+    assert caught.value.reason is Reason.ADMIN_LOGIN_FAILED
+    assert "serverCASecret" in caught.value.message, "and what helps"
+    assert heard == []
+
+
 def test_a_server_that_is_away_is_unavailable(server, endpoint, admin):
     server.stop()
     with pytest.raises(PrerequisiteError) as caught:
@@ -350,3 +368,15 @@ def test_an_address_of_postgresql_may_be_ipv6(make_postgres):
     assert str(endpoint) == f"[::1]:{server.port}"
     provision(endpoint, Credentials("postgres", password="password"))
     assert check_login(endpoint).max_connections > 0
+
+
+def test_a_postgresql_that_gives_no_answer_is_given_up(monkeypatch, endpoint, admin):
+    """Its own timeouts do not end what hangs, and a pass that waits for ever hears of no change any more."""
+    monkeypatch.setattr(login, "ANSWER_TIMEOUT", 0.3)
+
+    async def wait():
+        async with login.session(endpoint, admin, "postgres") as connection:
+            await connection.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
+        asyncio.run(wait())

@@ -11,9 +11,13 @@ class Watches:
     def __init__(self):
         self.known = {}
         self.listed = None
+        self.down = False
 
     def find(self, kind, namespace, name):
         return (kind, name) in self.known, self.known.get((kind, name))
+
+    def is_down(self, kind, namespace, name):
+        return self.down
 
     def items(self, kind, namespace, label="", value=None):
         return self.listed
@@ -99,3 +103,32 @@ def test_without_a_watch_the_api_server_is_asked():
 
     asyncio.run(ask())
     assert api.asked == [("Pod", "ours=p")]
+
+
+def test_what_was_asked_before_a_watch_knew_better_is_never_said_again():
+    """Else a Pooler at rest, looked at while the watch is down, would go back to what it was."""
+    cache, api, watches, _ = cached()
+    api.objects["Secret", "s"] = {"password": "old"}
+
+    async def ask():
+        return await cache.no_older_than(300.0).get("Secret", "n", "s")
+
+    assert asyncio.run(ask()) == {"password": "old"}
+    api.objects["Secret", "s"] = watches.known["Secret", "s"] = {"password": "new"}
+    assert asyncio.run(ask()) == {"password": "new"}
+    del watches.known["Secret", "s"]
+    assert asyncio.run(ask()) == {"password": "new"}
+
+
+def test_while_a_watch_is_down_no_answer_of_before_serves():
+    cache, api, watches, _ = cached()
+
+    async def ask():
+        return await cache.no_older_than(300.0).get("Pooler", "n", "p")
+
+    watches.down = True
+    api.objects["Pooler", "p"] = {"generation": 1}
+    assert asyncio.run(ask()) == {"generation": 1}
+    api.objects["Pooler", "p"] = {"generation": 2}
+    assert asyncio.run(ask()) == {"generation": 2}
+    assert len(api.asked) == 2

@@ -216,12 +216,12 @@ def test_a_write_of_ours_is_known_at_once_and_no_news_when_the_watch_brings_it()
         watches.want("a", [ALL])
         await until(lambda: watches.find("Deployment", "n", "d")[0])
         ours = deployment("12", labels={"ours": "p"})
-        watches.answered(ours)
+        watches.answered(ours, ours)
         assert watches.find("Deployment", "n", "d")[1]["spec"] == {"replicas": 12}
         for late in (deployment("11", labels={"ours": "p"}), ours, deployment("13", labels={"ours": "p"})):
             await api.say("ours", {"type": "MODIFIED", "object": late})
         await until(lambda: heard == ["3", "13"])
-        watches.answered({"kind": "Status", "details": {"uid": "uid-d"}})
+        watches.answered({"kind": "Status", "details": {"uid": "uid-d"}}, {})
         assert watches.find("Deployment", "n", "d") == (False, None), "deleted by us"
         await watches.close()
 
@@ -282,6 +282,141 @@ def test_while_a_watch_is_down_nothing_is_taken_for_known():
         await api.say("ours", ApiError(503, "away"))
         await until(lambda: not watches.find("Deployment", "n", "d")[0])
         assert watches.items("Deployment", "n", "ours") is None
+        await watches.close()
+
+    story(test)
+
+
+def pooler(version, generation=1, phase="active"):
+    metadata = {"namespace": "n", "name": "p", "uid": "uid-p", "resourceVersion": version, "generation": generation}
+    return {"kind": "Pooler", "metadata": metadata, "spec": {"size": generation}, "status": {"phase": phase}}
+
+
+POOLERS = Named("Pooler", "")
+
+
+def poolers(api, heard):
+    """A watch of all Poolers; what it tells is noted by version."""
+    api.lists["Pooler"] = [pooler("3")], "9"
+    watches = ObjectWatches(api, lambda who, change: heard.append(change.object["metadata"]["resourceVersion"]))
+    watches.want("a", [POOLERS])
+    return watches
+
+
+def test_what_a_user_wrote_just_before_a_write_of_ours_is_told_with_the_answer_to_it():
+    """The watch brings the user's version when a newer one is known, which is no news."""
+
+    async def test():
+        api, heard = Api(), []
+        watches = poolers(api, heard)
+        await until(lambda: watches.find("Pooler", "n", "p")[0])
+        theirs, ours = pooler("10", 2), pooler("11", 2, "resumed")
+        watches.answered(ours, {"status": {"phase": "resumed"}})
+        assert heard == ["3", "11"]
+        for late in (theirs, ours):
+            await api.say("Pooler", {"type": "MODIFIED", "object": late})
+        watches.answered(pooler("12", 2, "paused"), {"status": {"phase": "paused"}})
+        await api.say("Pooler", {"type": "MODIFIED", "object": pooler("13", 3, "paused")})
+        await until(lambda: heard == ["3", "11", "13"])
+        await watches.close()
+
+    story(test)
+
+
+def test_what_is_ours_in_an_object_is_told_apart_from_what_others_have_changed():
+    before = deployment("3", labels={"ours": "p"}) | {"status": {"readyReplicas": 0}}
+    written = {"kind": "Deployment", "metadata": {"labels": {"ours": "p"}}, "spec": {"replicas": 5}}
+    after = deployment("5", labels={"ours": "p"}, generation=2, managedFields=[{}]) | {"status": {"readyReplicas": 0}}
+    assert not room._has_others_changes(before, after, written)
+    assert room._has_others_changes(before, after | {"status": {"readyReplicas": 1}}, written)
+    made_anew = {**after, "metadata": {**after["metadata"], "uid": "another"}}
+    assert room._has_others_changes(before, made_anew, written)
+
+
+def test_an_answer_that_comes_late_does_not_bring_back_what_is_gone():
+    async def test():
+        api, heard = Api(), []
+        watches = poolers(api, heard)
+        await until(lambda: watches.find("Pooler", "n", "p")[0])
+        await api.say("Pooler", {"type": "MODIFIED", "object": pooler("10", 1, "resumed")})
+        await api.say("Pooler", {"type": "DELETED", "object": pooler("11", 1, "resumed")})
+        await until(lambda: heard == ["3", "10", "11"])
+        watches.answered(pooler("10", 1, "resumed"), {"status": {"phase": "resumed"}})
+        assert watches.find("Pooler", "n", "p") == (True, None)
+        await watches.close()
+
+    story(test)
+
+
+def test_what_was_answered_while_the_watch_was_down_is_known_when_it_is_up_again(monkeypatch):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+
+    async def test():
+        api, heard = Api(), []
+        watches = poolers(api, heard)
+        await until(lambda: watches.find("Pooler", "n", "p")[0])
+        await api.say("Pooler", ApiError(0, "broke"))
+        await until(lambda: watches.is_down("Pooler", "n", "p"))
+        watches.answered(pooler("12", 2, "resumed"), {"status": {"phase": "resumed"}})
+        await until(lambda: not watches.is_down("Pooler", "n", "p"))
+        assert watches.find("Pooler", "n", "p")[1]["metadata"]["resourceVersion"] == "12", "not what it was before"
+        assert heard == ["3", "12"], "a user had changed it meanwhile"
+        await watches.close()
+
+    story(test)
+
+
+def test_a_list_knows_better_than_what_was_answered_before_it(monkeypatch):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+
+    async def test():
+        api, heard = Api(), []
+        watches = poolers(api, heard)
+        await until(lambda: watches.find("Pooler", "n", "p")[0])
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def listed(kind, namespace, *, labels=None):
+            asked.set()
+            await answer.wait()
+            return [], "14"
+
+        api.listed = listed
+        await api.say("Pooler", ApiError(410, "too old"))
+        await asked.wait()
+        watches.answered(pooler("12", 1, "resumed"), {"status": {"phase": "resumed"}})
+        answer.set()
+        await until(lambda: watches.find("Pooler", "n", "p") == (True, None))
+        assert heard == ["3", "12"], "the deletion, by what was known last"
+        await watches.close()
+
+    story(test)
+
+
+def test_a_history_that_was_set_back_is_the_one_that_counts(monkeypatch):
+    monkeypatch.setattr(room, "RECONNECT", 0.01)
+
+    async def test():
+        api, heard = Api(), []
+        watches = poolers(api, heard)
+        await until(lambda: watches.find("Pooler", "n", "p")[0])
+        api.lists["Pooler"] = [pooler("2", 1, "of the backup")], "2"
+        await api.say("Pooler", ApiError(410, "etcd was restored"))
+        await until(lambda: heard == ["3", "2"])
+        assert watches.find("Pooler", "n", "p")[1]["status"]["phase"] == "of the backup"
+        await api.say("Pooler", {"type": "MODIFIED", "object": pooler("4", 2)})
+        await until(lambda: heard == ["3", "2", "4"])
+        await watches.close()
+
+    story(test)
+
+
+def test_who_joins_a_watch_of_others_is_told_which_they_are():
+    async def test():
+        api = Api()
+        watches = ObjectWatches(api, lambda who, change: None)
+        assert watches.want("a", secrets("s")) == []
+        assert watches.want("b", secrets("s", "t")) == secrets("s")
+        assert watches.want("b", secrets("s", "t")) == [], "it had joined before"
         await watches.close()
 
     story(test)

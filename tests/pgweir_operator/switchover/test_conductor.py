@@ -293,13 +293,16 @@ async def test_a_request_in_an_annotation_holds_at_once_and_nonsense_is_said_to_
     await scene.know()
     scene.switchovers.saw_pooler(("default", "pooler"), {"pgweir.io/switchover": "now please"})
     await until(lambda: scene.api.events)
-    assert "write '<id> <deadline>'" in scene.api.events[0][2] or "no time" in scene.api.events[0][2]
+    kind, reason, note = scene.api.events[0]
+    assert (kind, reason) == ("Warning", "SwitchoverNotUnderstood")
+    assert "write '<id> <deadline>'" in note or "no time" in note
     scene.switchovers.saw_pooler(("default", "pooler"), {"pgweir.io/switchover": "move-7 2999-01-01T00:00:00Z"})
     await until(lambda: pod.held and pod.held["id"] == "move-7")
     await until(lambda: scene.phases()[-1:] == ["Held"])
     scene.switchovers.saw_pooler(("default", "pooler"), {})
     await until(lambda: scene.phases()[-1] == "RolledBack")
     await until(lambda: scene.orders(pod) == [["hold", "release"]])
+    await until(lambda: scene.api.events[-1][:2] == ("Normal", "SwitchoverRolledBack"))
 
 
 @story

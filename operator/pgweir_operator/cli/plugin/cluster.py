@@ -159,9 +159,13 @@ class PodRest:
         return document
 
     async def has_left(self) -> bool:
-        """It is on its way out, or gone: that it does not answer is no trouble."""
-        pod = await self._cluster.kube.get("Pod", self.namespace, self.pod)
-        return pod is None or pod["metadata"].get("deletionTimestamp") is not None
+        return await has_left(self._cluster, self.namespace, self.pod)
+
+
+async def has_left(cluster: Cluster, namespace: str, name: str) -> bool:
+    """The pod is on its way out, or gone: that it does not answer is no trouble."""
+    pod = await cluster.kube.get("Pod", namespace, name)
+    return pod is None or pod["metadata"].get("deletionTimestamp") is not None
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import json
 from pgweir_operator.api import names
 from pgweir_operator.cli import screen
 from pgweir_operator.cli.exit_codes import DONE, FAILED
-from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, namespace_and_name
+from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, has_left, namespace_and_name
 from pgweir_operator.kube import ApiError
 from pgweir_operator.kube.api import Object
 
@@ -42,7 +42,8 @@ async def _one(
                 continue
             screen.say(text if raw else f"{name.ljust(width)}  {sentence(text)}")
     except ApiError as error:
-        return f"{name}: {error.message}"
+        if not await has_left(cluster, namespace, name):
+            return f"{name}: {error.message}"
     return ""
 
 

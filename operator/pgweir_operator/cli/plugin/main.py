@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pgweir_operator.cli import about, doctoring
+from pgweir_operator.cli.options import AsJson, Columns, Watch, picked
 
 Namespace = Annotated[
     str | None,
@@ -26,14 +27,6 @@ Kubeconfig = Annotated[
     typer.Option("--kubeconfig", metavar="FILE", help="Default: KUBECONFIG, or ~/.kube/config.", show_default=False),
 ]
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Look into every namespace.")]
-AsJson = Annotated[bool, typer.Option("--json", "-j", help="Print JSON.")]
-Watch = Annotated[
-    float | None,
-    typer.Option("--watch", "-w", min=0.1, metavar="SECONDS", help="Again and again, until ^C.", show_default=False),
-]
-Columns = Annotated[
-    str, typer.Option("--columns", "-c", metavar="A,B,…", help="Only these columns.", show_default=False)
-]
 PoolerName = Annotated[str, typer.Argument(metavar="POOLER", help="Name of the Pooler.", show_default=False)]
 PoolerOrAll = Annotated[
     str | None, typer.Argument(metavar="POOLER", help="Name of a Pooler; default: all of them.", show_default=False)
@@ -154,10 +147,10 @@ def _show(
     from pgweir_operator.cli.plugin.cluster import Where, run
     from pgweir_operator.cli.plugin.views import show_tables
 
-    picked = [name.strip() for name in columns.split(",") if name.strip()]
+    wanted = picked(columns)
     return run(
         Where(*where),
-        lambda cluster: show_tables(cluster, words, pooler, as_json=as_json, every=watch, columns=picked),
+        lambda cluster: show_tables(cluster, words, pooler, as_json=as_json, every=watch, columns=wanted),
     )
 
 
@@ -395,18 +388,14 @@ def doctor(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Find out what is wrong: Service, endpoints, DNS, NetworkPolicies, TCP, TLS, logins, the time of SELECT 1,
-    limits, PostgreSQL.
+    """Find out what is wrong: Service, DNS, NetworkPolicies, TCP, TLS, logins, the time of SELECT 1, limits, PostgreSQL.
 
-    What has to be measured from inside is measured in a pod of the Pooler, by exec: no other image is needed. Each
-    finding has the
-    evidence and the way out; where nothing is wrong, nothing is found and the exit code is 0. Otherwise it is the
-    class of the first
-    finding, 10 to 17 (see the exit codes).
+    What has to be measured from inside is measured in a pod of the Pooler, by exec: no other image is needed. Each finding
+    has the evidence and the way out; where nothing is wrong, nothing is found and the exit code is 0. Otherwise it is the
+    class of the first finding, 10 to 17 (see the exit codes).
 
-    Logins are the application's and the superuser's, where you may read those Secrets of the cluster. What you may
-    not look at (pods/exec,
-    pods/portforward, pods/log, endpointslices, networkpolicies, secrets) is left out and named.
+    Logins are the application's and the superuser's, where you may read those Secrets of the cluster. What you may not look
+    at (pods/exec, pods/portforward, pods/log, endpointslices, networkpolicies, secrets) is left out and named.
 
     \b
     Examples:

@@ -14,6 +14,8 @@ from pgweir_operator.cli.plugin.cluster import Cluster
 from pgweir_operator.kube.api import Object
 
 LOOK_EVERY: Final = 0.3
+# Paused has the status that is waited for, and is not what was asked for: a pause that was given up, pods not yet resumed.
+_NOT_YET: Final = frozenset({"PauseTimedOut", "Resuming"})
 
 
 async def set_paused(cluster: Cluster, name: str, paused: bool, *, wait: bool, timeout: float) -> int:
@@ -41,7 +43,7 @@ async def _until(cluster: Cluster, name: str, paused: bool, generation: int, tim
             condition = condition_of(pooler, "Paused")
             status = pooler.get("status") or {}
             seen = int(condition.get("observedGeneration") or 0) >= generation
-            if seen and condition.get("status") == wanted and condition.get("reason") != "PauseTimedOut":
+            if seen and condition.get("status") == wanted and condition.get("reason") not in _NOT_YET:
                 break
             message = str(condition.get("message") or "") if seen else "the operator has not answered yet"
             if seen and message and message != told and not screen.err.is_terminal:

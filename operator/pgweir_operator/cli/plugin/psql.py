@@ -53,6 +53,9 @@ async def _ready_pod(cluster: Cluster, pooler: str) -> Object:
 
 
 def _is_ready(pod: Object) -> bool:
+    """And is to stay: one on its way out is ready for a while, and soon takes nobody any more."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
     rows = (pod.get("status") or {}).get("conditions") or ()
     return any(row["type"] == "Ready" and row["status"] == "True" for row in rows)
 

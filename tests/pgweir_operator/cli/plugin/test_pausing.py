@@ -59,6 +59,16 @@ def test_at_the_deadline_the_holders_are_named_and_the_pause_goes_on(api: ApiSer
     assert made["spec"]["paused"] is True
 
 
+def test_a_resume_is_waited_for_until_no_pod_is_held_back(api: ApiServer, plugin: Plugin) -> None:
+    held = paused("False", 10, "Not resumed yet: shop-rw-a.", "Resuming")
+    made = api.pooler("shop-rw", conditions=held, instances=2)
+    code, printed, told = plugin("resume", "shop-rw", "--wait", "--timeout", 0.1)
+    assert (code, printed) == (4, "")
+    assert "shop-rw is not resumed after 0.1 s: Not resumed yet: shop-rw-a." in told
+    made["status"]["conditions"] = paused("False", 10, "No pause is asked for.", "NotAsked")
+    assert plugin("resume", "shop-rw", "--wait", "--timeout", 5)[0] == 0
+
+
 def test_what_is_not_there_or_not_allowed(api: ApiServer, plugin: Plugin) -> None:
     assert plugin("pause", "nothing")[0] == 1
     api.pooler("shop-rw")

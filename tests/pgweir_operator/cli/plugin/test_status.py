@@ -145,3 +145,6 @@ def test_logs_of_all_pods_come_each_with_its_pod_and_can_be_sifted(api: ApiServe
     code, _, told = plugin("logs", "shop-rw")
     assert code == 1
     assert "a: you may not get log a" in told
+    for name in ("a", "bb"):
+        api.objects["Pod", name]["metadata"]["deletionTimestamp"] = "2026-11-22T07:00:00Z"
+    assert plugin("logs", "shop-rw") == (0, "", ""), "who is on the way out need not answer"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.pgweir_operator.cli.plugin.api_server import ApiServer
@@ -11,6 +13,7 @@ from tests.pooler.process import FLAVOUR, SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import query
 from tests.postgres.server import PostgresServer, installations
 
+from pgweir_operator.cli.plugin.psql import _ready_pod
 from pgweir_operator.cli.plugin.views import together
 
 Plugin = Callable[..., tuple[int, str, str]]
@@ -106,6 +109,19 @@ def test_live_numbers_stand_in_place_of_the_operators(pods: ApiServer, plugin: P
     code, _, told = plugin("status", "--live")
     assert code == 1
     assert "pod b" in told
+
+
+def test_psql_goes_through_a_pod_that_is_ready_and_stays() -> None:
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    leaving = {"metadata": {"name": "a", "deletionTimestamp": "2026-11-22T07:00:00Z"}, "status": ready}
+    starting = {"metadata": {"name": "b"}, "status": {"phase": "Running", "conditions": []}}
+    staying = {"metadata": {"name": "c"}, "status": ready}
+
+    class Pods:
+        async def pods(self, pooler: str) -> list[dict[str, Any]]:
+            return [leaving, starting, staying]
+
+    assert asyncio.run(_ready_pod(Pods(), "shop-rw")) == staying  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not any((each.bin_directory / "psql").exists() for each in installations()), reason="no psql here")
