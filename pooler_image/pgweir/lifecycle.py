@@ -302,7 +302,7 @@ class Service:
     def _nobody_is_in(self) -> bool:
         """WHY not every connection: one that has not said who it is (a port check that stays) would hold up the end for
         client_login_timeout, only to be refused then."""
-        return self.pooler.client_count() == 0
+        return self.pooler.roster.count() == 0
 
     def _drain_over(self) -> None:
         if not self._stopped.is_set():

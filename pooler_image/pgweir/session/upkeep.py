@@ -12,8 +12,8 @@ from pgweir.protocol import messages
 from pgweir.protocol.errors import CANNOT_CONNECT_NOW, CONNECTION_FAILURE, IDLE_SESSION_TIMEOUT, TOO_MANY_CONNECTIONS
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.client import ClientSession
-from pgweir.session.holder import Holder, SessionPool
-from pgweir.session.pooler import CLOSE_SQLSTATES, Pooler, PoolKey
+from pgweir.session.holder import Holder, PoolKey, SessionPool
+from pgweir.session.pooler import CLOSE_SQLSTATES, Pooler
 from pgweir.session.wire import printable
 
 log = logging.getLogger(__name__)
