@@ -115,8 +115,8 @@ class _Stream(logging.StreamHandler[Any]):
         self._number = -1
         try:
             self._number = stream.fileno()
-        except OSError:
-            return  # it is no file at all
+        except (AttributeError, OSError, ValueError):
+            return  # it is no file at all, or was closed before we came
         self._room = select.poll()
         self._room.register(self._number, select.POLLOUT)
 

@@ -118,6 +118,12 @@ def test_what_a_stranger_calls_itself_moves_no_cursor() -> None:
     assert stream.getvalue().endswith(" LOG C-1: \\x1b[31mé\\x0d\\x9b\\x00\tx\n\tLOG forged\n")
 
 
+def test_a_process_without_a_standard_error_logs_nothing_and_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    log.setup(Settings(), json=False)
+    logging.getLogger("pgweir.x").info("nobody hears this")
+
+
 @pytest.mark.parametrize("size", [100, 10_000], ids=["short", "longer-than-a-piece"])
 def test_a_reader_that_has_stopped_stops_nobody_and_hears_later_how_much_it_missed(size: int) -> None:
     reading, writing = os.pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -11,12 +12,13 @@ from pgweir.config import ConfigError, find_faults
 from pgweir_operator import validation
 from pgweir_operator.api import names
 from pgweir_operator.importing import NotRecognised, import_configuration
+from pgweir_operator.importing.profiles import proposed_profile
 
 DONE, ATTENTION, UNUSABLE = 0, 1, 2
 
 
-def run_import(file: Path, *, name: str, cluster: str | None) -> int:
-    """The manifest goes to standard output, what became of each setting to standard error."""
+def run_import(file: Path, *, name: str, cluster: str | None, sessions: Sequence[float] = ()) -> int:
+    """The manifest goes to standard output, what became of each setting to standard error; then what fits such sessions."""
     text = _text(file)
     if text is None:
         return UNUSABLE
@@ -28,6 +30,8 @@ def run_import(file: Path, *, name: str, cluster: str | None) -> int:
     typer.echo(yaml.safe_dump(dict(imported.manifest), sort_keys=False), nl=False)
     for line in imported.lines:
         typer.echo(f"{file}: {line}", err=True)
+    if sessions:
+        typer.echo(f"for sessions of such a length pgpool's manual proposes {proposed_profile(sessions)}", err=True)
     return ATTENTION if imported.refused else DONE
 
 

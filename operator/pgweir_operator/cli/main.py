@@ -210,6 +210,16 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    session: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--session",
+            min=0,
+            metavar="SECONDS",
+            help="How long a session of your applications lasts; repeat for more of them. One more line then says what fits.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Translate another pooler's configuration into a Pooler, and say what became of each setting.
 
@@ -224,7 +234,7 @@ def import_(
     """
     from pgweir_operator.cli.files import run_import
 
-    raise typer.Exit(run_import(file, name=name, cluster=cluster))
+    raise typer.Exit(run_import(file, name=name, cluster=cluster, sessions=session or ()))
 
 
 @app.command(short_help="Run a Pooler without Kubernetes, on this machine.")

@@ -21,6 +21,10 @@ class Profile:
     def text(self) -> str:
         return "".join(f"{key} = {value}\n" for key, value in self.settings.items())
 
+    def __str__(self) -> str:
+        settings = ", ".join(f"{key} = {value}" for key, value in self.settings.items())
+        return f"{self.name} ({settings}): {self.reason}"
+
 
 MANY_SHORT: Final = Profile(
     "many short connections",

@@ -27,6 +27,14 @@ def test_import_prints_the_manifest_and_says_beside_it_what_became_of_each_setti
     assert "line 2: num_init_children = 32: mapped: " in told
 
 
+def test_import_proposes_what_fits_sessions_that_were_measured() -> None:
+    file = DATA / "pgbalancer-small.conf"
+    assert "many short connections (num_init_children = 64, max_pool = 2" in pgweir("import", file, "--session", 3)[2]
+    told = pgweir("import", file, "--session", 3, "--session", 900, "--session", 1200)[2]
+    assert "fewer long connections (num_init_children = 16, max_pool = 8, client_idle_limit = 600)" in told
+    assert "proposes" not in pgweir("import", file)[2]
+
+
 def test_import_says_by_its_exit_code_that_a_person_has_to_decide() -> None:
     code, manifest, told = pgweir("import", DATA / "pgpool.conf")
     assert (code, yaml.safe_load(manifest)["kind"]) == (1, "Pooler")
