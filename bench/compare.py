@@ -361,7 +361,10 @@ def versions(server: PostgresServer, theirs: str | None) -> dict[str, str | None
         except PackageNotFoundError:
             found[package] = None
     # As the pooler's own process finds it.
-    ask = "from pgweir import compiled; from pgweir.net import streams; print(compiled.FORM, streams.wanted())"
+    ask = (
+        "import uvloop; from pgweir import compiled; from pgweir.net import streams; "
+        "loop = uvloop.new_event_loop(); print(compiled.FORM, streams.wanted(loop)); loop.close()"
+    )
     asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
     form, _, has_own = asked.stdout.strip().partition(" ")
     found["form"] = form or None

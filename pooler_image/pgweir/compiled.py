@@ -39,6 +39,7 @@ MODULES: Final = (
     "session/client_proof",
     "session/client_login",
     # Under them.
+    "net/libuv",
     "net/streams",
 )
 # What is put in line from a room that is not compiled itself.

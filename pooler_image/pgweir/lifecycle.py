@@ -99,6 +99,8 @@ class Service:
         self.listeners = Listeners(self.pooler, edge.streams)
         self._rooms: list[Closer] = []
         self._metrics_tls: ssl.SSLContext | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._pidfile = ""
         self._stopped = asyncio.Event()
         self._stop_when: Callable[[], bool] | None = None
         self._shutting_down: ShutdownMode | None = None
@@ -121,6 +123,13 @@ class Service:
 
     async def run(self) -> None:
         """Serve until a signal or a SHUTDOWN ends it."""
+        try:
+            await self._start()
+            await self._stopped.wait()
+        finally:
+            await self._close()
+
+    async def _start(self) -> None:
         settings = self.pooler.settings
         for warning in self.pooler.config.warnings:
             log.warning("%s", warning)
@@ -141,25 +150,19 @@ class Service:
         await self.listeners.start()
         for address, port in self.listeners.tcp_addresses:
             log.info("listening on %s:%d", address, port)
-        _write_pidfile(settings.pidfile)
+        self._pidfile = settings.pidfile
+        _write_pidfile(self._pidfile)
         gc.collect()
         gc.freeze()  # PERF: what exists now lives as long as the process
         # PERF: a pass costs 0.35 µs an object, so these take 0.7 and 4 ms at most. Traffic makes no net objects, and sessions
         # make no circles (tests/robustness/test_leaks.py): what the passes walk is what thousands of new clients have brought.
         gc.set_threshold(2_000, 5, 1_000)
-        ticker = loop.create_task(self._tick())
+        self._ticker = loop.create_task(self._tick())
         transport = "its own" if self.edge.streams is not None else "uvloop's"
         text = "process up: pgweir %s (%s, on %s transport), pid %d"
         log.info(text, self.version, compiled.FORM, transport, os.getpid())
         if compiled.WHY_PLAIN:
             log.info("the plain form of the data plane runs, which takes more CPU: %s", compiled.WHY_PLAIN)
-        try:
-            await self._stopped.wait()
-        finally:
-            ticker.cancel()
-            await self._close()
-            _remove_pidfile(settings.pidfile)
-            log.info("process down")
 
     async def _open_rooms(self) -> None:
         options = self.options
@@ -179,6 +182,9 @@ class Service:
             raise StartError(f"{option}: {getattr(error, 'strerror', None) or error}") from None
 
     async def _close(self) -> None:
+        """After a start that failed, too: streams hold a place in the loop."""
+        if self._ticker is not None:
+            self._ticker.cancel()
         self.listeners.stop()
         for client in list(self.pooler.clients):
             client.wire.close()
@@ -189,6 +195,9 @@ class Service:
             await room.close()
         await self.edge.close()
         await asyncio.sleep(0)  # let the goodbyes out
+        if self._ticker is not None:
+            _remove_pidfile(self._pidfile)
+            log.info("process down")
 
     async def _tick(self) -> None:
         next_stats = time.monotonic() + self.pooler.settings.stats_period

@@ -94,7 +94,7 @@ class Machine:
         shims.mkdir()
         # The pooler refuses to be root unless root is named; tests may be.
         as_whom = " -u root" if os.geteuid() == 0 else ""
-        (shims / "pgweir-pooler").write_text(f'#!/bin/sh\nexec {BIN}/pgweir-pooler{as_whom} "$@"\n')
+        (shims / "pgweir-pooler").write_text(f'#!/bin/sh\nexec "{BIN}/pgweir-pooler"{as_whom} "$@"\n')
         (shims / "pgweir-pooler").chmod(0o755)
         os.environ |= {"PATH": f"{shims}:{BIN}:{os.environ['PATH']}", "PGPASSWORD": PASSWORD, "PGCONNECT_TIMEOUT": "10"}
         self.write_files()

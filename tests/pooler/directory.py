@@ -100,8 +100,8 @@ def slapd(program: Slapd, certificates: Certificates) -> Iterator[Directory]:
     (folder / "data").mkdir()
     schema = program.root / "etc/ldap/schema"
     (folder / "slapd.conf").write_text(
-        "".join(f"include {schema}/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
-        + f"modulepath {program.root}/usr/lib/ldap\nmoduleload back_mdb\n"
+        "".join(f'include "{schema}/{name}.schema"\n' for name in ("core", "cosine", "inetorgperson"))
+        + f'modulepath "{program.root}/usr/lib/ldap"\nmoduleload back_mdb\n'
         f"TLSCACertificateFile {certificates.ca}\nTLSCertificateFile {certificates.server.certificate}\n"
         f"TLSCertificateKeyFile {certificates.server.key}\npidfile {folder}/pid\n"
         f"database mdb\nsuffix {SUFFIX}\nrootdn {ADMIN_DN}\nrootpw {ADMIN_PASSWORD}\ndirectory {folder}/data\n"

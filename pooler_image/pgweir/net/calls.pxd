@@ -1,8 +1,10 @@
-# The functions of `calls` in C, put in line by `streams`. They hold the interpreter's lock: none of them waits.
+# The functions of `calls` in C, put in line by `streams`. They hold the interpreter's lock, but for a `wait`
+# that may take long.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
+from cpython.ref cimport PyObject
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint16_t, uint32_t
 
@@ -42,9 +44,14 @@ cdef extern from "<arpa/inet.h>" nogil:
     const char* inet_ntop(int, const void*, char*, socklen_t)
 
 
-cdef inline list wait(object epoll, int number):
+cdef inline list wait(object epoll, int number, int patience):
     cdef epoll_event events[64]
-    cdef int i, count = epoll_wait(number, events, 64, 0)
+    cdef int i, count
+    if patience:
+        with nogil:
+            count = epoll_wait(number, events, 64, patience)
+    else:
+        count = epoll_wait(number, events, 64, 0)
     cdef list found = []
     for i in range(count):
         found.append((<unsigned long long> events[i].data.fd) << 32 | events[i].events)
@@ -95,3 +102,30 @@ cdef inline tuple accept(int number):
     if inet_ntop(address.ss_family, ip, host, sizeof(host)) == NULL:
         return found, "", 0
     return found, (<bytes> host).decode("ascii"), port
+
+
+# --- libuv's functions, by their addresses
+
+cdef inline int ask(size_t function, size_t argument) noexcept:
+    return (<int (*)(size_t) noexcept> <void*> function)(argument)
+
+
+cdef inline int ask_both(size_t function, size_t one, size_t other) noexcept:
+    return (<int (*)(size_t, size_t) noexcept> <void*> function)(one, other)
+
+
+cdef inline void tell(size_t function, size_t argument) noexcept:
+    (<void (*)(size_t) noexcept> <void*> function)(argument)
+
+
+cdef inline void tell_both(size_t function, size_t one, size_t other) noexcept:
+    (<void (*)(size_t, size_t) noexcept> <void*> function)(one, other)
+
+
+cdef inline void called(size_t handle) noexcept with gil:
+    (<object> (<PyObject**> <void*> handle)[-1])()
+
+
+cdef inline tuple hook(size_t handle, object call):
+    (<PyObject**> <void*> handle)[-1] = <PyObject*> call
+    return <size_t> <void*> called, call

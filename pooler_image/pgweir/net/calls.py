@@ -1,4 +1,4 @@
-"""The system calls of our own transport, each made at once and never waited for. `streams` calls.
+"""The system calls of our own transport, of which none but `wait` waits, and the calls of libuv. `streams` and `libuv` call.
 
 PERF: `calls.pxd` has the same functions in C, put in line by the compiled form of `streams`: between a session and the kernel
 then stands no object but the bytes. This file is the plain form, and says what each does.
@@ -6,18 +6,21 @@ then stands no object but the bytes. This file is the plain form, and says what 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import select
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 MOST: Final = 64  # events that are taken at once
 _NOT_NOW: Final = (errno.EAGAIN, errno.EINTR)
 
 
-def wait(epoll: select.epoll, _number: int) -> list[int]:
-    """What has happened: for each, the descriptor above the 32 bits of its events. `_number` is the epoll's descriptor."""
-    return [number << 32 | events for number, events in epoll.poll(0, MOST)]
+def wait(epoll: select.epoll, _number: int, patience: int) -> list[int]:
+    """What has happened, or happens within so many milliseconds (-1: whenever): for each, the descriptor above the 32 bits of
+    its events. `_number` is the epoll's descriptor."""
+    return [number << 32 | events for number, events in epoll.poll(None if patience < 0 else patience / 1000, MOST)]
 
 
 def receive(number: int, buffer: bytearray) -> bytes | None:
@@ -54,3 +57,30 @@ def accept(number: int) -> tuple[int, str, int] | None:
         listening.detach()
     host, port = address[:2] if isinstance(address, tuple) else ("", 0)
     return found, host, port
+
+
+# --- libuv's functions, by their addresses (`libuv`) -------------------------------------------------------------------
+
+
+def ask(function: int, argument: int) -> int:
+    found: int = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(function)(argument)
+    return found
+
+
+def ask_both(function: int, one: int, other: int) -> int:
+    found: int = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(function)(one, other)
+    return found
+
+
+def tell(function: int, argument: int) -> None:
+    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(function)(argument)
+
+
+def tell_both(function: int, one: int, other: int) -> None:
+    ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(function)(one, other)
+
+
+def hook(_handle: int, call: Callable[[], None]) -> tuple[int, Any]:
+    """What a handle is given so that libuv calls `call`; and what must live as long as it does."""
+    callback = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(lambda _: call())
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0, callback

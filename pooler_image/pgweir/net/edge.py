@@ -47,7 +47,7 @@ class NetworkEdge:
         self._connecting: dict[ServerSession, asyncio.Task[None]] = {}
         self._resolver = Resolver(self._loop)
         self.contexts = contexts
-        self.streams = Streams(self._loop) if wanted() else None  # None: connections are the loop's own
+        self.streams = Streams(self._loop) if wanted(self._loop) else None  # None: connections are the loop's own
         self._workers = Workers()
 
     @property

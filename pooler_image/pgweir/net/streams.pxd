@@ -1,9 +1,10 @@
 cimport cython
 
 from pgweir.net cimport calls
+from pgweir.net.libuv cimport Place
 
 cdef unsigned int _IN, _OUT
-cdef int _NUMBER, ROUNDS, FEW, ACCEPTS
+cdef int _NUMBER, ACCEPTS
 cdef long long _EVENTS
 cdef Py_ssize_t HIGH_WATER, LOW_WATER
 
@@ -14,9 +15,10 @@ cdef class Streams:
     cdef public bytearray _buffer
     cdef public list _members, _ending
     cdef public bint _in_turn, _is_told
-    cdef public int _number, _spare
+    cdef public int _number, _spare, _loops
+    cdef public Place _place
 
-    @cython.locals(events=list, event=cython.longlong, member=Member)
+    @cython.locals(events=list, event=cython.longlong, number=cython.longlong, patience=cython.int, member=Member)
     cpdef turn(self)
     cdef enter(self, object member, Py_ssize_t number)
     cdef end(self, object member)

@@ -1,11 +1,11 @@
 """Our own transport for plain TCP and Unix sockets: accepted or connected, read, written to and closed, all in here.
 
 A `Stream` has the methods of an asyncio transport that sessions and the console use, and calls its protocol as one would.
-All streams stand in one epoll, which is itself watched by the event loop: the loop wakes `Streams.turn`, and that serves
-whoever has something, for a few rounds. TLS, timers, names and HTTP stay the loop's; a connection that is to speak TLS is handed
-over before the first byte of it (`Stream.detach`). `listener` and `edge` make streams; without a compiler, or with
-PGWEIR_TRANSPORT=uvloop, there are none, and uvloop's transports do the same (`tests/pgweir/net/test_transports.py` holds one
-against the other).
+All streams stand in one epoll, and `Streams.turn` waits there in the event loop's place (`libuv`): it serves whoever has
+something, and leaves when the loop has, whose own descriptor stands beside theirs. TLS, timers, names and HTTP stay the loop's;
+a connection that is to speak TLS is handed over before the first byte of it (`Stream.detach`). `listener` and `edge` make
+streams; without a compiler, or with PGWEIR_TRANSPORT=uvloop, there are none, and uvloop's transports do the same
+(`tests/pgweir/net/test_transports.py` holds one against the other).
 
 PERF: compiled where that is possible (`pgweir.compiled`). Reads go to the session as they come, writes to the kernel at once;
 only what the kernel refuses is kept.
@@ -23,15 +23,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pgweir import compiled
-from pgweir.net import calls
+from pgweir.net import calls, libuv
 
 VARIABLE: Final = "PGWEIR_TRANSPORT"
 
 READ_SIZE: Final = 256 * 1024  # taken from the kernel at once
 HIGH_WATER: Final = 64 * 1024  # bytes kept for a peer that does not take them; then the protocol is told to pause
 LOW_WATER: Final = 16 * 1024  # and from here on to go on
-ROUNDS: Final = 4  # of asking for events, before the loop has its turn: TLS clients and timers wait no longer
-FEW: Final = 2  # events; after fewer there is hardly more to be had by asking again
 ACCEPTS: Final = 8  # in one round: those who are in wait for no storm of newcomers
 RETRY: Final = 0.1  # seconds until a listening socket is asked again for which there was no memory
 
@@ -43,18 +41,30 @@ _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
 
 
-def wanted() -> bool:
+def wanted(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether connections are ours, or the event loop's: PGWEIR_TRANSPORT says (own, uvloop), or else the form that runs."""
     word = os.environ.get(VARIABLE, "")
     if word not in ("", "own", "uvloop"):
         raise ValueError(f"{VARIABLE} = {word!r}: own or uvloop; or leave it away")
-    return word == "own" or (not word and compiled.FORM == "compiled")
+    return word == "own" or (not word and compiled.FORM == "compiled" and libuv.is_there(loop))
 
 
 class Streams:
     """All streams and listening sockets on one loop."""
 
-    __slots__ = ("_buffer", "_ending", "_epoll", "_in_turn", "_is_told", "_members", "_number", "_spare", "loop")
+    __slots__ = (
+        "_buffer",
+        "_ending",
+        "_epoll",
+        "_in_turn",
+        "_is_told",
+        "_loops",
+        "_members",
+        "_number",
+        "_place",
+        "_spare",
+        "loop",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -66,7 +76,9 @@ class Streams:
         self._in_turn = False
         self._is_told = False  # the loop will call `_settle`
         self._spare = -1  # a descriptor kept for the day when there is none
-        loop.add_reader(self._number, self.turn)
+        self._place = libuv.Place(loop, self.turn)
+        self._loops = self._place.number
+        self._epoll.register(self._loops, _IN)
 
     def close(self) -> None:
         """End them all, and tell the protocols."""
@@ -74,26 +86,39 @@ class Streams:
             if member is not None:
                 member.abort()
         self._settle()
-        self.loop.remove_reader(self._number)
+        self._place.close()
         self._epoll.close()
         if self._spare >= 0:
             os.close(self._spare)
 
     def turn(self) -> None:
-        """Serve whoever has something. PERF: once for many events."""
+        """Wait in the loop's place, and serve whoever has something, until the loop has. PERF: once for many events.
+
+        WHY every wait asks anew how long it may last: what was served may have asked something of the loop.
+        """
         self._in_turn = True
+        self._place.enter()
         try:
-            for _ in range(ROUNDS):
-                events = calls.wait(self._epoll, self._number)
+            while True:
+                patience = self._place.patience()
+                events = calls.wait(self._epoll, self._number, patience)
+                is_loops = not patience or not events
                 for event in events:
-                    member = self._members[event >> _NUMBER]
+                    number = event >> _NUMBER
+                    if number == self._loops:
+                        is_loops = True
+                        continue
+                    member = self._members[number]
                     if member is not None:
                         member.happened(event & _EVENTS)
                 if self._ending:
                     self._settle()
-                if len(events) < FEW:
+                if is_loops:
                     break
+        except BaseException as error:
+            self.loop.call_soon(_raise, error)  # the loop knows what to do with it
         finally:
+            self._place.leave()
             self._in_turn = False
 
     def enter(self, member: Any, number: int) -> None:
@@ -142,6 +167,10 @@ class Streams:
 
     def report(self, message: str, error: BaseException) -> None:
         self.loop.call_exception_handler({"message": message, "exception": error})
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class Member:

@@ -48,7 +48,7 @@ def outcome(host: str, port: int, until: Callable[[Pooler], bool], **settings: o
         await asyncio.sleep(0.05)
         return pooler
 
-    return asyncio.run(run())
+    return uvloop.run(run())
 
 
 def has_failed(pooler: Pooler) -> bool:

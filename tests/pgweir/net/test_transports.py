@@ -628,7 +628,8 @@ def test_one_who_never_stops_talking_leaves_the_loop_its_turns() -> None:
 @pytest.mark.parametrize("stumbles", ["before its stream", "behind it"])
 def test_a_newcomer_over_whom_the_pooler_stumbles_is_hung_up_on(stumbles: str) -> None:
     async def story(place: Place) -> None:
-        streams = Streams(place.loop)
+        streams = place.streams
+        assert streams is not None
 
         def stumble(number: int, _host: str, _port: int) -> None:
             if stumbles == "behind it":
@@ -645,7 +646,6 @@ def test_a_newcomer_over_whom_the_pooler_stumbles_is_hung_up_on(stumbles: str) -
             assert await place.loop.sock_recv(peer, 1) == b""
             assert [str(c["exception"]) for c in place.complaints] == ["a bug"]
             door.close()
-        streams.close()
 
     perform(story, "own", socket.AF_INET)
 
@@ -664,11 +664,17 @@ def test_an_accept_that_fails_for_a_moment_is_made_again(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(("word", "answer"), [("own", True), ("uvloop", False)])
 def test_the_variable_says_whose_transports_serve(monkeypatch: pytest.MonkeyPatch, word: str, answer: bool) -> None:
-    monkeypatch.setenv(room.VARIABLE, word)
-    assert room.wanted() is answer
+    async def story(place: Place) -> None:
+        monkeypatch.setenv(room.VARIABLE, word)
+        assert room.wanted(place.loop) is answer
+
+    perform(story, "uvloop", socket.AF_INET)
 
 
 def test_a_word_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(room.VARIABLE, "epoll")
-    with pytest.raises(ValueError, match="PGWEIR_TRANSPORT = 'epoll': own or uvloop"):
-        room.wanted()
+    async def story(place: Place) -> None:
+        monkeypatch.setenv(room.VARIABLE, "epoll")
+        with pytest.raises(ValueError, match="PGWEIR_TRANSPORT = 'epoll': own or uvloop"):
+            room.wanted(place.loop)
+
+    perform(story, "uvloop", socket.AF_INET)
