@@ -221,7 +221,8 @@ def hoarders_that_are_idle_in_transaction(shop: Shop, undo: ExitStack) -> None:
 
 def max_connections_reached_by_others(shop: Shop, undo: ExitStack) -> None:
     """As many as there can be, each of which comes again until it is in: whoever else had one has to leave it some day."""
-    sleeper = f"psql -XAtc 'select pg_sleep(90)' 'host={RW} application_name=batch'"
+    # They rest on their own side: a backend that sleeps outlives its client.
+    sleeper = f"psql -XAt -c '\\! sleep 90' 'host={RW} application_name=batch'"
     again = f"while ! {sleeper}; do sleep 0.5; done &"
     in_the_client(shop, undo, "others", f"for n in $(seq {MAX_CONNECTIONS - RESERVED}); do {again} done; wait")
     reconnect(shop)
