@@ -44,8 +44,12 @@ def pooler(postgres: PostgresServer, certificates: Certificates) -> Iterator[Pro
         yield running
 
 
-# What is kept to be used again, up to a bound.
-KEPT = {"pgweir.protocol.startup.StartupPlan": MAX_KNOWN_STARTUPS}
+# What is kept to be used again, up to a bound: a startup packet with what it led to.
+KEPT = {
+    "pgweir.protocol.startup.StartupPlan": MAX_KNOWN_STARTUPS,
+    "pgweir.session.client_login.KnownStartup": MAX_KNOWN_STARTUPS,
+    "pgweir.settings.entries.DatabaseSettings": MAX_KNOWN_STARTUPS,
+}
 
 Round = Callable[[Probed, int], None]
 
