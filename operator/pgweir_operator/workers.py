@@ -74,8 +74,10 @@ class _Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        woken = (worker for worker in self._waiting if worker.reasons != {BY_TIME})
-        chosen = next(woken, next(iter(self._waiting), None))
+        # One that has been stopped is still here until it has heard of it.
+        waiting = [worker for worker, given in self._waiting.items() if not given.cancelled()]
+        woken = (worker for worker in waiting if worker.reasons != {BY_TIME})
+        chosen = next(woken, next(iter(waiting), None))
         if chosen is None:
             self._free += 1
         else:

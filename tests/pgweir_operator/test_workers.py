@@ -188,6 +188,30 @@ def test_whom_something_has_woken_goes_before_those_whose_time_has_come(monkeypa
     story(test)
 
 
+def test_nobody_who_was_stopped_is_given_a_turn():
+    async def test():
+        turns, begun = module._Turns(1), []
+
+        async def first():
+            async with turns.turn(module._Worker()):
+                await until(lambda: len(turns._waiting) == 2)
+                waits.cancel()  # and it has not heard of it when the turn is free
+
+        async def more(name):
+            async with turns.turn(module._Worker()):
+                begun.append(name)
+
+        async with asyncio.timeout(5):
+            holds = asyncio.create_task(first())
+            await asyncio.sleep(0)
+            waits, last = asyncio.create_task(more("stopped")), asyncio.create_task(more("last"))
+            await asyncio.gather(holds, waits, last, return_exceptions=True)
+        assert holds.exception() is None
+        assert begun == ["last"]
+
+    story(test)
+
+
 def test_a_turn_that_is_given_to_one_who_is_being_stopped_is_passed_on():
     async def test():
         turns, begun, gate = module._Turns(1), [], asyncio.Event()
