@@ -536,17 +536,17 @@ async fn tracked_setting() -> Outcome {
 async fn many_clients() -> Outcome {
     let client = connect().await?;
     client
-        .batch_execute("DROP TABLE IF EXISTS drv_counter; CREATE TABLE drv_counter AS SELECT 0::int8 AS n")
+        .batch_execute("DROP TABLE IF EXISTS drv_counter8; CREATE TABLE drv_counter8 AS SELECT 0::int8 AS n")
         .await?;
     try_join_all((0..8).map(|_| async {
         let own = connect().await?;
         for _ in 0..25 {
-            own.execute("UPDATE drv_counter SET n = n + $1", &[&1i64]).await?;
+            own.execute("UPDATE drv_counter8 SET n = n + $1", &[&1i64]).await?;
         }
         Ok::<_, tokio_postgres::Error>(())
     }))
     .await?;
-    same!("counted", number(&client, "SELECT n FROM drv_counter").await?, 200);
+    same!("counted", number(&client, "SELECT n FROM drv_counter8").await?, 200);
     Ok(())
 }
 
