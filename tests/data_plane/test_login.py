@@ -41,6 +41,23 @@ def test_libpq_logs_in_with_a_plain_secret_in_the_userlist(make_pooler: MakePool
         assert connection.execute("SELECT current_user").fetchone() == (user,)
 
 
+def test_a_password_that_comes_in_pieces_is_a_password(make_pooler: MakePooler) -> None:
+    """The proof is done with, and gone, when the last piece of it has been read. (Compiled, that once ended the process.)"""
+    pooler = make_pooler(auth_type="plain")
+    with WireClient(pooler.port) as first:
+        first.log_in("alice", "app", SECRETS["alice"])  # a server is there: the next ones are greeted at once
+        for _ in range(20):
+            with WireClient(pooler.port) as client:
+                client.say(startup(user="alice", database="app"))
+                client.expect("R")
+                said = password(SECRETS["alice"])
+                client.say(said[:7])
+                client.expect_silence(0.01)
+                client.say(said[7:])
+                client.until("Z")
+    assert pooler.is_running, pooler.log_tail()
+
+
 @pytest.mark.parametrize("auth_type", ["trust", "plain", "md5", "scram-sha-256"])
 def test_asyncpg_logs_in(make_pooler: MakePooler, auth_type: str) -> None:
     pooler = make_pooler(auth_type=auth_type)

@@ -168,8 +168,11 @@ class ClientLogin:
             if self._stage == _STARTUP:
                 self._receive_startup(data)
             elif self._stage == _PROOF:
-                assert self._proof is not None
-                self._proof.data_received(data)
+                # WHY by a name of its own: a login that succeeds lets its proof go, which is still at work. Compiled, an
+                # attribute keeps nothing alive while a method of it runs.
+                proof = self._proof
+                assert proof is not None
+                proof.data_received(data)
             elif self._stage == _PROVED:
                 self._receive_early(data)
             elif self._stage == _QUEUED:
@@ -361,9 +364,9 @@ class ClientLogin:
         self._ask_for_proof()
 
     def _ask_for_proof(self) -> None:
-        self._proof = ClientProof(self, self._database, self._reader)
+        proof = self._proof = ClientProof(self, self._database, self._reader)
         self._stage = _PROOF
-        self._proof.begin()
+        proof.begin()
 
     # --- in: limits, pool, greeting ---------------------------------------------------------------------------------
 

@@ -146,14 +146,15 @@ class ClientProof:
             self._pooler.turns.wait(self._turn_has_come)
             return
         self._has_turn = False
+        login = self._login
         for type_, body in incoming:
             if type_ == messages.F.TERMINATE:
-                self._login.leave()
+                login.leave()
                 return
             if self._authentication is None:
                 raise client_error("client password pkt before startup packet", stage="password")
             self._answer(self._authentication.receive(type_, body))
-            if self._busy or self._login.is_proved:
+            if login.is_proved or self._busy:
                 return
 
     # --- which method, and whether it is fulfilled already -----------------------------------------------------------
