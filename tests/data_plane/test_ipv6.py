@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 from tests.data_plane.test_peers import address, running_query, two_pods
+from tests.network import needs_ipv6
 from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import WireClient, cancel_packet
 from tests.postgres.server import PostgresServer, free_port
 
-
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")]
+pytestmark = [pytest.mark.timeout(60), needs_ipv6]
 MakePooler = Callable[..., PoolerProcess]
 HBA = ("local all all trust", "host all all ::1/128 scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256")
 

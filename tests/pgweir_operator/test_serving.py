@@ -7,18 +7,11 @@ import socket
 
 import aiohttp
 import pytest
+from tests.network import has_ipv6
 from tests.postgres.server import free_port
 
 from pgweir_operator.metrics import Metrics
 from pgweir_operator.serving import EVERYWHERE, serve
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
 
 
 def asked(host: str, listen: str) -> dict[str, tuple[int, str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.network import needs_ipv6
 from tests.pgweir.session.world import FakeEdge
 from tests.postgres.server import free_port
 
@@ -22,17 +23,6 @@ from pgweir.net import listener
 from pgweir.net.listener import ListenError, Listeners
 from pgweir.session.pooler import Pooler
 from pgweir.settings import Settings
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 
 
 def listening(look: Callable[[Listeners], Any], **settings: Any) -> Any:
