@@ -7,7 +7,7 @@ afterwards is `pooler`'s.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pgweir.pool.ledger import Limit, Open
@@ -102,28 +102,24 @@ class Opening:
 
     def _evict_for(self, pool: SessionPool, limit: Limit) -> bool:
         """Close the most idle server of another pool under the same limit."""
-        idle = [
-            server
-            for other in self._pooler.pools.values()
-            if other is not pool and _share(limit, pool, other)
-            for server in (*other.used, *other.idle)
-        ]
-        if not idle:
-            return False
-        self._pooler.drop_server(min(idle, key=lambda s: s.released_at), CloseReason.EVICTED)
-        return True
+        others = self._pooler.pools.values()
+        return self._evict_from([other for other in others if other is not pool and _share(limit, pool, other)])
 
     def _make_room(self, pool: SessionPool) -> None:
         """PostgreSQL is full, perhaps of ours: of the servers that are kept for pools in which nobody is, the most idle one
         goes before the next attempt."""
-        left = [
-            server
-            for other in self._pooler.pools.values()
-            if other is not pool and not other.clients and not (other.policy.min_size_always and other.policy.min_size)
-            for server in (*other.used, *other.idle)
-        ]
-        if left and pool.waiting_count:
-            self._pooler.drop_server(min(left, key=lambda s: s.released_at), CloseReason.EVICTED)
+        if not pool.waiting_count:
+            return
+        others = [other for other in self._pooler.pools.values() if other is not pool and not other.clients]
+        self._evict_from([other for other in others if not (other.policy.min_size_always and other.policy.min_size)])
+
+    def _evict_from(self, pools: Iterable[SessionPool]) -> bool:
+        """Close the most idle server of these; False where none of them has one that is free."""
+        idle = [server for pool in pools for server in (*pool.used, *pool.idle)]
+        if not idle:
+            return False
+        self._pooler.drop_server(min(idle, key=lambda s: s.released_at), CloseReason.EVICTED)
+        return True
 
     # --- how it went ---
 

@@ -165,7 +165,12 @@ class PodRest:
 async def has_left(cluster: Cluster, namespace: str, name: str) -> bool:
     """The pod is on its way out, or gone: that it does not answer is no trouble."""
     pod = await cluster.kube.get("Pod", namespace, name)
-    return pod is None or pod["metadata"].get("deletionTimestamp") is not None
+    return pod is None or is_leaving(pod)
+
+
+def is_leaving(pod: Object) -> bool:
+    """It is on its way out: ready for a while yet, and soon it takes nobody any more."""
+    return pod["metadata"].get("deletionTimestamp") is not None
 
 
 @contextlib.asynccontextmanager

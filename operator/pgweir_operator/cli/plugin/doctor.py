@@ -23,7 +23,7 @@ from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.cli import screen
 from pgweir_operator.cli.diagnosed import Options, report
-from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, each_answer, namespace_and_name, rest_of
+from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, each_answer, is_leaving, namespace_and_name, rest_of
 from pgweir_operator.doctor import reading
 from pgweir_operator.doctor.facts import Facts, Kubernetes
 from pgweir_operator.kube import ApiError
@@ -53,7 +53,7 @@ async def look(
     pooler = Pooler.from_manifest(manifest)
     kube, namespace = cluster.kube, cluster.namespace
     pods = await _or_note(kube.items("Pod", namespace, labels=names.selector_text(pooler.name)), [], "pods", notes)
-    pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    pods = [pod for pod in pods if not is_leaving(pod)]
     called = names.service_name(pooler.name)
     unseen: Object | None = {"metadata": {"name": called}}  # not allowed to look is no proof that it is not there
     service = await _or_note(kube.get("Service", namespace, called), unseen, "the Service", notes)

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 
 from pgweir_operator.api import names
-from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, Where, namespace_and_name
+from pgweir_operator.cli.plugin.cluster import Cluster, Impossible, Where, is_leaving, namespace_and_name
 from pgweir_operator.kube import ForbiddenError
 from pgweir_operator.kube.api import Object
 from pgweir_operator.kube.portforward import forwarded
@@ -53,8 +53,8 @@ async def _ready_pod(cluster: Cluster, pooler: str) -> Object:
 
 
 def _is_ready(pod: Object) -> bool:
-    """And is to stay: one on its way out is ready for a while, and soon takes nobody any more."""
-    if pod["metadata"].get("deletionTimestamp"):
+    """And is to stay."""
+    if is_leaving(pod):
         return False
     rows = (pod.get("status") or {}).get("conditions") or ()
     return any(row["type"] == "Ready" and row["status"] == "True" for row in rows)
