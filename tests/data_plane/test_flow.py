@@ -127,10 +127,12 @@ def pour(client: WireClient, piece: bytes, most: int) -> int:
 def test_a_server_that_does_not_take_what_its_clients_send(
     make_pooler: MakePooler, settings: dict[str, Any], what: str
 ) -> None:
-    with FakePostgres(takes_nothing_more) as fake:
+    with contextlib.ExitStack() as held:
+        fake = held.enter_context(FakePostgres(takes_nothing_more))
         databases = {"app": f"host=127.0.0.1 port={fake.port}"}
-        pooler = make_pooler(databases=databases, default_pool_size=4, **settings)
-        clients = [log_in(pooler, settings) for _ in range(2)]
+        # Left to itself, a kernel lets the pooler's receive buffers grow to what net.ipv4.tcp_rmem allows: 32 MiB here and there.
+        pooler = make_pooler(databases=databases, default_pool_size=4, tcp_socket_buffer=256 * 1024, **settings)
+        clients = [held.enter_context(log_in(pooler, settings)) for _ in range(2)]
         with bounded(pooler, len(clients)):
             for client in clients:
                 if what == "copy":
@@ -147,8 +149,6 @@ def test_a_server_that_does_not_take_what_its_clients_send(
                 assert taken < 16 * MEGABYTE, "the kernel's buffers take some, the pooler does not read on"
             with pooler.connect("bob") as other:
                 assert other.execute("SELECT 1").fetchone() == ("1",)
-        for client in clients:
-            client.close()
         for session in fake.sessions:
             session.parameters["end"] = "now"
 
