@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
-from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, sync
+from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, startup, sync
 
 TRANSACTIONS = 200
 # Two reads, two writes, and the waits; what is beyond that is the upkeep tick's, three times a second.
@@ -80,3 +80,34 @@ def test_a_transaction_is_two_waits_two_reads_and_two_writes(
     total = sum(found.values())
     assert total >= 4 * TRANSACTIONS, found  # else strace has not seen them
     assert total / TRANSACTIONS <= BUDGET, found
+
+
+# In, one query, and out: accept, the epoll, reads of the startup packet, the query, the answer and the goodbye, three writes,
+# close; and a wait before each, of which the accept's sometimes finds more. What is beyond that is the upkeep tick's.
+LOGIN_BUDGET = 15.0
+LOGIN_CALLS = {"accept4": 1.0, "epoll_ctl": 1.0, "recvfrom": 4.0, "sendto": 3.0, "close": 1.0, "getrandom": 0.02}
+
+
+def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+    make_pooler: Callable[..., PoolerProcess],
+    count_calls: Callable[[PoolerProcess, Callable[[], None]], dict[str, int]],
+) -> None:
+    monkeypatch.setenv("PGWEIR_TRANSPORT", "own")
+    pooler = make_pooler(auth_type="trust", pool_mode="transaction", log_connections=0, log_disconnections=0)
+
+    def run() -> None:
+        for _ in range(TRANSACTIONS):
+            with WireClient(pooler.port) as client:
+                client.say(startup(user="trusty", database="app"))
+                client.until("Z")
+                client.say(query("SELECT 1"))
+                client.until("Z")
+
+    run()
+    found = count_calls(pooler, run)
+    each = {name: calls / TRANSACTIONS for name, calls in found.items()}
+    assert each["accept4"] >= 1.0, found  # else strace has not seen them
+    over = {name: each.get(name, 0.0) for name, most in LOGIN_CALLS.items() if each.get(name, 0.0) > most + 0.1}
+    assert not over, each
+    assert sum(each.values()) <= LOGIN_BUDGET, each

@@ -28,6 +28,7 @@ from pgweir.session.client_login import ClientLogin
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
 from pgweir.session.server_login import ServerLogin
+from pgweir.session.turns import SLICE
 from pgweir.session.wire import TlsInfo
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class NetworkEdge:
         self._resolver = Resolver(self._loop)
         self.contexts = contexts
         self.streams = Streams(self._loop) if wanted(self._loop) else None  # None: connections are the loop's own
+        self.round: Callable[[], int] = _slice if self.streams is None else self.streams.round
         self._workers = Workers()
 
     @property
@@ -343,6 +345,11 @@ class _Tls:
     optional: bool  # and it also does when the other side says no
     direct: bool = False  # it begins with the handshake, without asking first
     name: str = ""  # that its certificate should bear; empty: the host's
+
+
+def _slice() -> int:
+    """uvloop tells nobody of its turns."""
+    return int(time.monotonic() / SLICE)
 
 
 async def _say_cancel(transport: Any, key: bytes) -> None:

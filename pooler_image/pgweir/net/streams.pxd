@@ -16,10 +16,12 @@ cdef class Streams:
     cdef public list _members, _ending
     cdef public bint _in_turn, _is_told
     cdef public int _number, _spare, _loops
+    cdef public long long _round
     cdef public Place _place
 
     @cython.locals(events=list, event=cython.longlong, number=cython.longlong, patience=cython.int, member=Member)
     cpdef turn(self)
+    cpdef long long round(self)
     cdef enter(self, object member, Py_ssize_t number)
     cdef end(self, object member)
     @cython.locals(ending=list, member=Member)
@@ -59,3 +61,5 @@ cdef class Stream(Member):
 
 cdef class Door(Member):
     cdef public object _accepted, _sock
+    cdef public int _most
+    cdef public long long _round

@@ -62,12 +62,14 @@ class Streams:
         "_members",
         "_number",
         "_place",
+        "_round",
         "_spare",
         "loop",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._round = 0  # how often it was asked who has something
         self._epoll = select.epoll()
         self._number = self._epoll.fileno()
         self._buffer = bytearray(READ_SIZE)
@@ -101,6 +103,7 @@ class Streams:
         try:
             while True:
                 patience = self._place.patience()
+                self._round += 1
                 events = calls.wait(self._epoll, self._number, patience)
                 is_loops = not patience or not events
                 for event in events:
@@ -120,6 +123,10 @@ class Streams:
         finally:
             self._place.leave()
             self._in_turn = False
+
+    def round(self) -> int:
+        """The number of this round of events: all that is served between two waits."""
+        return self._round
 
     def enter(self, member: Any, number: int) -> None:
         while len(self._members) <= number:
@@ -402,6 +409,9 @@ class Stream(Member):
             self._streams.report("a session stumbled over its end", error)
         self._error = None
         if self._number >= 0:
+            # PERF: what is closed is in no epoll any more, without a call to say so. (WHY that is certain: nobody else has
+            # this connection; what other programs inherit is closed in them, too, and an event too many does no harm.)
+            self._watched = 0
             os.close(self._release())
 
     def detach(self) -> socket.socket:
@@ -440,17 +450,24 @@ class Stream(Member):
 class Door(Member):
     """A listening socket. `accepted` is told of each connection: its descriptor, the peer's address and port."""
 
-    __slots__ = ("_accepted", "_sock")
+    __slots__ = ("_accepted", "_most", "_round", "_sock")
 
     def __init__(self, streams: Streams, sock: socket.socket, accepted: Callable[[int, str, int], None]) -> None:
         super().__init__(streams, sock.fileno())
         self._sock: socket.socket | None = sock  # None: closed
         self._accepted = accepted
+        self._most = 1  # that are let in at once
+        self._round = 0  # in which somebody came last, and not alone
         streams.spare()
         self._watch(_IN)
 
     def happened(self, events: int) -> None:
-        for _ in range(ACCEPTS):
+        """PERF: most come alone, and asking whether there is another is a system call; whoever else is there is told of in the
+        next round. If so, there are perhaps many."""
+        now = self._streams._round
+        self._most = min(2 * self._most, ACCEPTS) if now == self._round + 1 else 1
+        self._round = now
+        for _ in range(self._most):
             if self._sock is None:
                 return
             try:
@@ -459,6 +476,7 @@ class Door(Member):
                 self._refused(error.errno)
                 return
             if found is None:
+                self._round = 0
                 return
             try:
                 self._accepted(*found)

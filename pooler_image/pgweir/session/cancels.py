@@ -22,16 +22,20 @@ if TYPE_CHECKING:
     from pgweir.session.server import ServerSession
 
 
+NOISE: Final = 512  # random bytes that are asked for at once
+
 _NO_PROCESS: Final = bytes(4)
 
 
 class Cancels:
     """The keys that clients were given, and the cancels under way."""
 
-    __slots__ = ("_pooler", "console_keys", "keys", "peers")
+    __slots__ = ("_noise", "_noise_at", "_pooler", "console_keys", "keys", "peers")
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
+        self._noise = b""  # random bytes,
+        self._noise_at = 0  # of which so many have become keys
         self.peers = Peers(pooler)
         self.keys = KeyRing()  # the owners are ClientSessions
         self.console_keys = KeyRing()  # and here callables: a console that waits (PAUSE) is told
@@ -40,10 +44,20 @@ class Cancels:
         """A key that nobody has, of the length that protocol 3.`minor` allows."""
         size = cancel_keys.LONG_KEY if minor >= 2 else cancel_keys.SHORT_KEY
         while True:
-            key = cancel_keys.make_key(self._pooler.edge.random(size), self.peers.own_id)
+            key = cancel_keys.make_key(self._random(size), self.peers.own_id)
             # Drivers take the first four bytes for a process id, and 0 for none.
             if key[:4] != _NO_PROCESS and key not in self.keys and key not in self.console_keys:
                 return key
+
+    def _random(self, size: int) -> bytes:
+        """PERF: the kernel is asked for many keys at once. No byte is used twice: a process that serves does not fork, so the
+        block is nobody else's."""
+        start = self._noise_at
+        if start + size > len(self._noise):
+            self._noise = self._pooler.edge.random(NOISE)
+            start = 0
+        self._noise_at = start + size
+        return self._noise[start : self._noise_at]
 
     def give_key(self, client: ClientSession, minor: int) -> bytes:
         key = client.cancel_key = self.new_key(minor)

@@ -18,5 +18,6 @@ cdef class ClientProof:
     cdef bint _is_named(self, system_user, ident_map)
     cdef _take_secret(self, outcome)
     cdef _start(self, stage)
+    cdef _succeed(self, proof)
     cdef _refuse(self, error)
     cdef _free(self)

@@ -224,7 +224,11 @@ class ClientProof:
         pooler, login, exchange = self._pooler, self._login, self._exchange
         assert exchange is not None
         if asks_nothing(exchange, known=self.secret is not None):
-            login.proved(_NOTHING_ASKED)
+            if pooler.turns.take():
+                self._succeed(_NOTHING_ASKED)
+            else:
+                self._busy = True
+                pooler.turns.wait(self._let_in)
             return
         self._authentication = ClientAuthentication(
             exchange,
@@ -239,6 +243,22 @@ class ClientProof:
         login.wire.write(self._authentication.start())
         self._free()
 
+    def _let_in(self) -> None:
+        """Nothing was asked, and now it is this client's turn."""
+        if self._login.is_over:
+            return
+        try:
+            self._succeed(_NOTHING_ASKED)
+        except (ClientError, ProtocolError) as error:
+            self._refuse(error)
+
+    def _succeed(self, proof: Succeeded) -> None:
+        """WHY read on first: from here on the wire is the session's, which does not know that it is not read."""
+        if self._is_paused:
+            self._is_paused = False
+            self._login.wire.resume_reading()
+        self._login.proved(proof)
+
     def _answer(self, answer: Answer | HeavyStep[Answer]) -> None:
         login = self._login
         match answer:
@@ -252,7 +272,7 @@ class ClientProof:
             case Succeeded(data):
                 if data:
                     login.wire.write(data)
-                login.proved(answer)
+                self._succeed(answer)
 
     def _ask_directory(self, password: str) -> None:
         if self._ldap is None:

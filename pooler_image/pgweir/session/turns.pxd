@@ -1,15 +1,13 @@
 cimport cython
 
 
-
-
 cdef class Turns:
     cdef public object _edge, _waiting
     cdef public int _used
-    cdef public double _used_at
+    cdef public long long _round
     cdef public bint _is_ending
 
-    @cython.locals(now=double)
-    cpdef bint take(self)
+    @cython.locals(now=cython.longlong)
+    cpdef bint take(self) except -1
     cpdef wait(self, step)
     cdef _ask_for_next(self)

@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     from pgweir.session.wire import Edge
 
 STEPS: Final = 4  # in one turn: about half a millisecond
-QUIET: Final = 0.002  # seconds without a step, after which a new turn has surely begun
+SLICE: Final = 0.002  # seconds that pass for one turn, where the loop's own are not seen
 
 
 class Turns:
     """Counts steps, and keeps those that have to wait in the order of their coming."""
 
-    __slots__ = ("_edge", "_is_ending", "_used", "_used_at", "_waiting")
+    __slots__ = ("_edge", "_is_ending", "_round", "_used", "_waiting")
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._waiting: deque[Callable[[], None]] = deque()
         self._used = 0
-        self._used_at = 0.0
+        self._round = 0  # in which they were
         self._is_ending = False  # the loop will tell when this turn is over
 
     def take(self) -> bool:
         """Whether one more step may be done now. PERF: the loop is asked to tell of its next turn only when somebody waits for
-        it; in a calm there are a few steps in a second, and the clock tells as well that none was in this turn."""
-        now = self._edge.clock()
-        if now - self._used_at >= QUIET:
+        it; else its number tells whether this is another one."""
+        if self._waiting:
+            return False
+        now = self._edge.round()
+        if now != self._round:
+            self._round = now
             self._used = 0
         elif self._used >= STEPS:
             return False
-        if self._waiting:
-            return False
         self._used += 1
-        self._used_at = now
         return True
 
     def wait(self, step: Callable[[], None]) -> None:
@@ -57,8 +57,8 @@ class Turns:
 
     def _next(self) -> None:
         self._is_ending = False
+        self._round = self._edge.round()
         self._used = min(STEPS, len(self._waiting))
-        self._used_at = self._edge.clock()
         try:
             for _ in range(self._used):
                 self._waiting.popleft()()

@@ -92,6 +92,9 @@ class Edge(Protocol):
 
     def random(self, size: int, /) -> bytes: ...
 
+    def round(self) -> int:
+        """Another number in each turn of the loop; where nobody tells of them, in each small slice of time."""
+
     def later(self, seconds: float, action: Callable[[], None], /) -> None:
         """Do that then: for the few things that cannot wait for the next tick."""
 

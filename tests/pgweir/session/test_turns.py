@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.pgweir.session.world import FakeEdge, World
+from tests.pgweir.session.world import Client, FakeEdge, RecorderWire, World
 
 from pgweir.protocol import messages
 from pgweir.protocol.auth.auth_query import Found
 from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.scram import ScramClient, build_verifier
 from pgweir.session.lookup import Lookups
-from pgweir.session.turns import QUIET, STEPS, Turns
+from pgweir.session.turns import SLICE, STEPS, Turns
+from pgweir.session.wire import Origin
 
 VERIFIER = build_verifier("secret", b"0123456789abcdef", 2).format()
 READY = messages.ready_for_query(b"I")
@@ -24,7 +25,7 @@ STORM = 5 * STEPS + 1
 
 def turn(edge: FakeEdge) -> None:
     """The loop comes round once: what was asked for during the last turn is done."""
-    edge.now += 2 * QUIET
+    edge.now += 2 * SLICE
     due, edge.timers = edge.timers, []
     for _, action in due:
         action()
@@ -95,6 +96,51 @@ def test_proofs_that_come_at_once_are_judged_a_few_in_each_turn_and_queries_in_b
         steps = answered_turn_by_turn(world, storm)
         assert max(after - before for before, after in itertools.pairwise(steps)) <= STEPS
     assert all(each.client.hears().endswith(READY) for each in storm)
+
+
+def knocks(world: World) -> Client:
+    """A client's startup packet, while the loop stands still."""
+    wire = RecorderWire()
+    wire.protocol = world.pooler.accept(wire, Origin("10.0.0.1", 40000))
+    wire.protocol.data_received(messages.startup_message({"user": "alice", "database": "shop"}))
+    world.clients.append(Client(world, wire))
+    return world.clients[-1]
+
+
+def test_those_of_whom_no_proof_is_asked_are_let_in_a_few_in_each_turn(make_world: Callable[..., World]) -> None:
+    world = make_world(auth_type="trust", max_client_conn=1000)
+    world.client().leaves()
+    turn(world.edge)
+    storm = [knocks(world) for _ in range(STORM)]
+    found = [STEPS]
+    while found[-1] < STORM:
+        assert [bool(client.wire.written) for client in storm] == [n < found[-1] for n in range(STORM)]
+        turn(world.edge)
+        found.append(min(STORM, found[-1] + STEPS))
+    assert all(client.hears().endswith(READY) for client in storm)
+
+
+def test_who_says_much_before_its_turn_is_read_again_when_it_is_in(make_world: Callable[..., World]) -> None:
+    world = make_world(auth_type="trust")
+    world.client().leaves()
+    turn(world.edge)
+    *_, last = [knocks(world) for _ in range(STEPS + 1)]
+    last.wire.protocol.data_received(messages.query("SELECT 1") * 5000)
+    assert not last.wire.reading
+    turn(world.edge)
+    assert last.wire.written.startswith(messages.authentication_ok())
+    assert last.wire.reading
+
+
+def test_who_may_not_come_in_is_told_so_in_its_turn(make_world: Callable[..., World]) -> None:
+    world = make_world(auth_type="trust", max_db_client_connections=STEPS)
+    world.client().leaves()
+    turn(world.edge)
+    *_, last = [knocks(world) for _ in range(STEPS + 1)]
+    assert last.hears() == b""
+    turn(world.edge)
+    assert b"client connections exceeded (max_db_client_connections)" in last.hears()
+    assert last.wire.closed
 
 
 def test_those_who_waited_for_the_first_server_are_greeted_a_few_in_each_turn(world: World) -> None:

@@ -86,6 +86,7 @@ _LOOKED_UP: Final = (
     + messages.data_row([b"carol", _VERIFIER.encode()])
     + _DONE
 )
+_NOISE: Final = bytes(range(1, 252)) * 4
 LOGINS: Final[dict[str, dict[str, Any]]] = {
     "trust": {"auth_type": "trust"},
     "scram": {"auth_type": "scram-sha-256"},
@@ -99,7 +100,7 @@ class Arrivals:
 
     def __init__(self, kind: str) -> None:
         self._world = World(log_connections=False, log_disconnections=False, **LOGINS[kind])
-        self._world.edge.random = lambda size, /: bytes(range(1, size + 1))  # type: ignore[method-assign]
+        self._world.edge.random = lambda size, /: _NOISE[:size]  # type: ignore[method-assign]
         if kind != "auth_query":
             self._world.config.userlist["carol"] = _VERIFIER  # type: ignore[index]  # a dict
         self._steps: list[tuple[RecorderWire | None, bytes]] = []  # None: the client says it

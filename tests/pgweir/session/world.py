@@ -24,6 +24,7 @@ from pgweir.session.client import ClientSession
 from pgweir.session.operations import Operations
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
+from pgweir.session.turns import SLICE
 from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings, Settings
 
@@ -126,8 +127,13 @@ class FakeEdge:
     def clock(self) -> float:
         return self.now
 
+    def round(self) -> int:
+        return int(self.now / SLICE)
+
     def random(self, size: int, /) -> bytes:
-        return next(self._numbers).to_bytes(4, "big") + bytes(size - 4)
+        if size <= 64:
+            return next(self._numbers).to_bytes(4, "big") + bytes(size - 4)
+        return b"".join(next(self._numbers).to_bytes(4, "big") for _ in range(size // 4))  # to be cut into pieces
 
     def later(self, seconds: float, action: Callable[[], None], /) -> None:
         self.timers.append((self.now + seconds, action))
