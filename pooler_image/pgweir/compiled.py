@@ -36,11 +36,15 @@ MODULES: Final = (
     "protocol/auth/client_auth",
     "session/turns",
     "session/lookup",
+    "session/credentials",
+    "session/parts",
     "session/client_proof",
+    "session/startups",
     "session/client_login",
     # Under them.
     "net/libuv",
     "net/streams",
+    "net/listener",
 )
 # What is put in line from a room that is not compiled itself.
 INLINED: Final = ("protocol/framing", "net/calls")

@@ -17,7 +17,7 @@ from tests.postgres.certificates import Certificates
 from tests.postgres.server import PostgresServer
 from tests.robustness.probe import Probed
 
-from pgweir.session.client_login import MAX_KNOWN_STARTUPS
+from pgweir.session.startups import MAX_KNOWN_STARTUPS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,7 +47,7 @@ def pooler(postgres: PostgresServer, certificates: Certificates) -> Iterator[Pro
 # What is kept to be used again, up to a bound: a startup packet with what it led to.
 KEPT = {
     "pgweir.protocol.startup.StartupPlan": MAX_KNOWN_STARTUPS,
-    "pgweir.session.client_login.KnownStartup": MAX_KNOWN_STARTUPS,
+    "pgweir.session.startups.KnownStartup": MAX_KNOWN_STARTUPS,
     "pgweir.settings.entries.DatabaseSettings": MAX_KNOWN_STARTUPS,
 }
 

@@ -1,4 +1,7 @@
-"""Listening sockets: the TCP addresses and the Unix socket that clients connect to."""
+"""Listening sockets: the TCP addresses and the Unix socket that clients connect to.
+
+PERF: compiled where that is possible (`pgweir.compiled`), for the moment between accept and the login.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import Any, cast
 
 from pgweir.net.sockets import is_wildcard, origin, origin_of, plain, tune_buffers, tune_listening, unix_origin_of
 from pgweir.net.streams import Borrowed, Door, Stream, Streams
+from pgweir.session.client_login import accepted
 from pgweir.session.pooler import Pooler
 from pgweir.session.wire import Origin
 from pgweir.settings import Settings
@@ -129,6 +133,8 @@ class Listeners:
 class _Newcomers:
     """What becomes of those who come to one listening socket: streams, with a login each."""
 
+    __slots__ = ("_address", "_pooler", "_port", "_streams")
+
     def __init__(self, pooler: Pooler, streams: Streams, sock: socket.socket) -> None:
         self._pooler = pooler
         self._streams = streams
@@ -147,12 +153,12 @@ class _Newcomers:
             where = Origin(host, port, self._address, self._port)
         else:
             where = origin(host, port, stream.get_extra_info("sockname"))
-        stream.begin(self._pooler.accept(stream, where))
+        stream.begin(accepted(self._pooler, stream, where))
 
     def accept_unix(self, number: int, _host: str, _port: int) -> None:
         stream = Stream(self._streams, number)
         where = unix_origin_of(Borrowed(fileno=number), self._pooler.settings.listen_port)
-        stream.begin(self._pooler.accept(stream, where))
+        stream.begin(accepted(self._pooler, stream, where))
 
 
 class _Accepted:

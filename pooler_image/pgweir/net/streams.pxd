@@ -16,12 +16,12 @@ cdef class Streams:
     cdef public list _members, _ending
     cdef public bint _in_turn, _is_told
     cdef public int _number, _spare, _loops
-    cdef public long long _round
+    cdef public Py_ssize_t _round
     cdef public Place _place
 
     @cython.locals(events=list, event=cython.longlong, number=cython.longlong, patience=cython.int, member=Member)
     cpdef turn(self)
-    cpdef long long round(self)
+    cpdef Py_ssize_t round(self)
     cdef enter(self, object member, Py_ssize_t number)
     cdef end(self, object member)
     @cython.locals(ending=list, member=Member)
@@ -45,6 +45,7 @@ cdef class Stream(Member):
     cdef public Py_ssize_t _sent, _kept
     cdef public bint _is_reading, _is_stalled, _is_closing, _is_over
 
+    cpdef begin(self, protocol)
     @cython.locals(data=bytes)
     cdef bint _read(self) except -1
     cdef _ended(self)
@@ -62,4 +63,4 @@ cdef class Stream(Member):
 cdef class Door(Member):
     cdef public object _accepted, _sock
     cdef public int _most
-    cdef public long long _round
+    cdef public Py_ssize_t _round

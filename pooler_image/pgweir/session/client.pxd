@@ -31,5 +31,6 @@ cdef class ClientSession(Holder):
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t, kind=int, replies=list)
     cdef bytes _without_server(self, bytes data)
     cdef _reply(self, bytes data)
+    cpdef policy_changed(self)
     cpdef pause_reading(self)
     cpdef resume_reading(self)

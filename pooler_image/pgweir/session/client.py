@@ -81,7 +81,6 @@ class ClientSession(Holder):
         pooler: Pooler,
         pool: SessionPool,
         wire: Wire,
-        *,
         origin: Origin,
         user: str,
         tls: TlsInfo | None,

@@ -3,21 +3,20 @@ cimport cython
 from pgweir.protocol.reader cimport MessageReader
 from pgweir.session.client cimport ClientSession
 from pgweir.session.client_proof cimport ClientProof
+from pgweir.session.parts cimport Parts
+from pgweir.session.startups cimport KnownStartup, planned
+from pgweir.session.wire cimport Origin
 
 cdef int _STARTUP, _HANDSHAKE, _QUEUED, _PROOF, _PROVED
-cdef bytes _READY
-
-
-cdef class KnownStartup:
-    cdef public object plan, config, settings
-    cdef public int minor
-    cdef public bytes negotiation
-    cdef public tuple variables, pool_key
-    cdef public Py_ssize_t clients_of_database, clients_of_user
+cdef bytes _LONG_KEY, _SHORT_KEY
+cdef object _CLIENT_IDLE
+cdef Py_ssize_t SHORT_KEY
 
 
 cdef class ClientLogin:
-    cdef public object pooler, wire, origin, tls, user, database_name
+    cdef public Parts pooler
+    cdef public Origin origin
+    cdef public object wire, tls, user, database_name
     cdef public double started_at
     cdef public bint is_over, is_proved
     cdef public int protocol_minor
@@ -36,19 +35,19 @@ cdef class ClientLogin:
     cdef bint _tls_offered(self)
     cdef _decline(self, request)
     cdef _upgrade(self, first_bytes)
-    cdef KnownStartup _planned(self, startup, packet)
+    @cython.locals(pooler=Parts)
     cdef _begin(self, KnownStartup wish)
     cpdef admitted(self)
     cdef _receive_queued(self, bytes data)
     cdef _begin_console(self)
     cdef _ask_for_proof(self)
-    @cython.locals(now=double, client=ClientSession, wish=KnownStartup)
+    @cython.locals(now=double, client=ClientSession, wish=KnownStartup, pooler=Parts)
     cpdef proved(self, proof)
     @cython.locals(limit=Py_ssize_t)
     cdef _check_client_limits(self, KnownStartup wish)
     cdef _receive_early(self, bytes data)
     cpdef _welcome(self)
-    @cython.locals(wish=KnownStartup, greeting=bytes)
+    @cython.locals(wish=KnownStartup, pooler=Parts, greeting=bytes, cancel_key=bytes, header=bytes)
     cdef _greet(self, ClientSession client, double now)
     @cython.locals(known=tuple)
     cdef tuple _greeting(self, pool, dict requested, tuple key)
@@ -56,3 +55,7 @@ cdef class ClientLogin:
     cpdef leave(self)
     cdef _end(self)
     cdef _let_go(self)
+
+
+@cython.locals(login=ClientLogin)
+cpdef ClientLogin accepted(Parts pooler, wire, Origin origin)

@@ -7,12 +7,12 @@ only the log may know. Before the login nothing is unbounded: sizes by the reade
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from pgweir.config import CONSOLE_DATABASE, Config
 from pgweir.pool.records import ClientState
-from pgweir.protocol import messages
+from pgweir.protocol import framing, messages
 from pgweir.protocol.auth.client_auth import Succeeded
+from pgweir.protocol.cancel_keys import LONG_KEY, SHORT_KEY
 from pgweir.protocol.errors import (
     INVALID_AUTHORIZATION,
     ClientError,
@@ -30,21 +30,17 @@ from pgweir.protocol.startup import (
     Replication,
     SslRequest,
     Startup,
-    StartupParameters,
-    StartupPlan,
     StartupReader,
     application_name_with_host,
-    negotiate,
-    split_parameters,
 )
 from pgweir.protocol.variables import Values
 from pgweir.session.client import HELD_LIMIT, ClientSession
 from pgweir.session.client_proof import ClientProof
 from pgweir.session.database import Database
-from pgweir.session.holder import PoolKey, SessionPool, pool_key
+from pgweir.session.holder import SessionPool
 from pgweir.session.replication import server_parameters
+from pgweir.session.startups import KnownStartup, planned
 from pgweir.session.wire import Origin, TlsInfo, Wire, printable
-from pgweir.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from pgweir.session.pooler import Pooler
@@ -53,8 +49,6 @@ log = logging.getLogger(__name__)
 
 CONSOLE_USER: Final = "pgbouncer"
 MAX_GREETINGS: Final = 64  # kept for each pool; an application_name of each client's own must not fill the memory
-MAX_KNOWN_STARTUPS: Final = 64  # startup packets that are kept with what they ask for
-MAX_KNOWN_STARTUP: Final = 1024  # bytes of one
 
 # What the next bytes of a client are.
 _STARTUP: Final = 0
@@ -63,40 +57,10 @@ _QUEUED: Final = 2  # it has said who it is, and there is no place
 _PROOF: Final = 3
 _PROVED: Final = 4  # not greeted yet
 
-
-class KnownStartup:
-    """What a startup packet asks for, and what follows from that under one configuration. PERF: most clients say what others
-    have said, so `Pooler.startups` keeps it."""
-
-    __slots__ = (
-        "clients_of_database",
-        "clients_of_user",
-        "config",
-        "minor",
-        "negotiation",
-        "plan",
-        "pool_key",
-        "settings",
-        "variables",
-    )
-
-    def __init__(self, plan: StartupPlan, minor: int, negotiation: bytes) -> None:
-        self.plan = plan
-        self.minor = minor  # of the protocol, and what the client is told of that
-        self.negotiation = negotiation
-        self.variables = tuple(plan.variables.items())
-        self.config: Config | None = None  # that the rest is of,
-        self.settings: DatabaseSettings | None = (
-            None  # and of that the database's (which follow a moment later in a RELOAD)
-        )
-        self.pool_key: PoolKey = ("", "", ())  # of no replication client
-        self.clients_of_database = self.clients_of_user = 0  # limits; 0: none
-
-    def look_up(self, config: Config, database: Database) -> None:
-        self.config, self.settings = config, database.settings
-        self.pool_key = pool_key(database.name, database.pool_user(self.plan.user), self.plan.relayed)
-        self.clients_of_database = config.max_db_client_connections(database.name)
-        self.clients_of_user = config.max_user_client_connections(self.plan.user)
+# Of BackendKeyData, before the key.
+_SHORT_KEY: Final = messages.backend_key(bytes(SHORT_KEY))[: framing.HEADER_SIZE]
+_LONG_KEY: Final = messages.backend_key(bytes(LONG_KEY))[: framing.HEADER_SIZE]
+_CLIENT_IDLE: Final = ClientState.IDLE  # PERF: a member of an enumeration costs a look-up in its class
 
 
 class ClientLogin:
@@ -249,7 +213,7 @@ class ClientLogin:
             case Startup(rest=rest):
                 if rest:
                     self._reader.feed(rest)
-                self._begin(self._planned(event, b"" if rest else packet))
+                self._begin(planned(self.pooler, event, b"" if rest else packet))
 
     def _tls_offered(self) -> bool:
         return not self.origin.is_unix and self.pooler.edge.client_tls_available()
@@ -291,44 +255,24 @@ class ClientLogin:
 
     # --- who is it, and what proof is asked -------------------------------------------------------------------------
 
-    def _planned(self, startup: Startup, packet: bytes) -> KnownStartup:
-        """What is asked for. PERF: clients mostly say what others have said, so a packet that came in one read is kept.
-
-        Never the end of one that came in two: its bytes may be what another client says, who is somebody else.
-        """
-        pooler = self.pooler
-        settings = pooler.settings
-        plan = split_parameters(
-            startup,
-            pooler.tracker.names,
-            settings.ignore_startup_parameters,
-            cast(StartupParameters, settings.startup_parameters),
-        )
-        planned = KnownStartup(plan, *negotiate(startup))
-        if 0 < len(packet) <= MAX_KNOWN_STARTUP:
-            if len(pooler.startups) >= MAX_KNOWN_STARTUPS:
-                pooler.startups.clear()
-            pooler.startups[packet] = planned
-        return planned
-
     def _begin(self, wish: KnownStartup) -> None:
         pooler = self.pooler
-        settings = pooler.settings
-        plan = wish.plan
         self._wish = wish
+        if wish.config is not pooler.config:
+            wish.follow(pooler.config)
         pooler.logins.has_started(self)
-        self.user, self.database_name = plan.user, plan.database
-        is_console = plan.database == CONSOLE_DATABASE
-        if not is_console and not pooler.accepting:
+        self.user = wish.user
+        self.database_name = wish.database
+        if not wish.is_console and not pooler.accepting:
             raise client_error("pooler is shutting down", stage="limits")
-        if self.tls is None and not self.origin.is_unix and settings.client_tls_sslmode in _TLS_REQUIRED:
+        if wish.needs_tls and self.tls is None and not self.origin.is_unix:
             raise client_error("SSL required", stage="tls")
-        if self.tls is not None and not self.tls.has_certificate and settings.client_tls_sslmode in _TLS_VERIFIED:
+        if wish.needs_certificate and self.tls is not None and not self.tls.has_certificate:
             raise ClientError(INVALID_AUTHORIZATION, "connection requires a valid client certificate", stage="tls")
         self.protocol_minor = wish.minor
         if wish.negotiation:
             self.wire.write(wish.negotiation)
-        if is_console:
+        if wish.is_console:
             self._begin_console()
             return
         self._stage = _QUEUED
@@ -372,11 +316,12 @@ class ClientLogin:
 
     def proved(self, proof: Succeeded) -> None:
         """The client is who it says. Raises ClientError where it may not come in all the same."""
+        wish = self._wish
         assert self._proof is not None
-        assert self._wish is not None
+        assert wish is not None
         self.is_proved = True
         self._stage = _PROVED
-        if self.database_name == CONSOLE_DATABASE:
+        if wish.is_console:
             self._open_console(admin=self.user in self.pooler.settings.admin_users)
             return
         pooler = self.pooler
@@ -389,28 +334,30 @@ class ClientLogin:
         database.was_entered = True
         if database.disabled:
             raise database_disabled(database.name)
-        if pooler.settings.auth_type == "any" and database.settings.user is None:
+        settings = database.settings
+        if settings.user is None and pooler.settings.auth_type == "any":
             raise client_error("bouncer config error", stage="limits")
-        wish = self._wish
-        if wish.config is not pooler.config or wish.settings is not database.settings:
-            wish.look_up(pooler.config, database)
+        if wish.config is not pooler.config:
+            wish.follow(pooler.config)
+        if wish.settings is not settings:
+            wish.find_pool(database)
         self._check_client_limits(wish)
-        pool = None if wish.plan.replication else pooler.pools.get(wish.pool_key)
+        pool = None if wish.is_replication else pooler.pools.get(wish.pool_key)
         if pool is None:
             peer = str(self.origin) if pooler.settings.application_name_add_host else None
             pool = pooler.pool(database, database.pool_user(self.user), server_parameters(wish.plan, peer))
-        if database.settings.user is None:
+        if settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
             secret = self._proof.secret
             pooler.credentials.learn(pool, proof.password or secret or None, proof.scram_keys, secret)
         now = pooler.clock()
-        client = ClientSession(pooler, pool, self.wire, origin=self.origin, user=self.user, tls=self.tls, now=now)
+        client = ClientSession(pooler, pool, self.wire, self.origin, self.user, self.tls, now)
         client.connected_at = self.started_at
         self._client = client
         pooler.logins.discard(self)
         pooler.roster.entered(client)
         if pool.welcome is not None and (pool.alive(now) or pool.paused):
-            client.state = ClientState.IDLE
+            client.state = _CLIENT_IDLE
             self._greet(client, now)
             return
         client.state = ClientState.WAITING_LOGIN
@@ -442,27 +389,25 @@ class ClientLogin:
         """Everything up to ReadyForQuery in one write; from here on the session has the wire."""
         wish, pooler = self._wish, self.pooler
         assert wish is not None
-        settings = pooler.settings
         self.is_over = True
-        plan = wish.plan
-        requested, key = plan.variables, wish.variables
-        if settings.application_name_add_host:
-            name = application_name_with_host(plan.application_name, str(self.origin))
+        requested, key = wish.variables, wish.key
+        client.application_name = wish.application_name
+        if wish.names_host:
+            name = application_name_with_host(wish.plan.application_name, str(self.origin))
             requested = {**requested, "application_name": name}
             key = tuple(requested.items())
-        client.application_name = requested.get("application_name", "")
-        if plan.replication:  # its server was opened with what it wants
+            client.application_name = name
+        if wish.is_replication:  # its server was opened with what it wants
             client.values, greeting = None, self._greeting(client.pool, {}, ())[1]
         else:
             client.values, greeting, _ = self._greeting(client.pool, requested, key)
-        last = _READY
-        if settings.login_notify_message:
-            last = messages.notice_response("NOTICE", "00000", settings.login_notify_message) + last
         client.requested_at = now
         pooler.client_logins.observe(now - self.started_at)
         self.wire.set_protocol(client)
-        self.wire.write(greeting + messages.backend_key(pooler.cancels.give_key(client, self.protocol_minor)) + last)
-        if settings.log_connections:
+        cancel_key = pooler.cancels.give_key(client, self.protocol_minor)
+        header = _SHORT_KEY if len(cancel_key) == SHORT_KEY else _LONG_KEY
+        self.wire.write(greeting + header + cancel_key + wish.ending)
+        if wish.is_logged:
             tls = str(self.tls) if self.tls else "no"
             who = printable(f"db={client.database} user={client.user}")
             log.info("C-%d: login attempt: %s tls=%s", client.id, who, tls)
@@ -547,7 +492,8 @@ class ClientLogin:
         self._client = None
 
 
-_READY: Final = messages.ready_for_query(b"I")
-_TLS_VERIFIED: Final = ("verify-ca", "verify-full")
-
-_TLS_REQUIRED: Final = ("require", *_TLS_VERIFIED)
+def accepted(pooler: Pooler, wire: Wire, origin: Origin) -> ClientLogin:
+    """A new connection; the answer is its protocol until the login is over."""
+    login = ClientLogin(pooler, wire, origin, pooler.clock())
+    pooler.logins.add(login)
+    return login

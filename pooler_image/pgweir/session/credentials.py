@@ -10,6 +10,8 @@ promotes a replica). PostgreSQL then refuses the next server login (28P01), and 
   all others go on waiting, and on the servers that are there.
 
 A forced user's credentials come from the files alone; no client's proof ever touches them.
+
+PERF: compiled where that is possible (`pgweir.compiled`): every login teaches.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ _NOTHING: Final = Credentials()
 
 class ServerCredentials:
     """What is known of every pool's user."""
+
+    __slots__ = ("_asked_at", "_known", "_pooler", "_renewing")
 
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler

@@ -33,15 +33,16 @@ from pgweir.protocol.reasons import GOODBYES, CloseReason
 from pgweir.protocol.variables import Tracker, set_statement
 from pgweir.session.cancels import Cancels
 from pgweir.session.client import ClientSession
-from pgweir.session.client_login import ClientLogin, KnownStartup
+from pgweir.session.client_login import ClientLogin, accepted
 from pgweir.session.credentials import ServerCredentials
 from pgweir.session.database import Database
-from pgweir.session.holder import Holder, PoolKey, SessionPool, pool_key
+from pgweir.session.holder import Holder, SessionPool, pool_key
 from pgweir.session.holds import Holds
 from pgweir.session.lookup import Lookups
 from pgweir.session.names import Names
 from pgweir.session.opening import Opening
 from pgweir.session.overflow import Overflow
+from pgweir.session.parts import Parts
 from pgweir.session.probe import Probe
 from pgweir.session.replication import policy_for
 from pgweir.session.roster import Roster
@@ -68,7 +69,7 @@ CLOSE_SQLSTATES: Final = {
 _FAILED_TO_ANSWER: Final = (CloseReason.SERVER_GONE, CloseReason.SERVER_CHECK_FAILED, *GOODBYES.values())
 
 
-class Pooler:
+class Pooler(Parts):
     """Everything that lives while the process serves."""
 
     def __init__(self, config: Config, edge: Edge) -> None:
@@ -80,13 +81,13 @@ class Pooler:
         self.statements = StatementRegistry()
         self.scram_cache = ScramCache()
         self.mock_key = edge.random(32)
-        self.databases: dict[str, Database] = {}
-        self.pools: dict[PoolKey, SessionPool] = {}
+        self.databases = {}
+        self.pools = {}
         self.credentials = ServerCredentials(self)
         self.opening = Opening(self)
         self.roster = Roster(self)
         self.clients, self.logins = self.roster.clients, self.roster.logins
-        self.startups: dict[bytes, KnownStartup] = {}  # startup packets, and what they ask for under these settings
+        self.startups = {}
         self.turns = Turns(edge)
         self.cancels = Cancels(self)
         self.lookups = Lookups(self)
@@ -96,16 +97,16 @@ class Pooler:
         self.holds = Holds()  # beside `paused`: neither ends the other
         self.probe: Probe | None = None  # of a hold that ends when PostgreSQL has restarted, or moved
         self.draining = False  # clients of transaction pools are sent away at the end of their transaction
-        self.accepting = True  # False: new logins are refused (shutting down)
-        self.closed_counts: dict[CloseReason, int] = {}
-        self.auth_failures: dict[str, int] = {}  # by stage
+        self.accepting = True
+        self.closed_counts = {}
+        self.auth_failures = {}
         self.tls_failures: dict[tuple[str, str], int] = {}  # by side (client, server) and stage
         self.server_login_errors: dict[str, int] = {}  # by SQLSTATE
-        self.client_logins = Timings()  # from the connection to the greeting
+        self.client_logins = Timings()
         self.server_logins = Timings()
         self.standbys: dict[tuple[str, int], bool] = {}  # by host and port: what in_hot_standby said at the last login
         self.on_server_gone: list[Callable[[], None]] = []  # PAUSE, WAIT_CLOSE and SHUTDOWN wait for this
-        self.open_console: Callable[[ClientLogin, Wire, bool], object] | None = None  # set by `lifecycle`
+        self.open_console = None
         self.max_packet_size = 0
         self.disable_pqexec = config.settings.disable_pqexec  # restart-class
         self.apply_settings(config)
@@ -334,9 +335,7 @@ class Pooler:
 
     def accept(self, wire: Wire, origin: Origin) -> ClientLogin:
         """A new connection; the answer is its protocol until the login is over."""
-        login = ClientLogin(self, wire, origin, self.clock())
-        self.logins.add(login)
-        return login
+        return accepted(self, wire, origin)
 
     @property
     def waiting_count(self) -> int:

@@ -34,7 +34,7 @@ def plain_copy() -> dict[str, ModuleType]:
         patch.setenv(compiled.PLAIN_VARIABLE, "1")
         try:
             importlib.import_module("tests.pgweir.session.noisy_world")
-            importlib.import_module("pgweir.net.streams")
+            importlib.import_module("pgweir.net.listener")
             return {name: sys.modules.pop(name) for name in ours()}
         finally:
             sys.modules.update(kept)
@@ -50,7 +50,7 @@ class Form(dict[str, ModuleType]):
 @pytest.fixture(scope="module")
 def forms() -> tuple[Form, Form]:
     importlib.import_module("tests.pgweir.session.noisy_world")
-    importlib.import_module("pgweir.net.streams")
+    importlib.import_module("pgweir.net.listener")
     found = Form(plain_copy()), Form(sys.modules)
     assert [form["pgweir.compiled"].FORM for form in found] == ["plain", "compiled"]
     for module in compiled.MODULES:

@@ -8,7 +8,8 @@ from tests.pgweir.session.world import Client, RecorderWire, World
 
 from pgweir.protocol import messages
 from pgweir.protocol.messages import GSSENC_REQUEST_CODE, SSL_REQUEST_CODE
-from pgweir.session.client_login import MAX_GREETINGS, MAX_KNOWN_STARTUPS
+from pgweir.session.client_login import MAX_GREETINGS
+from pgweir.session.startups import MAX_KNOWN_STARTUPS
 from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings
 
