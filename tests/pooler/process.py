@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from tests.forge import Forked
+from tests.pooler import sanitized
 from tests.pooler.wire import PATIENCE, WireClient
 from tests.postgres.server import PASSWORDS, account, free_port, give_to_account, make_directory
 
@@ -166,7 +167,13 @@ class PoolerProcess:
                 self.process = Forked(command, log, self.directory)
             else:
                 self.process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, **self._identity()
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
+                    env=sanitized.environment(),
+                    **self._identity(),
                 )
 
     def command(self) -> list[str]:
@@ -236,6 +243,8 @@ class PoolerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if sanitized.FOLDER is not None and (said := sanitized.report(self.log())) is not None:
+            raise AssertionError(f"a sanitizer ended the pooler:\n{said}")
         if os.environ.get("PGWEIR_TEST_KEEP"):
             return
         shutil.rmtree(self.directory, ignore_errors=True)
