@@ -85,6 +85,12 @@ class Reconciler:
 
     async def reconcile(self, namespace: str, name: str, memory: Memory) -> Outcome:
         """One pass. Raises ApiError only where not even the Pooler and its status can be read and written."""
+        try:
+            return await self._reconcile(namespace, name, memory)
+        finally:
+            await self.rollouts.end_of_pass((namespace, name))
+
+    async def _reconcile(self, namespace: str, name: str, memory: Memory) -> Outcome:
         source = self._cache.no_older_than(UNWATCHED_RECHECK if memory.at_rest else 0.0)
         # What has just been said of a Pooler may not have come to our own watch yet.
         found = await (source if memory.at_rest else self._kube).get(names.KIND, namespace, name)

@@ -148,7 +148,7 @@ class PoolerProcess:
 
     # -- life -------------------------------------------------------------------------------------------------
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         for _ in range(5):
             self.port, self.metrics_port, self.http_port = free_port(), free_port(), free_port()
             self.write_files()
@@ -227,7 +227,7 @@ class PoolerProcess:
         """SIGHUP: the pooler reads its files again."""
         self.signal(signal.SIGHUP)
 
-    def wait_exit(self, timeout: float = 20.0) -> int:
+    def wait_exit(self, timeout: float = 2 * PATIENCE) -> int:
         assert self.process is not None
         try:
             return self.process.wait(timeout)
@@ -271,7 +271,7 @@ class PoolerProcess:
 
     def conninfo(self, user: str = "alice", dbname: str = "app", password: str | None = None, **more: object) -> str:
         values: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "user": user, "dbname": dbname}
-        values |= {"password": password if password is not None else SECRETS.get(user), "connect_timeout": 15}
+        values |= {"password": password if password is not None else SECRETS.get(user), "connect_timeout": 60}
         return make_conninfo("", **{**values, **more})
 
     def connect(self, user: str = "alice", dbname: str = "app", **options: Any) -> psycopg.Connection[Any]:
@@ -323,7 +323,7 @@ class PoolerProcess:
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
+            with opener.open(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -354,7 +354,7 @@ class Traffic:
 
     def stop(self) -> None:
         self._stop.set()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
