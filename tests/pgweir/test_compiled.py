@@ -162,6 +162,15 @@ def test_that_would_be_seen() -> None:
     )
 
 
+@pytest.mark.parametrize("module", [*compiled.MODULES, *compiled.INLINED])
+def test_no_room_does_without_what_python_would_check(module: str) -> None:
+    """Bounds, None, references that the collector follows, errors that reach their caller. (libuv takes no exception.)"""
+    unsafe = "boundscheck|wraparound|cdivision|nonecheck|initializedcheck|no_gc|nogc|freelist"
+    unsafe += "" if module == "net/calls" else "|noexcept"
+    for suffix in (".py", ".pxd"):
+        assert not re.findall(rf"\b(?:{unsafe})", (ROOT / f"{module}{suffix}").read_text())
+
+
 def test_what_is_none_has_no_attributes_in_the_compiled_form_either() -> None:
     """Cython would take what stands in memory behind None for the object that was declared, and end the process."""
     timings = importlib.import_module("pgweir.pool.stats").Timings
