@@ -113,7 +113,7 @@ def test_the_wait_for_a_place_ends_at_query_wait_timeout_with_the_numbers(make_w
 
 
 def test_who_comes_in_by_the_goodbye_of_another_is_not_refused_with_it(make_world: MakeWorld) -> None:
-    """Both have waited too long when a limit was raised: the first one's goodbye lets the second in. (Once the tick ended there.)"""
+    """Both have waited too long when a limit is raised: the first goodbye lets the second in. (Once, the tick ended there.)"""
     world = make_world(max_client_conn=1, client_overflow="wait", query_wait_timeout=5.0)
     world.client()
     first, second = world.starts_login(), world.starts_login()
