@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pgweir_operator.api import names
@@ -17,10 +18,11 @@ from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import Observed
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.integration import automatic, provisioning
-from pgweir_operator.integration.provisioning import ProvisionSpec
+from pgweir_operator.integration.provisioning import FindHolders, InUseError, ProvisionSpec
 from pgweir_operator.kube import ConflictError, Kube
 from pgweir_operator.kube.events import Events
 from pgweir_operator.siblings import automatic_siblings
+from pgweir_operator.siblings import holders as other_holders
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,11 @@ async def take_back(
         logger.info("%s: the role and its lookup stay for %s", pooler.name, ", ".join(others))
         return await _release(kube, manifest)
     try:
-        remains = await _withdraw(pooler, observed, dial=dial, find_shell=find_shell)
+        holders = partial(other_holders, kube, pooler, namespaces, dial=dial)
+        remains = await _withdraw(pooler, observed, holders, dial=dial, find_shell=find_shell)
+    except InUseError as error:
+        logger.info("%s: the role and its lookup stay for %s", pooler.name, error)
+        return await _release(kube, manifest)
     except PrerequisiteError as error:
         reason = await _hopeless(kube, manifest, error, now=now)
         if reason is None:
@@ -89,13 +95,18 @@ async def take_back(
 
 
 async def _withdraw(
-    pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None, find_shell: automatic.FindShell | None
+    pooler: Pooler,
+    observed: Observed,
+    holders: FindHolders,
+    *,
+    dial: tuple[str, int] | None,
+    find_shell: automatic.FindShell | None,
 ) -> tuple[str, ...]:
     if not observed.cluster.found:
         raise PrerequisiteError(Reason.TARGET_NOT_FOUND, f"Service {observed.cluster.host!r} does not exist.")
     where = automatic.endpoint(pooler, observed, dial=dial)
     admin = await automatic.administrator(pooler, observed, find_shell)
-    return await provisioning.withdraw(where, admin, ProvisionSpec(automatic.role_of(observed)))
+    return await provisioning.withdraw(where, admin, ProvisionSpec(automatic.role_of(observed), holders=holders))
 
 
 async def _hopeless(kube: Kube, manifest: dict[str, Any], error: PrerequisiteError, *, now: float) -> str | None:

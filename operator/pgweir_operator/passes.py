@@ -46,8 +46,10 @@ class Memory:
     integration: automatic.Integration | None = None
     integration_inputs: object = None
     integration_due: float = 0.0
-    administers: object = None
-    """Where, and with which version of its Secret, it was proved that this Pooler's administrator is one."""
+    shared_password: str | None = field(default=None, repr=False)
+    """What the role had from another Pooler that calls this PostgreSQL by another name."""
+    seizures: list[float] = field(default_factory=list)
+    """When the role was found with a password that nobody known here has set, and was given ours again."""
     pausing_since: float | None = None
     pushed: pausing.Pushed | None = None
     """What the last pass ended with, if it came so far."""
@@ -66,11 +68,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """When to look again, and which Secrets to watch until then, each with the version that was read ("": none). `gone`:
+    """When to look again, and which objects of others to watch until then, by kind and name, each with the version that was
+    read ("": none). `gone`:
     there is no such Pooler any more. `settled`: everything is proved, and nothing on its way."""
 
     again: float
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    watched: Mapping[tuple[str, str], str] = field(default_factory=dict)
     gone: bool = False
     settled: bool = False
     blocked: bool = False

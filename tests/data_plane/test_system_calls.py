@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, sync
 
 TRANSACTIONS = 200
-# Two reads, two writes, and the waits; what is beyond that is the upkeep tick's, three times a second.
-BUDGET = 6.4
+# Two reads, two writes, and the waits.
+BUDGET = 6.1
+# What the upkeep's tick costs in a second, three times seven calls, and as much again: on a busy machine strace needs seconds.
+UPKEEP = 42
 
 CLIENT_SAYS = {
     "simple": query("SELECT 1"),
@@ -49,7 +52,7 @@ def count_calls(tmp_path: Path) -> Callable[[PoolerProcess, Callable[[], None]],
         finally:
             if tracer.poll() is None:
                 tracer.send_signal(signal.SIGINT)
-            tracer.wait(timeout=10)
+            tracer.wait(timeout=30)
         lines = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", report.read_text(), re.MULTILINE)
         return {name: int(calls) for calls, name in lines if name != "total"}
 
@@ -76,7 +79,9 @@ def test_a_transaction_is_two_waits_two_reads_and_two_writes(
                 client.until("Z")
 
         run()
+        began = time.monotonic()
         found = count_calls(pooler, run)
+        seconds = time.monotonic() - began
     total = sum(found.values())
     assert total >= 4 * TRANSACTIONS, found  # else strace has not seen them
-    assert total / TRANSACTIONS <= BUDGET, found
+    assert total <= BUDGET * TRANSACTIONS + UPKEEP * (1 + seconds), (found, seconds)

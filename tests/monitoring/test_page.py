@@ -18,8 +18,6 @@ from tests.pooler.process import PoolerProcess
 from tests.pooler.wire import WireClient, query
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(110)
-
 CLIENTS = 1000
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 NAME = "pooler.example.com"  # of a Service; leads to this host in the browser

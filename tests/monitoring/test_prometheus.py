@@ -27,8 +27,6 @@ from tests.pooler.process import PoolerProcess, Traffic, eventually
 from tests.postgres.certificates import Certificates
 from tests.postgres.server import PostgresServer, free_port
 
-pytestmark = pytest.mark.timeout(110)
-
 FILES = Path(__file__).parents[2] / "charts" / "pgweir" / "files"
 ALERTS = yaml.safe_load((FILES / "alerts.yaml").read_text())
 RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in ALERTS["groups"] for rule in group["rules"]}

@@ -64,7 +64,11 @@ class Api:
         return copy.deepcopy(self.objects.get((kind, name)))
 
     async def items(self, kind, namespace, *, labels=None):
-        return [copy.deepcopy(item) for (known, _), item in self.objects.items() if known == kind]
+        return [
+            copy.deepcopy(item)
+            for (known, _), item in self.objects.items()
+            if known == kind and namespace in {"", item["metadata"]["namespace"]}
+        ]
 
     async def knows(self, api_version, kind):
         return any(kind == known for known, _ in self.objects)
@@ -186,7 +190,7 @@ def target(monkeypatch):
             self.asked += 1
             if self.error:
                 raise self.error
-            return ()
+            return provisioning.Made(password=spec.password)
 
         async def check_login(self, endpoint, login, *, query, database):
             return self.capacity
@@ -227,7 +231,7 @@ def test_from_nothing_to_ready(target):
         assert scene.pods[0].digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
         assert "AllPodsReady" in {reason for reason, _ in scene.api.events}
-        assert {"shop-superuser", "shop-ca"} <= scene.outcome.secrets.keys()
+        assert {("Secret", "shop-superuser"), ("Secret", "shop-ca")} <= scene.outcome.watched.keys()
 
     story(test)
 
@@ -746,7 +750,7 @@ def test_a_cluster_object_full_of_nonsense_is_one_that_says_nothing(target):
         names = {"serverCASecret": "../../../v1/secrets", "clientCASecret": "a/b"}
         scene.api.put("Cluster", "shop", status={"certificates": names})
         outcome = await scene.look()
-        assert not [name for name in outcome.secrets if "/" in name]
+        assert not [name for _, name in outcome.watched if "/" in name]
 
     story(test)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 from tests.robustness.soak import soak
 
 
-@pytest.mark.timeout(120)
 def test_checking_clients_survive_random_kills_of_either_side() -> None:
     report = soak(10, clients=24, seed=7)
     assert not report.problems, str(report)

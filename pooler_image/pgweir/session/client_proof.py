@@ -226,7 +226,7 @@ class ClientProof:
         if asks_nothing(exchange, known=self.secret is not None):
             login.proved(_NOTHING_ASKED)
             return
-        self._authentication = ClientAuthentication(
+        authentication = self._authentication = ClientAuthentication(
             exchange,
             user=login.user,
             secret=self.secret,
@@ -236,7 +236,7 @@ class ClientProof:
             cache=pooler.scram_cache,
             stage=stage,
         )
-        login.wire.write(self._authentication.start())
+        login.wire.write(authentication.start())
         self._free()
 
     def _answer(self, answer: Answer | HeavyStep[Answer]) -> None:
