@@ -19,7 +19,7 @@ from pgweir_operator.api.observed import Observed
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.integration import automatic, provisioning
 from pgweir_operator.integration.provisioning import FindHolders, InUseError, ProvisionSpec
-from pgweir_operator.kube import ConflictError, Kube
+from pgweir_operator.kube import ConflictError, Kube, NotFoundError
 from pgweir_operator.kube.events import Events
 from pgweir_operator.siblings import automatic_siblings
 from pgweir_operator.siblings import holders as other_holders
@@ -36,12 +36,31 @@ def has_finalizer(manifest: Mapping[str, Any]) -> bool:
 
 
 async def hold(kube: Kube, manifest: dict[str, Any]) -> None:
-    """From now on there is something to take back."""
-    if has_finalizer(manifest) or manifest["metadata"].get("deletionTimestamp"):
-        return
-    finalizers = [*(manifest["metadata"].get("finalizers") or ()), names.FINALIZER]
-    changed = await kube.set_finalizers(manifest, finalizers)
-    manifest["metadata"] |= {key: changed["metadata"][key] for key in ("finalizers", "resourceVersion")}
+    """From now on there is something to take back. Raises where nothing is to be made any more: the Pooler is going."""
+    current: Mapping[str, Any] | None = manifest
+    while current is not None and current["metadata"]["uid"] == manifest["metadata"]["uid"]:
+        if has_finalizer(current):
+            break
+        if current["metadata"].get("deletionTimestamp"):
+            raise PrerequisiteError(Reason.PROVISIONING, "The Pooler is being deleted.")
+        finalizers = [*(current["metadata"].get("finalizers") or ()), names.FINALIZER]
+        try:
+            current = await kube.set_finalizers({**current, "kind": names.KIND}, finalizers)
+        except (ConflictError, NotFoundError):
+            # Somebody has changed it since it was read, and nothing of that is ours to judge.
+            current = await kube.get(names.KIND, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+    else:
+        raise PrerequisiteError(Reason.PROVISIONING, "The Pooler is gone.")
+    manifest["metadata"] |= {key: current["metadata"][key] for key in ("finalizers", "resourceVersion")}
+
+
+async def abandon(kube: Kube, events: Events, manifest: dict[str, Any]) -> float | None:
+    """One that is going and whose spec says nothing that can be understood (any more): nobody knows where to take it back."""
+    if not has_finalizer(manifest):
+        return None
+    note = "The look-up role and schema pgweir may stay behind in the target, since the spec cannot be read."
+    await events.say(manifest, "Warning", "WithdrawalAbandoned", note)
+    return await _release(kube, manifest)
 
 
 async def take_back(

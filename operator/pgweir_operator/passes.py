@@ -6,7 +6,7 @@ Data and two words about it; nothing here reads or writes the world. Called by r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from pgweir_operator import children, pausing
 from pgweir_operator.api import names
@@ -43,6 +43,8 @@ class Memory:
     """What is remembered of a Pooler between two passes. Losing it costs a repeated check and nothing else: the status
     has what must outlive the operator."""
 
+    uid: str = ""
+    """Whose: another Pooler may have the name by the next pass."""
     integration: automatic.Integration | None = None
     integration_inputs: object = None
     integration_due: float = 0.0
@@ -59,6 +61,16 @@ class Memory:
     fleet_identity: Identity | None = None
     at_rest: bool = False
     """All was as it should be, and nothing has woken this pass but the time."""
+
+    async def of(self, uid: str) -> None:
+        """From here on this Pooler's; what was remembered of another one is forgotten."""
+        if self.uid == uid:
+            return
+        await self.close()
+        fresh = Memory()
+        for each in fields(fresh):
+            setattr(self, each.name, getattr(fresh, each.name))
+        self.uid = uid
 
     async def close(self) -> None:
         fleet, self.fleet, self.fleet_identity = self.fleet, None, None

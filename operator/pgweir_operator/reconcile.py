@@ -103,8 +103,13 @@ class Reconciler:
             self.rollouts.give_back((namespace, name))
             return Outcome(again=0.0, gone=True)
         manifest = {**found, "apiVersion": names.API_VERSION, "kind": names.KIND}
+        await memory.of(manifest["metadata"]["uid"])
         pooler = parse(manifest)
         if not isinstance(pooler, Pooler):
+            if manifest["metadata"].get("deletionTimestamp"):
+                return Outcome(
+                    again=await farewell.abandon(self._kube, self._events, manifest) or self._options.recheck
+                )
             await self._block(manifest, invalid_spec(pooler))
             ready = "False", Reason.INVALID_SPEC.value
             return Outcome(again=self._options.recheck, blocked=True, ready=ready)
@@ -260,6 +265,7 @@ class Reconciler:
                 dial=dial,
                 find_shell=self._find_shell(pooler),
                 holders=partial(holders, source, pooler, namespaces, dial=dial),
+                announce=partial(farewell.hold, self._kube, manifest),
                 may_seize=len(memory.seizures) < SEIZURES,
             )
             if memory.integration.password is not None:

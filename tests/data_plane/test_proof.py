@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from tests.pooler.directory import ADMIN_DN, ADMIN_PASSWORD, PEOPLE, small_directory
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
-from tests.pooler.wire import WireClient, message, ssl_request, startup
+from tests.pooler.wire import WireClient, message, say_to_the_end, ssl_request, startup
 from tests.postgres.certificates import Certificates
 from tests.postgres.server import AUTH_QUERY
 
@@ -169,10 +169,7 @@ def test_connections_that_say_nothing_take_no_place_and_the_oldest_of_many_goes(
 )
 def test_noise_at_the_door_is_shown_out(noise: bytes, shared: PoolerProcess) -> None:
     with WireClient(shared.port) as client:
-        client.say(noise)
-        client.socket.shutdown(socket.SHUT_WR)
-        while client.socket.recv(1000):
-            pass
+        say_to_the_end(client.socket, noise)
     with WireClient(shared.port) as client:
         client.say(ssl_request())
         assert client.read(1) in (b"N", b"S")

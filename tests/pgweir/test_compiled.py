@@ -194,7 +194,7 @@ def form_of(tree: Path, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=200,
     )
     return done.stdout.strip()
 

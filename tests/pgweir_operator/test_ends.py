@@ -310,6 +310,32 @@ GRANT EXECUTE ON FUNCTION public.user_search(text) TO {NATIVE};
 """
 
 
+@pytest.mark.parametrize("how", ["gone", "going", "made anew"])
+def test_for_a_pooler_that_is_deleted_before_anything_was_made_nothing_is_made(story, how):
+    async def test(scene):
+        pooler = scene.api.objects["Pooler", "pooler"]
+        read = scene.api.get
+
+        async def get(kind, namespace, name):
+            """As it was, for the last time, when the pass began."""
+            found = await read(kind, namespace, name)
+            if kind == "Pooler" and how == "going":
+                scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"})
+            elif kind == "Pooler" and how == "made anew":
+                scene.api.put("Pooler", "pooler", metadata={"uid": "another"})
+            elif kind == "Pooler":
+                scene.api.objects.pop(("Pooler", "pooler"), None)
+            return found
+
+        scene.api.get = get
+        with contextlib.suppress(KeyError):  # there is nowhere to write a status
+            await scene.look()
+        assert scene.leftovers() == []
+        assert pooler["metadata"].get("finalizers", []) == []
+
+    story(test)
+
+
 def of_cloudnativepg(server):
     """Everything of theirs that we could have touched."""
     return server.execute(

@@ -172,8 +172,7 @@ class PoolerProcess:
                     stdout=log,
                     stderr=log,
                     cwd=self.directory,
-                    env=sanitized.environment(),
-                    **self._identity(),
+                    **{"env": sanitized.environment(), **self._identity()},
                 )
 
     def command(self) -> list[str]:

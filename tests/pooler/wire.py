@@ -7,6 +7,7 @@ a silent peer is a test failure, not a hang.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -352,6 +353,16 @@ class WireClient:
             raise LoginRefused(heard.fields)
         assert (heard.type, struct.unpack_from("!i", heard.body)[0]) == ("R", wanted), str(heard)
         return heard.body[4:]
+
+
+def say_to_the_end(sock: socket.socket, noise: bytes) -> None:
+    """Say all of it and no more, and listen until the other side hangs up; it need not hear us out."""
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(noise)
+        with contextlib.suppress(OSError):  # it has hung up already
+            sock.shutdown(socket.SHUT_WR)
+        while sock.recv(10_000):
+            pass
 
 
 def md5_answer(user: str, secret: str, salt: bytes) -> str:

@@ -27,6 +27,7 @@ from tests.pooler.wire import (
     parse,
     query,
     ready,
+    say_to_the_end,
     startup,
     sync,
 )
@@ -276,13 +277,13 @@ def test_a_killed_pooler_leaves_no_transaction_and_no_obstacle(
     make_pooler: MakePooler, postgres: PostgresServer
 ) -> None:
     pooler = make_pooler(auth_type="trust", pidfile="pooler.pid")
-    with pooler.wire() as client:
+    with pooler.wire(application_name="killed") as client:
         client.ask("BEGIN")
         client.ask("CREATE TABLE never (x int)")
         pooler.signal(signal.SIGKILL)
         pooler.wait_exit()
         client.until_closed()
-    eventually(lambda: postgres.backends(usename="alice") == [], "PostgreSQL has noticed")
+    eventually(lambda: postgres.backends(application_name="killed") == [], "PostgreSQL has noticed")
     assert postgres.execute("SELECT count(*) FROM pg_class WHERE relname = 'never'", "app") == [(0,)]
     pooler.spawn()  # over the socket and the pid file that the killed one has left
     eventually(lambda: pooler.connect().close() is None)
@@ -356,13 +357,7 @@ def test_noise_at_the_http_ports_harms_nobody(http_pooler: PoolerProcess, noise:
     pooler = http_pooler
     for port in (pooler.http_port, pooler.metrics_port):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-            client.sendall(noise)
-            client.shutdown(socket.SHUT_WR)
-            try:
-                while client.recv(10_000):
-                    pass
-            except ConnectionResetError:
-                pass
+            say_to_the_end(client, noise)
     assert pooler.get(pooler.http_port, "/readyz")[0] == 200
     assert pooler.get(pooler.metrics_port, "/metrics")[0] == 200
     with pooler.wire() as client:

@@ -125,7 +125,8 @@ async def integrate(
     now: float,
     dial: tuple[str, int] | None = None,
     find_shell: FindShell | None = None,
-    holders: provisioning.FindHolders | None = None,
+    holders: provisioning.FindHolders = provisioning.nobody,
+    announce: provisioning.Announce = provisioning.nothing,
     may_seize: bool = True,
 ) -> Integration:
     """Never raises a PrerequisiteError: each becomes the result's reason."""
@@ -145,8 +146,8 @@ async def integrate(
         where = endpoint(pooler, observed, dial=dial)
         admin = await administrator(pooler, observed, find_shell)
         login = _login(role, observed, stored, now)
-        spec = ProvisionSpec(role, password=login.password, may_seize=may_seize)
-        made = await provisioning.provision(where, admin, spec if holders is None else replace(spec, holders=holders))
+        spec = ProvisionSpec(role, password=login.password, holders=holders, announce=announce, may_seize=may_seize)
+        made = await provisioning.provision(where, admin, spec)
         left_something = True
         if login.password is not None:
             login = replace(login, password=made.password)

@@ -38,8 +38,16 @@ FindHolders = Callable[[str], Awaitable[Sequence[Holder]]]
 """Of a verifier that PostgreSQL has: who has its password."""
 
 
-async def _nobody(verifier: str) -> Sequence[Holder]:
+Announce = Callable[[], Awaitable[None]]
+"""Called before the first thing is made, so that whoever is to take it back knows of it. Raises where it is not to be made."""
+
+
+async def nobody(verifier: str) -> Sequence[Holder]:
     return ()
+
+
+async def nothing() -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,8 @@ class ProvisionSpec:
     role: str
     database: str = "postgres"
     password: str | None = None
-    holders: FindHolders = field(default=_nobody, compare=False)
+    holders: FindHolders = field(default=nobody, compare=False)
+    announce: Announce = field(default=nothing, compare=False)
     may_seize: bool = True
     """Whether a password that nobody known here has set is replaced."""
 
@@ -143,6 +152,8 @@ async def provision(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpe
                 # Two Poolers of one cluster provision the same objects: the second looks again after the first.
                 await connection.run(sql.LOCK)
                 found = await _look(connection, endpoint, admin, spec)
+                if found.statements:
+                    await spec.announce()
                 for statement in found.statements:
                     await connection.run(statement)
     except psycopg.Error as error:

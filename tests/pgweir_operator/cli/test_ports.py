@@ -26,7 +26,7 @@ def test_no_port_comes_twice_and_none_is_one_that_the_kernel_hands_out():
 def test_two_processes_never_get_the_same():
     ports.free_port()  # a block of the other's could be ours as soon as it has ended
     program = "from pgweir_operator.cli.ports import free_port; print(*(free_port() for _ in range(500)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=200)
     theirs = {int(port) for port in done.stdout.split()}
     assert len(theirs) <= ports.BLOCK
     assert not theirs & {ports.free_port() for _ in range(ports.BLOCK)}
