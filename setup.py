@@ -33,6 +33,7 @@ class BuildRooms(build_ext):
                 translate(Path(scratch), self.extensions)
                 if compiled.folder_name(compiled.digest(PACKAGE)) != FOLDER:
                     raise RuntimeError("the sources changed meanwhile")
+                self.parallel = os.cpu_count()
                 super().build_extensions()
         except Exception as error:  # whatever is wrong with the compiler, the plain form runs
             self.announce(f"pgweir: the compiled form was not built ({error}); the plain one will run", level=3)
@@ -52,14 +53,14 @@ def translate(scratch, extensions):
     from Cython.Compiler.Errors import CompileError
     from Cython.Compiler.Main import CompilationOptions, compile_single
 
-    # Annotations are mypy's; C types are given by the .pxd files alone.
-    directives = {"language_level": 3, "annotation_typing": False}
     here = os.getcwd()
     os.chdir(PACKAGE.parent)  # the C files, and with them the binaries, then name no folder of this machine
     try:
         for module, extension in zip(compiled.MODULES, extensions, strict=True):
             target = scratch / f"{module.replace('/', '_')}.c"
-            options = CompilationOptions(compiler_directives=directives, output_file=str(target), include_path=["."])
+            options = CompilationOptions(
+                compiler_directives=compiled.DIRECTIVES, output_file=str(target), include_path=["."]
+            )
             name = f"pgweir.{module.replace('/', '.')}"
             result = compile_single(f"pgweir/{module}.py", options, full_module_name=name)
             if result.num_errors:

@@ -7,15 +7,17 @@ bench-path: venv ## User time of one transaction in our own code, plain and comp
 both-forms: venv ## The compiled form held against the plain one on arbitrary bytes, with the debugging allocator (10 s)
 	PYTHONMALLOC=debug $(BIN)/python -m pytest -q tests/pgweir/session/test_both_forms.py
 
-# Built apart, for this alone. The libraries are preloaded for our own process and not for its children: PostgreSQL's programs hang under them.
+# Built apart, for this alone. The libraries are preloaded for our own processes and not for others: PostgreSQL's programs hang under them.
 SANITIZED := build/sanitized
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-sanitize: venv ## The same under the address and undefined-behaviour sanitizers, where gcc has them (1 minute)
+SANITIZE_SECONDS ?= 20
+sanitize: venv ## Both forms, and poolers under an onslaught, with the address and undefined-behaviour sanitizers of gcc (100 s; SANITIZE_SECONDS=900: longer)
 	@test -e "$$(gcc -print-file-name=libasan.so)" || { echo "no sanitizers beside this gcc: nothing was looked at"; exit 0; }; \
 	  rm -rf $(SANITIZED) && CFLAGS="-O0 $(SANITIZERS)" LDFLAGS="$(SANITIZERS)" \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(SANITIZED) . && \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=$(SANITIZED):. \
-	    $(BIN)/python -m bench.sanitized
+	    $(BIN)/python -m bench.sanitized && \
+	  PGWEIR_TEST_SANITIZED=$(SANITIZED) $(BIN)/python -m tests.robustness.onslaught --seconds $(SANITIZE_SECONDS)
 
 .PHONY: bench bench-path both-forms sanitize

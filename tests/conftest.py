@@ -1,8 +1,14 @@
 """Fixtures that every test may ask for. They are written beside what they make."""
 
+import contextlib
+import gc
 import os
+import sys
+import warnings
+from collections.abc import Generator
 
 import hypothesis
+import pytest
 from tests.pooler.fixtures import make_pooler, ours_only
 from tests.postgres.fixtures import (
     any_postgres,
@@ -28,3 +34,18 @@ __all__ = [
     "postgres",
     "postgres_tls",
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A failure is one test's, its own: what it left open lives on in its traceback, and would be reported where that goes."""
+    before = item.session.testsfailed
+    result = yield
+    if item.session.testsfailed > before:
+        for name in ("last_exc", "last_value", "last_traceback"):
+            with contextlib.suppress(AttributeError):
+                delattr(sys, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+    return result

@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tests.pooler import sanitized
+
 _ROOT = Path(__file__).parents[1]
 _LONGEST_ORDER = 1 << 20
 
@@ -91,7 +93,10 @@ def _forge(start: tuple[str, ...]) -> socket.socket:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST_ORDER)
     with theirs:
         command = [*start[:-1], "tests.forge", start[-1], str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd=_ROOT)
+        environment = sanitized.environment()
+        process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd=_ROOT, env=environment
+        )
 
     def end() -> None:
         ours.close()

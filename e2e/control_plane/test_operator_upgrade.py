@@ -61,14 +61,25 @@ def has_rolled(world, name):
     return image(world, name) == NEW and not is_rolling(deployment) and deployment["status"]["updatedReplicas"] == 2
 
 
-def test_five_poolers_roll_one_at_a_time_under_a_new_default_image(five):
+def test_five_poolers_roll_one_at_a_time_under_a_new_default_image_and_one_that_is_blocked_gives_its_turn_away(five):
+    five.kubelet.start_new_ones = False
     with Watcher(five) as watcher:
-        five.start_operator(image=NEW)
+        five.start_operator(image=NEW, recheck=600.0)  # so that nobody comes to anything by time alone
         wait(lambda: any(image(five, name) == NEW for name in POOLERS), "somebody begins")
         waiting = [name for name in POOLERS if image(five, name) != NEW]
         assert len(waiting) == 4
-        wait(lambda: "wait until" in five.condition("Ready", waiting[-1])[2], "one that waits says so")
-        assert five.condition("Ready", waiting[-1])[0] == "True", "its pods are as good as they were"
+        for name in waiting:
+            wait(lambda name=name: "wait until" in five.condition("Ready", name)[2], "those that wait say so")
+            assert five.condition("Ready", name)[0] == "True", "its pods are as good as they were"
+        *blocked, free = waiting
+        for name in blocked:
+            five.pooler(name, instances=2, clientTLSSecret={"name": "missing"})
+            five.until("Ready", "False", "MissingSecret", name=name)
+        five.kubelet.start_new_ones = True
+        wait(lambda: has_rolled(five, free), "the only one that can has had its turn", patience=60)
+        for name in blocked:
+            assert image(five, name) != NEW
+            five.pooler(name, instances=2)
         wait(lambda: all(has_rolled(five, name) for name in POOLERS), "all have rolled", patience=90)
     assert max(len(rolling) for rolling in watcher.together) == 1, watcher.together
     for name in POOLERS:

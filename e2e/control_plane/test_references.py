@@ -132,3 +132,29 @@ def test_a_secret_that_will_not_do_is_named_with_its_field_and_heals_when_it_doe
     assert ready.condition("Available")[0] == "True"
     ready.secret("mine", data=right or pair(ready, "me"))
     ready.until("Ready", "True")
+
+
+def test_an_account_that_comes_is_seen_when_it_comes(world):
+    world.has_cluster()
+    world.start_operator(recheck=600.0)
+    world.pooler(instances=1, serviceAccountName="later")
+    assert "'later'" in world.until("Ready", "False", "MissingServiceAccount")
+    world.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "later"}})
+    wait(lambda: world.get("Deployment", "pooler") is not None, "by a watch, not at the next look", patience=15)
+    world.until("Ready", "True")
+
+
+def test_pods_that_the_api_server_refuses_are_told_in_its_words_and_come_when_they_may(world, kubectl):
+    world.has_cluster()
+    world.start_operator(recheck=600.0)
+    name = f"later-{world.namespace}"
+    world.pooler(instances=1, template={"spec": {"priorityClassName": name, "containers": []}})
+    wait(lambda: name in world.condition("Ready")[2], lambda: str(world.condition("Ready")))
+    status, reason, message = world.condition("Ready")
+    assert (status, reason) == ("False", "PodsNotReady")
+    assert "no PriorityClass" in message
+    kubectl("create", "priorityclass", name, "--value=7")
+    try:
+        world.until("Ready", "True")
+    finally:
+        kubectl("delete", "priorityclass", name)

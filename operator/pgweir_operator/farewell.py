@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pgweir_operator.api import names
@@ -17,10 +18,11 @@ from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.observed import Observed
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.integration import automatic, provisioning
-from pgweir_operator.integration.provisioning import ProvisionSpec
-from pgweir_operator.kube import ConflictError, Kube
+from pgweir_operator.integration.provisioning import FindHolders, InUseError, ProvisionSpec
+from pgweir_operator.kube import ConflictError, Kube, NotFoundError
 from pgweir_operator.kube.events import Events
 from pgweir_operator.siblings import automatic_siblings
+from pgweir_operator.siblings import holders as other_holders
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +36,31 @@ def has_finalizer(manifest: Mapping[str, Any]) -> bool:
 
 
 async def hold(kube: Kube, manifest: dict[str, Any]) -> None:
-    """From now on there is something to take back."""
-    if has_finalizer(manifest) or manifest["metadata"].get("deletionTimestamp"):
-        return
-    finalizers = [*(manifest["metadata"].get("finalizers") or ()), names.FINALIZER]
-    changed = await kube.set_finalizers(manifest, finalizers)
-    manifest["metadata"] |= {key: changed["metadata"][key] for key in ("finalizers", "resourceVersion")}
+    """From now on there is something to take back. Raises where nothing is to be made any more: the Pooler is going."""
+    current: Mapping[str, Any] | None = manifest
+    while current is not None and current["metadata"]["uid"] == manifest["metadata"]["uid"]:
+        if has_finalizer(current):
+            break
+        if current["metadata"].get("deletionTimestamp"):
+            raise PrerequisiteError(Reason.PROVISIONING, "The Pooler is being deleted.")
+        finalizers = [*(current["metadata"].get("finalizers") or ()), names.FINALIZER]
+        try:
+            current = await kube.set_finalizers({**current, "kind": names.KIND}, finalizers)
+        except (ConflictError, NotFoundError):
+            # Somebody has changed it since it was read, and nothing of that is ours to judge.
+            current = await kube.get(names.KIND, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+    else:
+        raise PrerequisiteError(Reason.PROVISIONING, "The Pooler is gone.")
+    manifest["metadata"] |= {key: current["metadata"][key] for key in ("finalizers", "resourceVersion")}
+
+
+async def abandon(kube: Kube, events: Events, manifest: dict[str, Any]) -> float | None:
+    """One that is going and whose spec says nothing that can be understood (any more): nobody knows where to take it back."""
+    if not has_finalizer(manifest):
+        return None
+    note = "The look-up role and schema pgweir may stay behind in the target, since the spec cannot be read."
+    await events.say(manifest, "Warning", "WithdrawalAbandoned", note)
+    return await _release(kube, manifest)
 
 
 async def take_back(
@@ -69,7 +90,11 @@ async def take_back(
         logger.info("%s: the role and its lookup stay for %s", pooler.name, ", ".join(others))
         return await _release(kube, manifest)
     try:
-        remains = await _withdraw(pooler, observed, dial=dial, find_shell=find_shell)
+        holders = partial(other_holders, kube, pooler, namespaces, dial=dial)
+        remains = await _withdraw(pooler, observed, holders, dial=dial, find_shell=find_shell)
+    except InUseError as error:
+        logger.info("%s: the role and its lookup stay for %s", pooler.name, error)
+        return await _release(kube, manifest)
     except PrerequisiteError as error:
         reason = await _hopeless(kube, manifest, error, now=now)
         if reason is None:
@@ -89,13 +114,18 @@ async def take_back(
 
 
 async def _withdraw(
-    pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None, find_shell: automatic.FindShell | None
+    pooler: Pooler,
+    observed: Observed,
+    holders: FindHolders,
+    *,
+    dial: tuple[str, int] | None,
+    find_shell: automatic.FindShell | None,
 ) -> tuple[str, ...]:
     if not observed.cluster.found:
         raise PrerequisiteError(Reason.TARGET_NOT_FOUND, f"Service {observed.cluster.host!r} does not exist.")
     where = automatic.endpoint(pooler, observed, dial=dial)
     admin = await automatic.administrator(pooler, observed, find_shell)
-    return await provisioning.withdraw(where, admin, ProvisionSpec(automatic.role_of(observed)))
+    return await provisioning.withdraw(where, admin, ProvisionSpec(automatic.role_of(observed), holders=holders))
 
 
 async def _hopeless(kube: Kube, manifest: dict[str, Any], error: PrerequisiteError, *, now: float) -> str | None:

@@ -102,17 +102,17 @@ def watch_children(watches: ObjectWatches[Key], namespaces: Sequence[str]) -> No
 
 
 def settled(watches: ObjectWatches[Key], workers: Workers, key: Key, outcome: Outcome) -> None:
-    """After each pass: watch exactly the Secrets of others that concern this Pooler."""
+    """After each pass: watch exactly the objects of others that concern this Pooler."""
     if outcome.gone:
         watches.forget(key)
         return
     # WHY: a watch of its own begins with what is there. One that another Pooler has tells of no change a second time, and
-    # the pass may have read the Secret before the last one.
-    for joined in watches.want(key, [Named("Secret", key[0], name) for name in outcome.secrets]):
+    # the pass may have read the object before the last one.
+    for joined in watches.want(key, [Named(kind, key[0], name) for kind, name in outcome.watched]):
         is_known, found = watches.find(joined.kind, joined.namespace, joined.name)
         version = found["metadata"]["resourceVersion"] if found is not None else ""
-        if not is_known or version != outcome.secrets[joined.name]:
-            workers.wake(key, f"Secret {joined.name}", known_only=True)
+        if not is_known or version != outcome.watched[joined.kind, joined.name]:
+            workers.wake(key, f"{joined.kind} {joined.name}", known_only=True)
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:

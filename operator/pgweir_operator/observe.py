@@ -95,17 +95,21 @@ async def observe(kube: Source, pooler: Pooler) -> World:
     )
 
 
-def watched_secrets(pooler: Pooler, observed: Observed | None = None) -> dict[str, str]:
-    """Every Secret of others whose change concerns this Pooler (those it names, those of its cluster), and the version in
-    which it was read."""
-    found = dict.fromkeys(pooler.secret_names, "")
+def watched(pooler: Pooler, world: World | None = None) -> dict[tuple[str, str], str]:
+    """Every object of others whose change concerns this Pooler (the Secrets and the ServiceAccount that it names, its
+    cluster's Secrets) by kind and name, and the version in which it was read."""
+    secrets = dict.fromkeys(pooler.secret_names, "")
     if pooler.cluster_name is not None:
-        found |= dict.fromkeys(_secret_names(pooler.cluster_name, None).values(), "")
-    if observed is not None:
-        cluster = observed.cluster
+        secrets |= dict.fromkeys(_secret_names(pooler.cluster_name, None).values(), "")
+    if world is not None:
+        cluster = world.observed.cluster
         of_cluster = (cluster.superuser, cluster.server_ca, cluster.client_ca, cluster.server, cluster.app)
-        for secret in (*of_cluster, *observed.secrets.values()):
-            found |= {secret.name: secret.resource_version} if secret else {}
+        for secret in (*of_cluster, *world.observed.secrets.values()):
+            secrets |= {secret.name: secret.resource_version} if secret else {}
+    found = {("Secret", name): version for name, version in secrets.items()}
+    if (account := pooler.spec.service_account_name) is not None:
+        there = world.children.get(("ServiceAccount", account)) if world is not None else None
+        found["ServiceAccount", account] = there["metadata"]["resourceVersion"] if there is not None else ""
     return found
 
 
@@ -298,15 +302,19 @@ def _deployment(child: Object | None) -> DeploymentFacts | None:
         available_replicas=int(status.get("availableReplicas") or 0),
         wanted_replicas=int((child.get("spec") or {}).get("replicas") or 0),
         stuck=progress_of(child) == STUCK,
+        refused=next((row.get("message") or "" for row in _conditions(child) if row["type"] == "ReplicaFailure"), ""),
     )
 
 
 def progress_of(deployment: Mapping[str, Any]) -> str:
     """What Kubernetes says of its rollout, in its own word."""
-    for row in (deployment.get("status") or {}).get("conditions") or ():
-        if row["type"] == "Progressing":
-            return str(row.get("reason") or "")
-    return ""
+    return next((str(row.get("reason") or "") for row in _conditions(deployment) if row["type"] == "Progressing"), "")
+
+
+def _conditions(deployment: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Those that say something; of a trouble that is over, Kubernetes takes the row away or says False."""
+    rows = (deployment.get("status") or {}).get("conditions") or ()
+    return [row for row in rows if row["type"] == "Progressing" or row.get("status") == "True"]
 
 
 def _why_not_ready(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> str:

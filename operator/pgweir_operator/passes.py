@@ -6,7 +6,7 @@ Data and two words about it; nothing here reads or writes the world. Called by r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from pgweir_operator import children, pausing
 from pgweir_operator.api import names
@@ -43,11 +43,15 @@ class Memory:
     """What is remembered of a Pooler between two passes. Losing it costs a repeated check and nothing else: the status
     has what must outlive the operator."""
 
+    uid: str = ""
+    """Whose: another Pooler may have the name by the next pass."""
     integration: automatic.Integration | None = None
     integration_inputs: object = None
     integration_due: float = 0.0
-    administers: object = None
-    """Where, and with which version of its Secret, it was proved that this Pooler's administrator is one."""
+    shared_password: str | None = field(default=None, repr=False)
+    """What the role had from another Pooler that calls this PostgreSQL by another name."""
+    seizures: list[float] = field(default_factory=list)
+    """When the role was found with a password that nobody known here has set, and was given ours again."""
     pausing_since: float | None = None
     pushed: pausing.Pushed | None = None
     """What the last pass ended with, if it came so far."""
@@ -58,6 +62,16 @@ class Memory:
     at_rest: bool = False
     """All was as it should be, and nothing has woken this pass but the time."""
 
+    async def of(self, uid: str) -> None:
+        """From here on this Pooler's; what was remembered of another one is forgotten."""
+        if self.uid == uid:
+            return
+        await self.close()
+        fresh = Memory()
+        for each in fields(fresh):
+            setattr(self, each.name, getattr(fresh, each.name))
+        self.uid = uid
+
     async def close(self) -> None:
         fleet, self.fleet, self.fleet_identity = self.fleet, None, None
         if fleet is not None:
@@ -66,11 +80,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """When to look again, and which Secrets to watch until then, each with the version that was read ("": none). `gone`:
+    """When to look again, and which objects of others to watch until then, by kind and name, each with the version that was
+    read ("": none). `gone`:
     there is no such Pooler any more. `settled`: everything is proved, and nothing on its way."""
 
     again: float
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    watched: Mapping[tuple[str, str], str] = field(default_factory=dict)
     gone: bool = False
     settled: bool = False
     blocked: bool = False

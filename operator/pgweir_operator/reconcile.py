@@ -28,17 +28,17 @@ from pgweir_operator.api.observed import (
 from pgweir_operator.api.pooler import OnPauseTimeout, Pooler
 from pgweir_operator.desired import Desired, desired_state, skew
 from pgweir_operator.fleet import Fleet, Member, Push
-from pgweir_operator.integration import automatic, provisioning
+from pgweir_operator.integration import automatic
 from pgweir_operator.integration.control import ControlCertificates, renewed
 from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
 from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.events import Events
 from pgweir_operator.metrics import Metrics
-from pgweir_operator.observe import Source, World, observe, watched_secrets
+from pgweir_operator.observe import Source, World, observe, watched
 from pgweir_operator.passes import PAUSE_RECHECK, Memory, Options, Outcome, Pass
 from pgweir_operator.rollouts import Rollouts
 from pgweir_operator.scaling import making_room
-from pgweir_operator.siblings import automatic_siblings, shared_password
+from pgweir_operator.siblings import automatic_siblings, holders, shared_password
 from pgweir_operator.status import status as status_of
 from pgweir_operator.switchover import Switchovers, standing
 from pgweir_operator.validation import invalid_spec, parse, validate
@@ -50,6 +50,10 @@ Manifest = dict[str, Any]
 # The target is asked this often whether the lookup still works; at once when a pod says that it does not, or when any
 # of what it depends on has changed.
 INTEGRATION_RECHECK = 300.0
+# Where somebody else gives the role another password so often in so many seconds, it is left to them: two that set it in
+# turns would both fail half of the time, and this way one of them does not.
+SEIZURES = 3
+SEIZURES_WITHIN = 3600.0
 # Where nothing happens, what is not watched is asked again after this.
 UNWATCHED_RECHECK = 300.0
 # While something is on its way that tells nobody when it arrives.
@@ -85,6 +89,12 @@ class Reconciler:
 
     async def reconcile(self, namespace: str, name: str, memory: Memory) -> Outcome:
         """One pass. Raises ApiError only where not even the Pooler and its status can be read and written."""
+        try:
+            return await self._reconcile(namespace, name, memory)
+        finally:
+            await self.rollouts.end_of_pass((namespace, name))
+
+    async def _reconcile(self, namespace: str, name: str, memory: Memory) -> Outcome:
         source = self._cache.no_older_than(UNWATCHED_RECHECK if memory.at_rest else 0.0)
         # What has just been said of a Pooler may not have come to our own watch yet.
         found = await (source if memory.at_rest else self._kube).get(names.KIND, namespace, name)
@@ -93,8 +103,13 @@ class Reconciler:
             self.rollouts.give_back((namespace, name))
             return Outcome(again=0.0, gone=True)
         manifest = {**found, "apiVersion": names.API_VERSION, "kind": names.KIND}
+        await memory.of(manifest["metadata"]["uid"])
         pooler = parse(manifest)
         if not isinstance(pooler, Pooler):
+            if manifest["metadata"].get("deletionTimestamp"):
+                return Outcome(
+                    again=await farewell.abandon(self._kube, self._events, manifest) or self._options.recheck
+                )
             await self._block(manifest, invalid_spec(pooler))
             ready = "False", Reason.INVALID_SPEC.value
             return Outcome(again=self._options.recheck, blocked=True, ready=ready)
@@ -117,7 +132,7 @@ class Reconciler:
             answers = await memory.fleet.push(pushed.members, push)
             logger.info("%s/%s: %d pods were told", namespace, name, len(answers))
         world = await observe(source, pooler)
-        watched = watched_secrets(pooler, world.observed)
+        concerned = watched(pooler, world)
         if pooler.deleting or not pooler.is_automatic:
             again = await farewell.take_back(
                 self._kube,
@@ -132,12 +147,12 @@ class Reconciler:
             )
             if pooler.deleting:
                 self._switchovers.forget((namespace, name))
-                return Outcome(again=again or self._options.recheck, secrets=watched)
+                return Outcome(again=again or self._options.recheck, watched=concerned)
         done = await self._pass(manifest, pooler, world, memory)
         ready = await self._report(manifest, pooler, world.observed, memory, done)
         return Outcome(
             again=done.again,
-            secrets=watched,
+            watched=concerned,
             settled=done.settled and done.blocker is None,
             blocked=done.blocker is not None,
             ready=ready,
@@ -164,6 +179,8 @@ class Reconciler:
             password = await self._password(pooler, world, memory)
             certificates = await self._renew(pooler, world, memory, certificates, password)
             await self._integrate(manifest, pooler, world, memory, password, done)
+            if memory.shared_password not in (None, password):
+                certificates = await self._renew(pooler, world, memory, certificates, memory.shared_password)
             prerequisites.refuse_missing_cluster(pooler, world.observed)
             desired = self._desired(pooler, world.observed, memory, done)
             live = world.children.get(("Deployment", names.deployment_name(pooler.name)))
@@ -188,34 +205,18 @@ class Reconciler:
     async def _password(self, pooler: Pooler, world: World, memory: Memory) -> str | None:
         """The auth role's, where it logs in by one.
 
-        WHY a proof before it comes from another namespace: everybody may write down the host of somebody else's PostgreSQL.
-        An administrator there could read or set the password anyway.
+        WHY not from Poolers of other namespaces: everybody may write down the host of somebody else's PostgreSQL. Theirs is
+        taken where that PostgreSQL itself has it (`holders`).
         """
         if not pooler.is_automatic or automatic.logs_in_by_certificate(world.observed):
             return None
+        if memory.shared_password is not None:
+            return memory.shared_password
         held = world.control_authority
         own = held.data.get(control_secrets.PASSWORD_KEY) if held is not None and held.owned else None
         source = self._cache.no_older_than(0.0)
-        siblings = await automatic_siblings(source, pooler, self._options.namespaces)
-        near = [sibling for sibling in siblings if sibling["metadata"]["namespace"] == pooler.namespace]
-        if near != siblings and not await self._administers(pooler, world.observed, memory):
-            siblings = near
+        siblings = await automatic_siblings(source, pooler, [pooler.namespace])
         return await shared_password(source, siblings, own.decode() if own else None)
-
-    async def _administers(self, pooler: Pooler, observed: Observed, memory: Memory) -> bool:
-        """Whether the Secret that this Pooler names is an administrator's: asked once for each version of it."""
-        secret = observed.cluster.superuser
-        what = (pooler.target_host, pooler.target_port, secret.resource_version if secret is not None else None)
-        if memory.administers == what:
-            return True
-        try:
-            where = automatic.endpoint(pooler, observed, dial=self._options.dial_target)
-            admin = await automatic.administrator(pooler, observed, None)
-            await provisioning.prove_administrator(where, admin, automatic.role_of(observed))
-        except PrerequisiteError:
-            return False  # Integrating says why.
-        memory.administers = what
-        return True
 
     async def _renew(
         self,
@@ -251,15 +252,28 @@ class Reconciler:
         inputs = (pausing.but_for_pause(pooler.spec), password, cluster.found, cluster.host, versions, complaint)
         is_due = not now < memory.integration_due <= now + INTEGRATION_RECHECK  # a clock that was set back counts, too
         if memory.integration is None or inputs != memory.integration_inputs or is_due:
-            stored = automatic.stored(world.observed, password)
+            before = memory.integration_inputs
+            if isinstance(before, tuple) and before[0] != inputs[0]:
+                memory.seizures.clear()  # Somebody has changed the Pooler.
+            dial = self._options.dial_target
+            source, namespaces = self._cache.no_older_than(0.0), self._options.namespaces
             memory.integration = await automatic.integrate(
                 pooler,
                 world.observed,
-                stored,
+                automatic.stored(world.observed, password),
                 now=now,
-                dial=self._options.dial_target,
+                dial=dial,
                 find_shell=self._find_shell(pooler),
+                holders=partial(holders, source, pooler, namespaces, dial=dial),
+                announce=partial(farewell.hold, self._kube, manifest),
+                may_seize=len(memory.seizures) < SEIZURES,
             )
+            if memory.integration.password is not None:
+                memory.shared_password = password = memory.integration.password
+                inputs = (inputs[0], password, *inputs[2:])
+            if len(memory.seizures) < SEIZURES:
+                memory.seizures = [when for when in memory.seizures if 0 <= now - when < SEIZURES_WITHIN]
+                memory.seizures += [now] if memory.integration.seized else []
             memory.integration_inputs = inputs
             memory.integration_due = now + (memory.integration.retry_after or INTEGRATION_RECHECK)
         done.integration = memory.integration.result

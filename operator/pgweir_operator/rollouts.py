@@ -3,7 +3,8 @@
 What a user changes in a spec rolls that Pooler at once. A change that comes with another operator waits for its turn: the
 Deployment keeps its pod template (its replicas follow the spec), and the Pooler stays as ready as it is. The turn passes
 on when the rollout is done, or when Kubernetes calls it stuck (the Deployment's progressDeadlineSeconds, ten minutes):
-its old pods serve on, its status says so, and one Pooler's trouble does not keep the others from what is new.
+its old pods serve on, its status says so, and one Pooler's trouble does not keep the others from what is new. A Pooler
+that cannot ask when it is its turn (a missing Secret, an impossible spec) gives it away, and asks again when it can.
 
 Who rolls is read from the Deployments, so that an operator that starts anew sees what the last one has begun; what is
 remembered here only keeps two workers from taking the same free turn. Called by reconcile.
@@ -19,7 +20,8 @@ from typing import Any, Final
 from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.desired.child import Manifest
-from pgweir_operator.observe import STUCK, Source, progress_of
+from pgweir_operator.kube import ApiError
+from pgweir_operator.observe import STUCK, Source, is_controlled_by, progress_of
 
 Key = tuple[str, str]
 """Namespace and name of a Pooler."""
@@ -80,6 +82,8 @@ class Rollouts:
         """Who was seen to roll without a turn, for a reason of its own."""
         self._since = 0.0
         self._waiting: dict[Key, None] = {}
+        self._told_to_wait: set[Key] = set()
+        """In the pass that is under way."""
         self.on_free: Callable[[Key], None] = lambda key: None
         """Told who may ask again now."""
 
@@ -96,18 +100,36 @@ class Rollouts:
             return result, ""
         before = await self._ask(key)
         if before is not None:
+            self._told_to_wait.add(key)
             result[place] = held_back(live, result[place])
             return result, "/".join(before)
         return result, ""
 
-    def give_back(self, key: Key) -> None:
-        """This Pooler does not roll (any more)."""
-        self._waiting.pop(key, None)
-        if key not in (self._holder, self._blocker):
+    async def end_of_pass(self, key: Key) -> None:
+        """Whatever came of it. Who was not told to wait in it keeps nobody waiting: one that is blocked never asks."""
+        if key in self._told_to_wait:
+            self._told_to_wait.discard(key)
             return
+        if key in (self._holder, self._blocker):
+            # What it was to write was refused, or makes no other pods. One that does roll is waited for.
+            try:
+                live = await self._kube.get("Deployment", key[0], names.deployment_name(key[1]))
+            except ApiError:
+                return  # Its next pass ends, too.
+            if live is not None and is_rolling(live):
+                self._waiting.pop(key, None)
+                return
+        self.give_back(key)
+
+    def give_back(self, key: Key) -> None:
+        """This Pooler does not roll (any more), and does not wait to."""
+        stood_in_line = key in self._waiting
+        self._waiting.pop(key, None)
+        had_it = key in (self._holder, self._blocker)
         self._holder = None if self._holder == key else self._holder
         self._blocker = None if self._blocker == key else self._blocker
-        if self._waiting:
+        is_free = self._holder is None and self._blocker is None
+        if self._waiting and (had_it or (stood_in_line and is_free)):
             self.on_free(next(iter(self._waiting)))
 
     async def _ask(self, key: Key) -> Key | None:
@@ -132,6 +154,11 @@ class Rollouts:
             for deployment in await self._kube.items("Deployment", namespace, labels=names.POOLER_LABEL):
                 metadata = deployment["metadata"]
                 key = metadata["namespace"], metadata["labels"][names.POOLER_LABEL]
-                if key != but and is_rolling(deployment):
+                if key != but and is_rolling(deployment) and await self._has_pooler(key, deployment):
                     return key
         return None
+
+    async def _has_pooler(self, key: Key, deployment: Mapping[str, Any]) -> bool:
+        """WHY: nobody would say that the rollout of an orphan, or of a stranger with our label, is over."""
+        pooler = await self._kube.get(names.KIND, *key)
+        return pooler is not None and is_controlled_by(deployment, pooler["metadata"]["uid"])

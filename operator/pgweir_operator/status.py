@@ -152,9 +152,13 @@ def _ready(view: _View, applied: Condition, target: Condition, integrated: Condi
         return no(Reason.SCALED_TO_ZERO, "spec.instances is 0: no pod is wanted and none is there.")
     not_ready = [pod for pod in view.serving if not pod.ready]
     details = _listed(f"{pod.name} ({pod.message or pod.phase})" for pod in not_ready)
+    refused = view.observed.deployment.refused.rstrip(".") if view.observed.deployment is not None else ""
     if view.observed.deployment is not None and view.observed.deployment.stuck:
-        message = f"The rollout makes no progress: {details or 'no new pod comes'}. What is ready serves on."
+        message = f"The rollout makes no progress: {details or refused or 'no new pod comes'}. What is ready serves on."
         return no(Reason.ROLLOUT_STUCK, message)
+    if refused and len(view.serving) < instances:
+        what = f"{len(view.serving)} of {instances} pods are there, and the API server takes no more: {refused}."
+        return no(Reason.PODS_NOT_READY, f"{what} Kubernetes tries again, after up to 17 minutes.")
     if not_ready:
         return no(Reason.PODS_NOT_READY, f"{len(not_ready)} of {len(view.serving)} pods are not ready: {details}.")
     rollout = _rollout(view)

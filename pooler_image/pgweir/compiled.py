@@ -48,6 +48,9 @@ MODULES: Final = (
 )
 # What is put in line from a room that is not compiled itself.
 INLINED: Final = ("protocol/framing", "net/calls")
+# How they are translated. Annotations are mypy's; C types are given by the .pxd files alone. What is None where an object was
+# declared is an AttributeError, as in the plain form; else Cython would take whatever stands behind None for its fields.
+DIRECTIVES: Final = {"language_level": 3, "annotation_typing": False, "nonecheck": True}
 PLAIN_VARIABLE: Final = "PGWEIR_PLAIN"
 
 _ROOT: Final = Path(__file__).parent
@@ -58,8 +61,8 @@ def wants_plain() -> bool:
 
 
 def digest(root: Path) -> str:
-    """Of the sources under this folder (the package's)."""
-    found = hashlib.sha256()
+    """Of the sources under this folder (the package's), and of how they are translated."""
+    found = hashlib.sha256(repr(DIRECTIVES).encode())
     for module in (*MODULES, *INLINED):
         for suffix in (".py", ".pxd"):
             text = (root / f"{module}{suffix}").read_bytes()

@@ -14,7 +14,6 @@ from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, startup
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 TRACKED = {"application_name": "relayed", "TimeZone": "Asia/Tokyo"}
 RELAYED = {"work_mem": "3MB", "search_path": "pg_catalog", "statement_timeout": "77s"}

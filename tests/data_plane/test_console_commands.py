@@ -15,7 +15,6 @@ from tests.pooler.wire import WireClient, query
 
 from pgweir.protocol.messages import parse_row_description
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 DATABASES = {"app": "host=127.0.0.1 port={port}", "two": "host=127.0.0.1 port={port} dbname=app"}

@@ -24,8 +24,6 @@ from tests.pooler.wire import (
 )
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
-
 SIMPLE = query("COPY copied FROM STDIN")
 EXTENDED = parse("", "COPY copied FROM STDIN") + bind("") + execute() + sync()
 
@@ -136,7 +134,7 @@ def test_a_message_that_has_no_place_in_a_copy_ends_it(pooler: PoolerProcess) ->
 
 
 def test_a_large_copy_from_and_to_a_named_statement(pooler: PoolerProcess) -> None:
-    line = b"7\n" * 30_000
+    line = b"1234567890\n" * 5_000
     with pooler.wire() as client:
         client.say(parse("into", "COPY copied FROM STDIN"), parse("out", "COPY copied TO STDOUT"), sync())
         client.expect("11Z")

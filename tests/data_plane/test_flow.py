@@ -26,7 +26,6 @@ from tests.pooler.wire import (
 )
 from tests.postgres.certificates import Certificates
 
-pytestmark = pytest.mark.timeout(90)
 MakePooler = Callable[..., PoolerProcess]
 
 MEGABYTE = 2**20

@@ -19,7 +19,6 @@ from tests.postgres.certificates import Certificates
 from tests.postgres.fixtures import first_installation
 from tests.postgres.server import PASSWORDS, PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 AUTH_QUERY = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1"
 
@@ -79,8 +78,8 @@ def test_after_a_new_salt_one_client_connects_again_and_the_others_wait_for_it(
     second_thread, second_heard = say_later(second, "SELECT 3")
     with pooler.connect() as again:
         assert again.execute("SELECT 4").fetchone() == (4,)
-    second_thread.join(10)
-    first_thread.join(10)
+    second_thread.join(60)
+    first_thread.join(60)
     assert second_heard == [3]
     assert pooler.log().count("server login failed: password authentication failed") <= 3, (
         "PostgreSQL is not asked again and again with a password that is known to be wrong"
@@ -169,7 +168,7 @@ def test_when_others_fill_postgresql_clients_wait_for_room(
     for hoarder in hoarders:
         hoarder.close()
     for thread in waiting:
-        thread.join(25)
+        thread.join(60)
     assert served == [1] * 4
 
 

@@ -13,7 +13,7 @@ from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import WireClient, cancel_packet
 from tests.postgres.server import PostgresServer, free_port
 
-pytestmark = [pytest.mark.timeout(60), needs_ipv6]
+pytestmark = needs_ipv6
 MakePooler = Callable[..., PoolerProcess]
 HBA = ("local all all trust", "host all all ::1/128 scram-sha-256", "host all all 127.0.0.1/32 scram-sha-256")
 

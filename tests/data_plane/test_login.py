@@ -22,7 +22,6 @@ from tests.pooler.wire import (
 )
 from tests.postgres.server import AUTH_QUERY, PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 

@@ -15,7 +15,6 @@ from tests.pooler.process import PoolerProcess, eventually
 from tests.pooler.wire import query
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 SMALL = 100 * 1024  # KiB, the memory that a pod of the samples asks for
@@ -79,7 +78,7 @@ def test_a_start_that_fails_is_said_in_json_too(make_pooler: MakePooler) -> None
     pooler = make_pooler(options=["--json-log"])
     pooler.settings["pool_mode"] = "sesion"
     pooler.write_files()
-    done = subprocess.run(pooler.command(), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(pooler.command(), capture_output=True, text=True, timeout=100)
     assert done.returncode != 0
     said = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
     assert "pool_mode" in said[-1]["record"]["msg"]

@@ -12,7 +12,6 @@ import pytest
 from tests.pooler.process import PoolerProcess
 from tests.postgres.certificates import Certificates, Pair
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 

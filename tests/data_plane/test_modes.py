@@ -10,7 +10,6 @@ from tests.pooler.process import PoolerProcess, eventually
 from tests.pooler.wire import query
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 BACKEND = "SELECT pg_backend_pid()"
 

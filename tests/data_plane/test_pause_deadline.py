@@ -11,8 +11,6 @@ from tests.pooler.process import eventually
 from tests.pooler.wire import query
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
-
 DATABASES = """
 * = host=127.0.0.1 port={port}
 session = host=127.0.0.1 port={port} dbname=app pool_mode=session

@@ -16,7 +16,6 @@ from tests.pooler.wire import PROTOCOL_3_0, WireClient, cancel_packet, query, ss
 from tests.postgres.certificates import Certificates
 from tests.postgres.server import PostgresServer, free_port
 
-pytestmark = pytest.mark.timeout(60)  # Debian's 1.18 has no peers yet
 MakePooler = Callable[..., PoolerProcess]
 PROTOCOL_3_2 = PROTOCOL_3_0 + 2
 

@@ -13,7 +13,6 @@ import pytest
 from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import bind, close, describe, execute, flush, parse, query, sync
 
-pytestmark = pytest.mark.timeout(90)
 MakePooler = Callable[..., PoolerProcess]
 
 

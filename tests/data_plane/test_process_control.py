@@ -15,7 +15,6 @@ from tests.pooler.process import ADMIN, SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, query, startup
 from tests.postgres.server import PostgresServer, free_port
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 
@@ -107,7 +106,7 @@ def test_in_the_background_it_answers_and_ends_like_any_other(postgres: Postgres
         command = pooler.command()
         if pooler.flavour == "pgbouncer":
             command.insert(1, "-d")
-        subprocess.run(command, check=True, timeout=20, cwd=pooler.directory, **pooler._identity())
+        subprocess.run(command, check=True, timeout=100, cwd=pooler.directory, **pooler._identity())
         eventually((pooler.directory / "pooler.pid").exists)
         pid = int((pooler.directory / "pooler.pid").read_text())
         eventually(socket_file(pooler).exists)
@@ -129,7 +128,7 @@ def test_in_the_background_it_needs_a_pidfile(make_pooler: MakePooler) -> None:
         pooler.write_files()
         command = [*pooler.command()[:-1], "-d", str(pooler.ini)]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, cwd=pooler.directory, **pooler._identity()
+            command, capture_output=True, text=True, timeout=100, cwd=pooler.directory, **pooler._identity()
         )
         assert done.returncode == 1
         assert "pidfile" in done.stderr + done.stdout

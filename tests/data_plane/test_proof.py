@@ -14,11 +14,10 @@ import psycopg
 import pytest
 from tests.pooler.directory import ADMIN_DN, ADMIN_PASSWORD, PEOPLE, small_directory
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
-from tests.pooler.wire import WireClient, message, ssl_request, startup
+from tests.pooler.wire import WireClient, message, say_to_the_end, ssl_request, startup
 from tests.postgres.certificates import Certificates
 from tests.postgres.server import AUTH_QUERY
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 
@@ -136,7 +135,7 @@ def test_a_thousand_bare_connects_leave_no_trace(make_pooler: MakePooler) -> Non
     pooler = make_pooler(max_client_conn=10, tcp_defer_accept=0)
     before = pooler.log()
     for _ in range(1000):
-        socket.create_connection(("127.0.0.1", pooler.port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", pooler.port), timeout=30).close()
     eventually(lambda: {row["list"]: row["items"] for row in pooler.console("SHOW LISTS")}["login_clients"] == 0)
     added = [line for line in pooler.log().removeprefix(before).splitlines() if "pgbouncer/admin" not in line]
     assert [line for line in added if " WARNING " in line or " ERROR " in line or "closing" in line] == []
@@ -170,10 +169,7 @@ def test_connections_that_say_nothing_take_no_place_and_the_oldest_of_many_goes(
 )
 def test_noise_at_the_door_is_shown_out(noise: bytes, shared: PoolerProcess) -> None:
     with WireClient(shared.port) as client:
-        client.say(noise)
-        client.socket.shutdown(socket.SHUT_WR)
-        while client.socket.recv(1000):
-            pass
+        say_to_the_end(client.socket, noise)
     with WireClient(shared.port) as client:
         client.say(ssl_request())
         assert client.read(1) in (b"N", b"S")

@@ -13,7 +13,6 @@ from tests.pooler.wire import LoginRefused, WireClient, copy_data, copy_done, qu
 from tests.postgres.fixtures import version_id
 from tests.postgres.server import PASSWORDS, TEST_HBA, Installation, PostgresServer, installations
 
-pytestmark = pytest.mark.timeout(90)
 MakePooler = Callable[..., PoolerProcess]
 
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, startup, sync
 
 TRANSACTIONS = 200
-# Two reads, two writes, and the waits; what is beyond that is the upkeep tick's, three times a second.
-BUDGET = 6.4
+# Two reads, two writes, and the waits.
+BUDGET = 6.1
+# What the upkeep's tick costs in a second, three times seven calls, and as much again: on a busy machine strace needs seconds.
+UPKEEP = 42
 
 CLIENT_SAYS = {
     "simple": query("SELECT 1"),
     "extended": parse("", "SELECT 1") + bind("") + describe("", "P") + execute() + sync(),
     "prepared": bind("stmt") + describe("", "P") + execute() + sync(),
+    # Twenty queries that come in one read and leave in one write, and so do their answers.
+    "pipeline": (parse("", "SELECT 1") + bind("") + describe("", "P") + execute()) * 20 + sync(),
 }
 
 
@@ -47,16 +52,14 @@ def count_calls(tmp_path: Path) -> Callable[[PoolerProcess, Callable[[], None]],
         finally:
             if tracer.poll() is None:
                 tracer.send_signal(signal.SIGINT)
-            tracer.wait(timeout=10)
+            tracer.wait(timeout=30)
         lines = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", report.read_text(), re.MULTILINE)
         return {name: int(calls) for calls, name in lines if name != "total"}
 
     return count
 
 
-@pytest.mark.parametrize(
-    ("kind", "transport"), [("simple", "own"), ("extended", "own"), ("prepared", "own"), ("simple", "uvloop")]
-)
+@pytest.mark.parametrize(("kind", "transport"), [*((kind, "own") for kind in CLIENT_SAYS), ("simple", "uvloop")])
 def test_a_transaction_is_two_waits_two_reads_and_two_writes(
     kind: str,
     transport: str,
@@ -76,16 +79,24 @@ def test_a_transaction_is_two_waits_two_reads_and_two_writes(
                 client.until("Z")
 
         run()
+        began = time.monotonic()
         found = count_calls(pooler, run)
+        seconds = time.monotonic() - began
     total = sum(found.values())
     assert total >= 4 * TRANSACTIONS, found  # else strace has not seen them
-    assert total / TRANSACTIONS <= BUDGET, found
+    assert total <= BUDGET * TRANSACTIONS + UPKEEP * (1 + seconds), (found, seconds)
 
 
 # In, one query, and out: accept, the epoll, reads of the startup packet, the query, the answer and the goodbye, three writes,
-# close; and a wait before each, of which the accept's sometimes finds more. What is beyond that is the upkeep tick's.
-LOGIN_BUDGET = 15.0
-LOGIN_CALLS = {"accept4": 1.0, "epoll_ctl": 1.0, "recvfrom": 4.0, "sendto": 3.0, "close": 1.0, "getrandom": 0.02}
+# close; and waits, most of which find one of these.
+LOGIN_BUDGET = 15.5
+LOGIN_CALLS = {
+    "accept4": 1.0,
+    "epoll_ctl": 1.0,
+    "recvfrom": 4.0,
+    "sendto": 3.0,
+    "getrandom": 0.02,
+}  # none is the upkeep's
 
 
 def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
@@ -105,9 +116,11 @@ def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
                 client.until("Z")
 
     run()
+    began = time.monotonic()
     found = count_calls(pooler, run)
+    seconds = time.monotonic() - began
     each = {name: calls / TRANSACTIONS for name, calls in found.items()}
-    assert each["accept4"] >= 1.0, found  # else strace has not seen them
-    over = {name: each.get(name, 0.0) for name, most in LOGIN_CALLS.items() if each.get(name, 0.0) > most + 0.1}
+    assert each["accept4"] >= 0.9, found  # else strace has not seen them
+    over = [name for name, most in LOGIN_CALLS.items() if each.get(name, 0.0) > most + 0.1]
     assert not over, each
-    assert sum(each.values()) <= LOGIN_BUDGET, each
+    assert (sum(found.values()) - UPKEEP * seconds) / TRANSACTIONS <= LOGIN_BUDGET, found

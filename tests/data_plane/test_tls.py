@@ -16,7 +16,6 @@ from tests.postgres.certificates import Certificates, Pair
 from tests.postgres.fixtures import TlsPostgres
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 

@@ -15,7 +15,6 @@ from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import WireClient, gssenc_request, ssl_request, startup
 from tests.postgres.certificates import Certificates
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 

@@ -10,7 +10,6 @@ import pytest
 from tests.pooler.process import PoolerProcess, eventually, resident_bytes
 from tests.pooler.wire import bind, copy_data, copy_done, copy_fail, execute, flush, parse, query, sync
 
-pytestmark = pytest.mark.timeout(90)
 MakePooler = Callable[..., PoolerProcess]
 
 

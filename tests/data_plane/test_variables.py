@@ -8,7 +8,6 @@ import pytest
 from tests.pooler.process import SECRETS, PoolerProcess
 from tests.pooler.wire import LoginRefused, WireClient
 
-pytestmark = pytest.mark.timeout(60)
 MakePooler = Callable[..., PoolerProcess]
 
 VALUES = [

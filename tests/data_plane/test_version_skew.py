@@ -28,8 +28,6 @@ from pgweir_operator.desired.deployment import CONFIG_DIR, CONTROL_DIR, STATE_DI
 from pgweir_operator.fleet import Push
 from pgweir_operator.integration.control import renewed
 
-pytestmark = pytest.mark.timeout(60)
-
 ROOT = Path(__file__).parents[2]
 # The last commit whose pods knew neither --peers-host nor --metrics-prefix: version 1 of the catalogue.
 FIRST_VERSION = "b96183c"

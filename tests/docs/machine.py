@@ -151,7 +151,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
         said = done.stdout + done.stderr
@@ -183,7 +183,7 @@ class Machine:
             self.pooler = process
             return
         process.send_signal(signal.SIGINT)
-        if process.wait(30) != 0:
+        if process.wait(120) != 0:
             raise Failed(f"{text}: it did not end well\n{log.read_text()}")
         self.start_pooler()
 
@@ -198,7 +198,7 @@ class Machine:
     def stop_pooler(self) -> None:
         if self.pooler is not None:
             self.pooler.send_signal(signal.SIGQUIT)
-            self.pooler.wait(20)
+            self.pooler.wait(120)
             self.pooler = None
 
 
@@ -211,7 +211,7 @@ def answers() -> bool:
     return subprocess.run(["psql", probe, "-c", "SELECT 1"], capture_output=True, check=False).returncode == 0
 
 
-def until(reached: Callable[[], bool], seconds: float = 120.0) -> None:
+def until(reached: Callable[[], bool], seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         if time.monotonic() > deadline:

@@ -77,7 +77,7 @@ class Browser:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _open(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (found := re.search(r"DevTools listening on (ws://\S+)", self._log.read_text(errors="replace"))):
             assert self._process.poll() is None, self._log.read_text(errors="replace")
             assert time.monotonic() < deadline, "the browser does not start"
@@ -102,7 +102,7 @@ class Browser:
         request = {"id": number, "method": method, "params": parameters}
         await self._socket.send_json(request | ({"sessionId": self._page} if self._page else {}))
         while True:
-            said = await asyncio.wait_for(self._socket.receive_json(), timeout=30)
+            said = await asyncio.wait_for(self._socket.receive_json(), timeout=120)
             if said.get("id") == number:
                 assert "error" not in said, said
                 return dict(said["result"])
@@ -139,7 +139,7 @@ class Browser:
     def text(self, selector: str) -> str:
         return str(self.run(f"document.querySelector({selector!r})?.textContent ?? ''"))
 
-    def wait(self, what: Callable[[], object], timeout: float = 20.0) -> float:
+    def wait(self, what: Callable[[], object], timeout: float = 60.0) -> float:
         """Until it is so; answers how long that took."""
         started = time.monotonic()
         while not what():

@@ -29,7 +29,7 @@ def promtool(*arguments: str | Path, text: str = "") -> subprocess.CompletedProc
     program = find_prometheus()
     return subprocess.run(
         [program.program.with_name("promtool"), *arguments],
-        input=text, env=program.environment, capture_output=True, text=True, check=False, timeout=60,
+        input=text, env=program.environment, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> Any:
         url = f"{self._base}{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with self._opener.open(url, timeout=10) as answer:
+            with self._opener.open(url, timeout=60) as answer:
                 document = json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -94,7 +94,7 @@ def running(jobs: Mapping[str, Sequence[int]], rules: Mapping[str, Any]) -> Iter
         )  # fmt: skip
     try:
         prometheus = Prometheus(port)
-        eventually(lambda: prometheus.query("vector(1)"), f"Prometheus answers; {folder / 'log'}", timeout=30.0)
+        eventually(lambda: prometheus.query("vector(1)"), f"Prometheus answers; {folder / 'log'}", timeout=120.0)
         yield prometheus
     finally:
         process.terminate()

@@ -18,8 +18,6 @@ from tests.pooler.process import PoolerProcess
 from tests.pooler.wire import WireClient, query
 from tests.postgres.server import PostgresServer
 
-pytestmark = pytest.mark.timeout(110)
-
 CLIENTS = 1000
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 NAME = "pooler.example.com"  # of a Service; leads to this host in the browser
@@ -100,7 +98,7 @@ def client_of(pooler: PoolerProcess, number: int) -> WireClient:
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_shows_a_thousand_clients_in_every_size_and_colour(world: World, size: str, scheme: str) -> None:
     browser = world.open(size, scheme)
-    assert browser.text("#waiting") == "7"
+    browser.wait(lambda: browser.text("#waiting") == "7")
     assert browser.text("#held") == "3 of 3"
     assert browser.run("document.querySelectorAll('#waiters tr').length") == 7
     assert browser.run("document.querySelectorAll('#holders tr').length") == 3
@@ -139,11 +137,15 @@ def test_the_keyboard_reaches_everything_and_holds_the_page_still(world: World) 
     browser.run("document.getElementById('still').focus()")
     browser.press("Enter", 13, "\r")
     assert browser.run("document.getElementById('still').getAttribute('aria-pressed')") == "true"
-    # Whatever was asked before that has come by now; from then on nothing is asked.
-    browser.wait(lambda: browser.run("new Promise(done => setTimeout(() => done(true), 1200))"))
+
+    def stays(milliseconds: int) -> bool:
+        before = browser.text("#asked")
+        browser.run(f"new Promise(done => setTimeout(() => done(true), {milliseconds}))")
+        return browser.text("#asked") == before
+
+    browser.wait(lambda: stays(1200))  # what was asked before that has come by now; from then on nothing is asked
     before = browser.text("#asked")
-    browser.wait(lambda: browser.run("new Promise(done => setTimeout(() => done(true), 2200))"))
-    assert browser.text("#asked") == before
+    assert stays(2200)
     browser.press("Enter", 13, "\r")
     browser.wait(lambda: browser.text("#asked") != before)
 

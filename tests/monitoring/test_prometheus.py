@@ -27,8 +27,6 @@ from tests.pooler.process import PoolerProcess, Traffic, eventually
 from tests.postgres.certificates import Certificates
 from tests.postgres.server import PostgresServer, free_port
 
-pytestmark = pytest.mark.timeout(110)
-
 FILES = Path(__file__).parents[2] / "charts" / "pgweir" / "files"
 ALERTS = yaml.safe_load((FILES / "alerts.yaml").read_text())
 RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in ALERTS["groups"] for rule in group["rules"]}
@@ -74,7 +72,8 @@ class Machine:
         self._stop.set()
 
     def excuses(self, alert: str) -> bool:
-        return alert == "PgweirEventLoopLag" and self.latest > 0.1
+        # A scrape has half a second.
+        return alert in {"PgweirEventLoopLag", "PgweirTargetDown"} and self.latest > 0.1
 
 
 @dataclass
@@ -132,10 +131,10 @@ def world(
         jobs["held"] = [pod.process.metrics_port]
         prometheus = stack.enter_context(running(jobs, without_patience(ALERTS)))
         targets = sum(len(ports) for ports in jobs.values())
-        eventually(lambda: len(prometheus.query("up == 1")) == targets, "all are scraped", timeout=30.0)
+        eventually(lambda: len(prometheus.query("up == 1")) == targets, "all are scraped", timeout=120.0)
         traffic = stack.enter_context(Traffic(poolers["well"], clients=2, pause=0.02))
         traffic.wait_for_more(20)
-        eventually(lambda: set(prometheus.evaluations().values()) == {"ok"}, "all rules are evaluated", timeout=20.0)
+        eventually(lambda: set(prometheus.evaluations().values()) == {"ok"}, "all rules are evaluated")
         time.sleep(1.5)  # three more evaluations
         # Two processes have different ports in their ini, and so two digests from the start.
         healthy = prometheus.alerts() - {("PgweirPodsDisagree", "disagreeing")}
@@ -221,7 +220,7 @@ def test_where_all_is_well_nothing_fires(world: World) -> None:
 
 @pytest.mark.parametrize("alert", EXPECTED)
 def test_the_alert_fires_for_the_pooler_in_trouble(world: World, alert: str) -> None:
-    eventually(lambda: (alert, EXPECTED[alert]) in world.prometheus.alerts(), f"{alert} fires", timeout=30.0)
+    eventually(lambda: (alert, EXPECTED[alert]) in world.prometheus.alerts(), f"{alert} fires")
     others = {job for name, job in world.prometheus.alerts() if name == alert} - {EXPECTED[alert]}
     others -= {"slow"} if alert == "PgweirTargetDown" else set()  # while it stands still it does not answer either
     assert others == set() or world.machine.excuses(alert)
@@ -239,16 +238,19 @@ def test_the_pooler_that_is_well_stays_well(world: World) -> None:
 def test_every_expression_of_the_dashboard_yields_series(world: World, panel: str) -> None:
     expression = re.sub(r"\$(namespace|job|pod)\b", ".*", EXPRESSIONS[panel]).replace("$__rate_interval", "1m")
     assert "$" not in expression
-    eventually(lambda: world.prometheus.query(expression), expression, timeout=20.0)
+    eventually(lambda: world.prometheus.query(expression), expression)
 
 
 def test_the_dashboards_numbers_are_the_poolers(world: World) -> None:
-    (found,) = world.prometheus.query('sum(pgweir_clients{job="crowded"})')
-    assert found["value"][1] == "3"
-    (found,) = world.prometheus.query('max(pgweir_pool_wait_queue_length{job="full"})')
-    assert found["value"][1] == "1"
-    (found,) = world.prometheus.query('histogram_quantile(0.5, rate(pgweir_query_seconds_bucket{job="well"}[1m]))')
-    assert 0 < float(found["value"][1]) < 1
+    def value(expression: str) -> float:
+        (found,) = world.prometheus.query(expression) or [
+            {"value": (0, "nan")}
+        ]  # of a scrape that came too late there is none
+        return float(found["value"][1])
+
+    eventually(lambda: value('sum(pgweir_clients{job="crowded"})') == 3)
+    eventually(lambda: value('max(pgweir_pool_wait_queue_length{job="full"})') == 1)
+    eventually(lambda: 0 < value('histogram_quantile(0.5, rate(pgweir_query_seconds_bucket{job="well"}[1m]))') < 1)
 
 
 # --- the exposition ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
-"""The compiled form of the hot rooms: chosen when it was made of these very sources, and complete in its declarations."""
+"""The compiled form of the hot rooms: chosen when it was made of these very sources, complete in its declarations, and with no
+call that would leave an object to be freed while it works."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
 import re
@@ -58,6 +60,124 @@ def test_the_form_that_was_asked_for_is_the_one_that_runs(module: str) -> None:
     assert (Path(file).suffix == ".py") == (compiled.FORM == "plain")
 
 
+# --- what keeps an object alive while it works -------------------------------------------------------------------------
+
+
+def c_methods() -> dict[str, set[str]]:
+    """The methods of each C type that are called without Python."""
+    found: dict[str, set[str]] = {}
+    for module in compiled.MODULES:
+        methods: set[str] = set()
+        for line in (ROOT / f"{module}.pxd").read_text().splitlines():
+            if head := re.match(r"cdef class (\w+)", line):
+                methods = found.setdefault(head[1], set())
+            elif line and not line.startswith(" "):
+                methods = set()
+            elif method := re.match(r"    (?:cdef|cpdef) (?:\w+ )?(\w+)\(", line):
+                methods.add(method[1])
+    return found
+
+
+def typed_attributes() -> dict[str, dict[str, str]]:
+    """By name: the classes that have an attribute of this name and a C type, and that type."""
+    types = set(c_methods())
+    found: dict[str, dict[str, str]] = {}
+    owner = ""
+    for module in compiled.MODULES:
+        for line in (ROOT / f"{module}.pxd").read_text().splitlines():
+            if head := re.match(r"cdef class (\w+)", line):
+                owner = head[1]
+            elif (attribute := re.match(r"    cdef public (\w+) ([\w, ]+)$", line)) and attribute[1] in types:
+                for name in attribute[2].split(", "):
+                    found.setdefault(name, {})[owner] = attribute[1]
+    return found
+
+
+def replaced_later(source: str, typed: dict[str, dict[str, str]]) -> set[str]:
+    """Which of these attributes are given another value by anything but the `__init__` of their own object."""
+    found = set()
+    for room in ast.parse(source).body:
+        for function in ast.walk(room):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            numbers = {
+                target
+                for node in ast.walk(function)
+                if isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and node.value.value is not None
+                for target in node.targets
+            }  # `exchange.transactions = 0` replaces no histogram of that name
+            for node in ast.walk(function):
+                if not isinstance(node, ast.Attribute) or isinstance(node.ctx, ast.Load) or node in numbers:
+                    continue
+                owners = typed.get(node.attr, {})
+                if isinstance(node.value, ast.Name) and node.value.id == "self" and isinstance(room, ast.ClassDef):
+                    if room.name in owners and function.name != "__init__":
+                        found.add(node.attr)
+                elif owners:
+                    found.add(node.attr)
+    return found
+
+
+def calls_that_hold_nothing(source: str, methods_of: dict[str, set[str]]) -> list[str]:
+    """`x.attribute.method()`, where that is a call of C and the attribute may be given another value meanwhile."""
+    return [
+        f"line {node.lineno}: {ast.unparse(node.func)}()"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Attribute)
+        and node.func.attr in methods_of.get(node.func.value.attr, ())
+    ]
+
+
+@functools.cache
+def changing_attributes() -> dict[str, set[str]]:
+    """By name: attributes of a C type that are given another value during their object's life, and that type's C methods."""
+    typed, methods = typed_attributes(), c_methods()
+    sources = [path.read_text() for path in ROOT.rglob("*.py") if "_compiled" not in path.parts]
+    replaced = set().union(*(replaced_later(source, typed) for source in sources))
+    return {name: set().union(*(methods[kind] for kind in typed[name].values())) for name in replaced}
+
+
+@pytest.mark.parametrize("module", compiled.MODULES)
+def test_an_object_at_work_is_kept_by_a_name_of_its_own(module: str) -> None:
+    """Compiled, `self._proof.begin()` holds no reference to what `_proof` was: where `begin` leads to somebody who lets it go,
+    the method goes on in memory that is free. (Arguments, Python's own calls and names of a function are held.)"""
+    assert not calls_that_hold_nothing((ROOT / f"{module}.py").read_text(), changing_attributes())
+
+
+def test_that_would_be_seen() -> None:
+    """The fault that there was (a password in pieces), in four lines; the names that it is about are those of today."""
+    changing = changing_attributes()
+    assert {"begin", "data_received"} <= changing["_proof"]
+    assert "exchange" not in changing  # a server's is one for life
+    once = (
+        "class ClientLogin:\n def data_received(self, data):\n  assert self._proof\n  self._proof.data_received(data)"
+    )
+    assert calls_that_hold_nothing(once, changing) == ["line 4: self._proof.data_received()"]
+    assert not calls_that_hold_nothing(
+        "def now(self, data):\n proof = self._proof\n proof.data_received(data)", changing
+    )
+
+
+@pytest.mark.parametrize("module", [*compiled.MODULES, *compiled.INLINED])
+def test_no_room_does_without_what_python_would_check(module: str) -> None:
+    """Bounds, None, references that the collector follows, errors that reach their caller. (libuv takes no exception.)"""
+    unsafe = "boundscheck|wraparound|cdivision|nonecheck|initializedcheck|no_gc|nogc|freelist"
+    unsafe += "" if module == "net/calls" else "|noexcept"
+    for suffix in (".py", ".pxd"):
+        assert not re.findall(rf"\b(?:{unsafe})", (ROOT / f"{module}{suffix}").read_text())
+
+
+def test_what_is_none_has_no_attributes_in_the_compiled_form_either() -> None:
+    """Cython would take what stands in memory behind None for the object that was declared, and end the process."""
+    timings = importlib.import_module("pgweir.pool.stats").Timings
+    with pytest.raises(AttributeError):
+        timings.__new__(timings).observe(1.0)
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of the package, to be changed."""
@@ -74,7 +194,7 @@ def form_of(tree: Path, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=200,
     )
     return done.stdout.strip()
 

@@ -172,10 +172,10 @@ def test_in_a_pod_it_is_a_program_that_reads_a_line_and_writes_one(postgres: Pos
         request = json.dumps({"login": login, "tries": 2, "names": [{"role": "pooler", "name": "localhost"}]}) + "\n"
         command = [sys.executable, "-m", "pgweir.console_client", "--probe"]
         environment = {**os.environ, "PGHOST": str(pooler.directory), "PGPORT": str(pooler.port)}
-        done = subprocess.run(command, input=request, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, input=request, env=environment, capture_output=True, text=True, timeout=200)
         answer = json.loads(done.stdout)
         assert (done.returncode, done.stderr, answer["console_error"]) == (0, "", "")
         assert "queue" in answer["timing"]["tries"][0]
-        done = subprocess.run(command, input="nonsense\n", env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, input="nonsense\n", env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 2
         assert "one line of JSON" in done.stderr

@@ -18,9 +18,11 @@ from tests.pgweir_operator.test_reconcile import Scene
 from tests.postgres.server import installations
 
 from pgweir_operator import primary
+from pgweir_operator.integration import scram, sql
 from pgweir_operator.integration.certificates import DAY, authority, common_name, is_due, server_certificate
 from pgweir_operator.kube import Kube
 from pgweir_operator.kube.exec import process
+from pgweir_operator.passes import Memory
 
 ROLE = "cnp_pooler_pgbouncer"
 NATIVE = "cnpg_pooler_pgbouncer"
@@ -308,6 +310,32 @@ GRANT EXECUTE ON FUNCTION public.user_search(text) TO {NATIVE};
 """
 
 
+@pytest.mark.parametrize("how", ["gone", "going", "made anew"])
+def test_for_a_pooler_that_is_deleted_before_anything_was_made_nothing_is_made(story, how):
+    async def test(scene):
+        pooler = scene.api.objects["Pooler", "pooler"]
+        read = scene.api.get
+
+        async def get(kind, namespace, name):
+            """As it was, for the last time, when the pass began."""
+            found = await read(kind, namespace, name)
+            if kind == "Pooler" and how == "going":
+                scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"})
+            elif kind == "Pooler" and how == "made anew":
+                scene.api.put("Pooler", "pooler", metadata={"uid": "another"})
+            elif kind == "Pooler":
+                scene.api.objects.pop(("Pooler", "pooler"), None)
+            return found
+
+        scene.api.get = get
+        with contextlib.suppress(KeyError):  # there is nowhere to write a status
+            await scene.look()
+        assert scene.leftovers() == []
+        assert pooler["metadata"].get("finalizers", []) == []
+
+    story(test)
+
+
 def of_cloudnativepg(server):
     """Everything of theirs that we could have touched."""
     return server.execute(
@@ -342,38 +370,168 @@ def test_beside_a_pooler_of_cloudnativepg_nothing_of_theirs_is_touched_while_our
     story(test)
 
 
-def test_a_password_comes_from_another_namespace_only_to_an_administrator_of_that_postgresql(story, server):
+def elsewhere(scene, *, password=b"of-the-other-namespace", **spec):
+    """Somebody else's Pooler, and older, in a namespace of its own."""
+    theirs = {"uid": "theirs", "creationTimestamp": "2026-11-01T12:00:00Z"}
+    scene.api.put("Pooler", "theirs", metadata=theirs, spec={"instances": 1, **spec})
+    scene.api.put("Secret", "theirs-control-ca", metadata={"ownerReferences": [{"uid": "theirs", "controller": True}]})
+    scene.api.secret("theirs-control-ca", **{"auth-password": password})
+    scene.api.objects["Pooler", "theirs"]["metadata"]["namespace"] = "elsewhere"
+
+
+def by_target(scene, host="127.0.0.1", port=None):
+    port = port or scene.server.port
+    return {"target": {"host": host, "port": port, "adminSecret": {"name": "shop-superuser"}}}
+
+
+def has_password(scene, password):
+    [(stored,)] = scene.server.execute(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}'")
+    return scram.matches(password.decode(), stored)
+
+
+def with_passwords(server):
     server.set(hba=("local all all trust", "host all all all scram-sha-256"))
 
+
+def test_a_password_comes_from_another_namespace_only_where_postgresql_has_it_and_to_its_administrator(story, server):
+    with_passwords(server)
+
     async def test(scene):
-        target = {"host": "127.0.0.1", "port": scene.server.port, "adminSecret": {"name": "shop-superuser"}}
-        spec = {"target": target, "instances": 1}
-        scene.api.put("Pooler", "pooler", spec=spec)
-        # Somebody else's, and older: the same PostgreSQL, in a namespace of their own.
-        theirs = {"uid": "theirs", "creationTimestamp": "2026-11-01T12:00:00Z"}
-        scene.api.put("Pooler", "theirs", metadata=theirs, spec=spec)
-        owner = [{"uid": "theirs", "controller": True}]
-        scene.api.put("Secret", "theirs-control-ca", metadata={"ownerReferences": owner})
-        scene.api.secret("theirs-control-ca", **{"auth-password": b"of-the-other-namespace"})
-        scene.api.objects["Pooler", "theirs"]["metadata"]["namespace"] = "elsewhere"
+        scene.api.put("Pooler", "pooler", spec={**by_target(scene), "instances": 1})
+        elsewhere(scene, **by_target(scene))
 
         def password():
             return scene.data("pooler-control-ca")["auth-password"]
 
         scene.cluster(superuser="a-guess")
         await scene.ends("False", "AdminLoginFailed")
-        assert password() != b"of-the-other-namespace"
         scene.cluster()
         await scene.ends("True", "LookupSucceeded")
+        assert password() != b"of-the-other-namespace", "who has set nothing there lets nobody in by it"
+        assert has_password(scene, password())
+        scene.server.execute(f"ALTER ROLE {ROLE} PASSWORD '{scram.verifier('of-the-other-namespace')}'")
+        await scene.later(301, "True", "LookupSucceeded")
         assert password() == b"of-the-other-namespace", "one role has one password, or two would set it in turns"
-        scene.api.objects["Pooler", "theirs"]["metadata"]["finalizers"] = ["pgweir.io/provisioned"]
+        scene.memory = Memory()
+        await scene.later(301, "True", "LookupSucceeded")
+        assert password() == b"of-the-other-namespace"
         going(scene)
         await scene.look()
-        assert (ROLE,) in scene.leftovers(), "theirs was provisioned, and needs it"
-        scene.api.objects["Pooler", "theirs"]["metadata"]["finalizers"] = []
+        assert (ROLE,) in scene.leftovers(), "theirs has set it, and needs it"
+        scene.server.execute(f"ALTER ROLE {ROLE} PASSWORD '{scram.verifier('of-nobody')}'")
         scene.api.put("Pooler", "pooler", metadata={"finalizers": ["pgweir.io/provisioned"]})
         await scene.look()
         assert scene.leftovers() == [], "one that only names the host keeps nothing there"
+
+    story(test)
+
+
+def test_one_postgresql_by_two_names_has_one_password_and_the_first_to_go_leaves_it_to_the_other(story, server):
+    with_passwords(server)
+
+    async def test(scene):
+        scene.api.secret("shop-ca", ca_crt=CA.certificate)  # no key: a password, then
+        elsewhere(scene, **by_target(scene, host="postgres.example.com"))
+        scene.server.execute(
+            f"CREATE ROLE {ROLE} LOGIN PASSWORD '{scram.verifier('of-the-other-namespace')}';"
+            f"COMMENT ON ROLE {ROLE} IS '{sql.OWNERSHIP}'"
+        )
+        for _ in range(3):
+            await scene.later(301, "True", "LookupSucceeded")
+            assert has_password(scene, b"of-the-other-namespace")
+        assert scene.data("pooler-control-ca")["auth-password"] == b"of-the-other-namespace"
+        assert b"of-the-other-namespace" in scene.data("pooler")["userlist.txt"]
+        written = list(scene.api.applied)
+        await scene.ends("True", "LookupSucceeded")
+        assert scene.api.applied == written, "and no pass writes it down anew"
+        going(scene)
+        await scene.look()
+        assert (ROLE,) in scene.leftovers()
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+
+    story(test)
+
+
+def test_a_certificate_leaves_the_password_that_another_pooler_needs(story):
+    async def test(scene):
+        await scene.ends("True", "LookupSucceeded")
+        elsewhere(scene, **by_target(scene, host="postgres.example.com"))
+        scene.server.execute(f"ALTER ROLE {ROLE} PASSWORD '{scram.verifier('of-the-other-namespace')}'")
+        await scene.later(301, "True", "LookupSucceeded")
+        assert has_password(scene, b"of-the-other-namespace")
+        scene.server.execute(f"ALTER ROLE {ROLE} CREATEDB")
+        await scene.later(301, "True", "LookupSucceeded")
+        assert has_password(scene, b"of-the-other-namespace"), "nor does it go with another repair"
+        del scene.api.objects["Pooler", "theirs"]
+        await scene.later(301, "True", "LookupSucceeded")
+        assert scene.server.execute(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}'") == [(None,)]
+
+    story(test)
+
+
+def test_a_verifier_that_was_seen_somewhere_gets_nobody_the_password_behind_it(story, server, make_postgres):
+    """Their PostgreSQL is another one, whose administrator we are not; ours shows a verifier of theirs."""
+    with_passwords(server)
+    other = make_postgres(installations()[0], hba=("local all all trust", "host all all all scram-sha-256"))
+    other.start()
+    other.execute("ALTER ROLE postgres PASSWORD 'not-ours'")
+
+    async def test(scene):
+        scene.options["dial_target"] = None
+        scene.api.put("Pooler", "pooler", spec={**by_target(scene), "instances": 1})
+        elsewhere(scene, **by_target(scene, port=other.port))
+        scene.server.execute(
+            f"CREATE ROLE {ROLE} LOGIN PASSWORD '{scram.verifier('of-the-other-namespace')}';"
+            f"COMMENT ON ROLE {ROLE} IS '{sql.OWNERSHIP}'"
+        )
+        await scene.ends("True", "LookupSucceeded")
+        assert not has_password(scene, b"of-the-other-namespace")
+        assert b"of-the-other-namespace" not in scene.data("pooler")["userlist.txt"]
+        assert scene.data("pooler-control-ca")["auth-password"] != b"of-the-other-namespace"
+
+    story(test)
+
+
+def test_a_password_that_somebody_unknown_sets_again_and_again_is_left_to_them_until_they_are_gone(story, server):
+    """Another operator, in another Kubernetes: if both went on, both would fail half of the time."""
+    with_passwords(server)
+
+    async def test(scene):
+        scene.api.put("Pooler", "pooler", spec={**by_target(scene), "instances": 1})
+        await scene.ends("True", "LookupSucceeded")
+        for _ in range(3):
+            scene.server.execute(f"ALTER ROLE {ROLE} PASSWORD 'theirs'")
+            await scene.later(301, "True", "LookupSucceeded")
+        scene.server.execute(f"ALTER ROLE {ROLE} PASSWORD 'theirs'")
+        message = await scene.later(301, "False", "NotOwned")
+        assert "keeps giving" in message
+        await scene.later(2 * HOUR, "False", "NotOwned")
+        assert has_password(scene, b"theirs")
+        scene.server.execute(f'ALTER ROLE "{ROLE}" PASSWORD NULL')
+        assert f'ALTER ROLE "{ROLE}" PASSWORD NULL' in message
+        await scene.later(301, "True", "LookupSucceeded")
+
+    story(test)
+
+
+def test_beside_a_pooler_that_knows_it_as_a_cluster_of_cloudnativepg_both_roles_have_the_lookup(story):
+    """The other role: CloudNativePG's pg_hba.conf knows it by that name."""
+
+    async def test(scene):
+        await scene.ends("True", "LookupSucceeded")
+        scene.api.put("Cluster", "shop", spec={}, status={})
+        scene.memory = Memory()
+        await scene.ends("True", "LookupSucceeded")
+        may = "SELECT rolname::text FROM pg_roles WHERE rolname ~ 'pooler_pgbouncer' AND"
+        may += " has_function_privilege(oid, 'pgweir.user_search(text)', 'EXECUTE') AND"
+        may += " has_schema_privilege(oid, 'pgweir', 'USAGE') ORDER BY 1"
+        assert scene.server.execute(may) == [(ROLE,), (NATIVE,)], "neither takes the other's grants away"
+        scene.server.execute("ALTER FUNCTION pgweir.user_search(text) SECURITY INVOKER")
+        await scene.later(301, "True", "LookupSucceeded")
+        assert scene.server.execute(may) == [(ROLE,), (NATIVE,)], "nor when the function is made anew"
+        going(scene)
+        await scene.look()
+        assert scene.server.execute(may) == [(ROLE,)], "the last one takes the function away, not the first"
 
     story(test)
 

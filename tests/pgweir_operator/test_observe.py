@@ -10,7 +10,7 @@ from tests.pgweir_operator import worlds
 
 from pgweir_operator.api.observed import ClusterFlavour
 from pgweir_operator.kube import ForbiddenError
-from pgweir_operator.observe import observe, pod_facts, secret_facts, watched_secrets
+from pgweir_operator.observe import observe, pod_facts, secret_facts, watched
 
 POOLER = worlds.pooler()
 
@@ -92,7 +92,7 @@ def test_a_cluster_object_names_its_own_secrets_and_wins():
     cluster = world.observed.cluster
     assert cluster.flavour is ClusterFlavour.CLOUDNATIVEPG
     assert (cluster.server_ca.data["ca.crt"], cluster.client_ca.data["ca.crt"]) == (b"S", b"U")
-    assert {"own-ca", "own-client-ca"} <= watched_secrets(POOLER, world.observed).keys()
+    assert {("Secret", "own-ca"), ("Secret", "own-client-ca")} <= watched(POOLER, world).keys()
 
 
 def test_edbs_cluster_object_is_found_under_its_own_kind_and_knows_the_role_of_the_contract():
@@ -158,7 +158,7 @@ def test_a_plain_target_has_the_secrets_that_the_spec_names():
 def test_a_secret_that_does_not_exist_is_none():
     pooler = worlds.pooler(pgbouncer={"clientTLSSecret": {"name": "missing"}})
     assert look(pooler=pooler).observed.secrets == {"missing": None}
-    assert "missing" in watched_secrets(pooler)
+    assert ("Secret", "missing") in watched(pooler)
 
 
 def test_strangers_are_named_and_our_own_children_are_not():
@@ -175,6 +175,22 @@ def test_an_account_that_the_spec_names_is_nobodys_child():
     pooler = worlds.pooler(serviceAccountName="theirs")
     assert look(item("ServiceAccount", "theirs"), pooler=pooler).observed.strangers == ()
     assert not look(pooler=pooler).observed.service_account_exists
+
+
+def test_an_account_that_the_spec_names_is_watched_whether_it_is_there_or_not():
+    pooler = worlds.pooler(serviceAccountName="theirs")
+    assert watched(pooler, look(pooler=pooler))["ServiceAccount", "theirs"] == ""
+    there = item("ServiceAccount", "theirs")
+    version = there["metadata"]["resourceVersion"]
+    assert watched(pooler, look(there, pooler=pooler))["ServiceAccount", "theirs"] == version
+    assert not [kind for kind, _ in watched(POOLER) if kind != "Secret"]
+
+
+@pytest.mark.parametrize(("status", "refused"), [("True", "exceeded quota"), ("False", "")])
+def test_why_the_api_server_takes_no_more_pods_is_read_from_the_deployment(status, refused):
+    row = {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate", "message": "exceeded quota"}
+    deployment = {**item("Deployment", "pooler", owner=worlds.UID), "status": {"conditions": [row]}}
+    assert look(deployment).observed.deployment.refused == refused
 
 
 def test_a_cluster_of_the_poolers_name_is_noticed():

@@ -63,10 +63,10 @@ def test_it_is_made_proved_repaired_and_taken_back_without_a_superusers_password
     fake.protocols = (protocol,)
 
     async def story(shell):
-        assert await provisioning.provision(NOWHERE, shell, SPEC)
-        assert await provisioning.provision(NOWHERE, shell, SPEC) == ()
+        assert (await provisioning.provision(NOWHERE, shell, SPEC)).statements
+        assert (await provisioning.provision(NOWHERE, shell, SPEC)).statements == ()
         server.execute(f"ALTER ROLE {ROLE} NOLOGIN")
-        assert len(await provisioning.provision(NOWHERE, shell, SPEC)) == 1
+        assert len((await provisioning.provision(NOWHERE, shell, SPEC)).statements) == 1
         login = provisioning.Credentials(ROLE, password=PASSWORD)
         where = Endpoint("127.0.0.1", server.port)
         query = "SELECT usename, passwd FROM pgweir.user_search($1)"
@@ -99,7 +99,7 @@ def test_many_poolers_may_provision_one_cluster_at_the_same_time(server):
     async def all_at_once(shell):
         return await asyncio.gather(*(provisioning.provision(NOWHERE, shell, SPEC) for _ in range(4)))
 
-    assert sum(bool(done) for done in in_pod(fake, all_at_once)) == 1
+    assert sum(bool(made.statements) for made in in_pod(fake, all_at_once)) == 1
 
 
 def test_what_others_built_on_it_stays_and_is_named(server):

@@ -24,7 +24,7 @@ from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import FINALIZER
 from pgweir_operator.integration import provisioning
 from pgweir_operator.integration.certificates import authority
-from pgweir_operator.kube import ApiError, InvalidError
+from pgweir_operator.kube import ApiError, ConflictError, InvalidError, NotFoundError
 from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.events import Events
 from pgweir_operator.kube.watches import ObjectWatches
@@ -64,7 +64,11 @@ class Api:
         return copy.deepcopy(self.objects.get((kind, name)))
 
     async def items(self, kind, namespace, *, labels=None):
-        return [copy.deepcopy(item) for (known, _), item in self.objects.items() if known == kind]
+        return [
+            copy.deepcopy(item)
+            for (known, _), item in self.objects.items()
+            if known == kind and namespace in {"", item["metadata"]["namespace"]}
+        ]
 
     async def knows(self, api_version, kind):
         return any(kind == known for known, _ in self.objects)
@@ -92,6 +96,11 @@ class Api:
         await asyncio.Event().wait()
 
     async def set_finalizers(self, target, finalizers):
+        before = self.objects.get((target["kind"], target["metadata"]["name"]))
+        if before is None:
+            raise NotFoundError(404, "not found")
+        if before["metadata"]["resourceVersion"] != target["metadata"]["resourceVersion"]:
+            raise ConflictError(409, "the object has been modified")
         return self.put(target["kind"], target["metadata"]["name"], metadata={"finalizers": finalizers})
 
     async def delete(self, kind, namespace, name, *, uid):
@@ -186,7 +195,7 @@ def target(monkeypatch):
             self.asked += 1
             if self.error:
                 raise self.error
-            return ()
+            return provisioning.Made(password=spec.password)
 
         async def check_login(self, endpoint, login, *, query, database):
             return self.capacity
@@ -227,7 +236,7 @@ def test_from_nothing_to_ready(target):
         assert scene.pods[0].digest == scene.api.objects["Pooler", "pooler"]["status"]["configDigest"]
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
         assert "AllPodsReady" in {reason for reason, _ in scene.api.events}
-        assert {"shop-superuser", "shop-ca"} <= scene.outcome.secrets.keys()
+        assert {("Secret", "shop-superuser"), ("Secret", "shop-ca")} <= scene.outcome.watched.keys()
 
     story(test)
 
@@ -660,6 +669,53 @@ def test_in_a_namespace_that_goes_nobody_waits(target):
     story(test)
 
 
+def test_a_pooler_that_is_made_anew_under_the_same_name_is_another_one(target):
+    async def test(scene):
+        await ready(scene)
+        asked = target.asked
+        scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"})
+        await scene.look()
+        assert target.withdrawn == 1
+        # The garbage collector and a new Pooler are both faster than the next pass.
+        mine = [key for key, item in scene.api.objects.items() if item["metadata"].get("ownerReferences")]
+        for key in [key for key in mine if key[0] != "Pod"]:
+            del scene.api.objects[key]
+        del scene.api.objects["Pooler", "pooler"]
+        scene.spec()
+        scene.api.objects["Pooler", "pooler"]["metadata"]["uid"] = "another"
+        await scene.look()
+        assert target.asked == asked + 1, "what was taken back for the other is made for this one"
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == [FINALIZER]
+
+    story(test)
+
+
+def test_a_pooler_that_goes_and_cannot_be_read_any_more_holds_nobody_up(target):
+    async def test(scene):
+        await ready(scene)
+        gone = {"deletionTimestamp": "2026-11-22T12:00:00Z"}
+        scene.api.put("Pooler", "pooler", metadata=gone, spec={"instances": "of an older version's"})
+        await scene.look()
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == []
+        assert "WithdrawalAbandoned" in {reason for reason, _ in scene.api.events}
+
+    story(test)
+
+
+def test_a_pooler_that_somebody_edits_while_it_is_provisioned_for_is_held_all_the_same(target, monkeypatch):
+    async def test(scene):
+        async def check_login(endpoint, login, *, query, database):
+            scene.api.put("Pooler", "pooler", metadata={"annotations": {"by": "hand"}, "finalizers": ["theirs"]})
+
+        monkeypatch.setattr(provisioning, "check_login", check_login)
+        await scene.look()
+        assert scene.condition("Integrated")[0] == "True"
+        assert scene.condition("Ready")[1] != "ReconcileFailed"
+        assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == ["theirs", FINALIZER]
+
+    story(test)
+
+
 def test_a_pooler_that_gets_secrets_of_its_own_gives_back_what_was_provisioned(target):
     async def test(scene):
         await ready(scene)
@@ -746,7 +802,7 @@ def test_a_cluster_object_full_of_nonsense_is_one_that_says_nothing(target):
         names = {"serverCASecret": "../../../v1/secrets", "clientCASecret": "a/b"}
         scene.api.put("Cluster", "shop", status={"certificates": names})
         outcome = await scene.look()
-        assert not [name for name in outcome.secrets if "/" in name]
+        assert not [name for _, name in outcome.watched if "/" in name]
 
     story(test)
 

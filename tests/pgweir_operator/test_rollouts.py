@@ -110,6 +110,12 @@ def story(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 class Api:
     def __init__(self) -> None:
         self.deployments: dict[str, Manifest] = {}
+        self.poolers: set[str] = set()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        if kind == "Deployment":
+            return self.deployments.get(name)
+        return {"metadata": {"name": name, "uid": pooler(name).uid}} if name in self.poolers else None
 
     async def items(self, kind: str, namespace: str, *, labels: str) -> list[Manifest]:
         assert (kind, labels) == ("Deployment", names.POOLER_LABEL)
@@ -122,6 +128,7 @@ class Installation:
     def __init__(self, *poolers: str) -> None:
         self.api = Api()
         self.api.deployments = {name: live(name) for name in poolers}
+        self.api.poolers = set(poolers)
         self.now = 1000.0
         self.woken: list[str] = []
         self.rollouts = self.restart()
@@ -131,14 +138,21 @@ class Installation:
         self.rollouts.on_free = lambda key: self.woken.append(key[1])
         return self.rollouts
 
-    async def look(self, name: str) -> str:
+    async def look(self, name: str, **spec: Any) -> str:
         """A pass of this Pooler, and what it applies; answers whom it waits for."""
-        manifests, waits_for = await self.rollouts.in_turn(pooler(name), self.api.deployments.get(name), [wanted(name)])
+        manifests, waits_for = await self.rollouts.in_turn(
+            pooler(name, **spec), self.api.deployments.get(name), [wanted(name, **spec)]
+        )
         if not waits_for and self.image(name) == "old":
             self.api.deployments[name] = live(name, image="new", progress="ReplicaSetUpdated")
         else:
             assert waits_for == "" or manifests[0]["spec"]["template"] == self.api.deployments[name]["spec"]["template"]
+        await self.rollouts.end_of_pass(("default", name))
         return waits_for
+
+    async def look_in_vain(self, name: str) -> None:
+        """A pass that something stops before it comes to its children."""
+        await self.rollouts.end_of_pass(("default", name))
 
     def image(self, name: str) -> str:
         image: str = self.api.deployments[name]["spec"]["template"]["spec"]["containers"][0]["image"]
@@ -206,3 +220,73 @@ async def test_a_pooler_that_is_deleted_is_waited_for_no_longer() -> None:
     world.rollouts.give_back(("default", "a"))
     assert world.woken == ["b"]
     assert await world.look("b") == ""
+
+
+@story
+async def test_one_that_is_blocked_when_its_turn_comes_gives_it_away_and_comes_back() -> None:
+    world = Installation("a", "b", "c", "d")
+    await world.look("a")
+    for name in "bcd":
+        await world.look(name)
+    world.ends("a")
+    await world.look("a")
+    assert world.woken == ["b"]
+    await world.look_in_vain("b")
+    assert world.woken == ["b", "c"], "not at its time of rest: with 300 Poolers that is 165 s away"
+    await world.look_in_vain("c")
+    assert world.woken == ["b", "c", "d"]
+    assert await world.look("d") == ""
+    assert await world.look("b") == "default/d", "it can again, and stands in line"
+    world.ends("d")
+    await world.look("d")
+    assert world.woken == ["b", "c", "d", "b"]
+    assert await world.look("b") == ""
+
+
+@story
+async def test_a_turn_that_is_taken_and_comes_to_nothing_is_given_back_with_the_pass() -> None:
+    world = Installation("a", "b")
+    manifests, waits_for = await world.rollouts.in_turn(pooler("a"), live("a"), [wanted("a")])
+    assert waits_for == ""
+    assert manifests == [wanted("a")]
+    assert await world.look("b") == "default/a"
+    await world.look_in_vain("a")  # The API server has refused the Deployment.
+    assert world.woken == ["b"]
+    assert await world.look("b") == ""
+
+
+@story
+async def test_one_that_rolls_without_a_turn_and_is_blocked_when_it_is_done_is_waited_for_no_longer() -> None:
+    world = Installation("a", "b")
+    world.api.deployments["a"] = live("a", image="mine", progress="ReplicaSetUpdated")
+    assert await world.look("b") == "default/a"
+    await world.look_in_vain("a")
+    assert world.woken == [], "it rolls, whatever is wrong with it"
+    world.api.deployments["a"] = live("a", image="mine")
+    await world.look_in_vain("a")
+    assert world.woken == ["b"]
+
+
+@story
+async def test_one_that_waits_and_is_changed_by_its_user_stands_in_line_no_more() -> None:
+    world = Installation("a", "b", "c")
+    for name in "abc":
+        await world.look(name)
+    asked = {"pgbouncer": {"image": "mine"}}
+    world.api.deployments["b"] = live("b", progress="ReplicaSetUpdated", **asked)
+    assert await world.look("b", **asked) == ""
+    world.ends("a")
+    await world.look("a")
+    assert world.woken == ["c"], "b has nothing to ask for"
+    assert await world.look("c") == "default/b"
+    world.api.deployments["b"]["status"]["conditions"] = live("b")["status"]["conditions"]
+    await world.look("b", **asked)
+    assert world.woken == ["c", "c"]
+
+
+@story
+async def test_a_deployment_of_no_pooler_is_waited_for_by_nobody() -> None:
+    world = Installation("a", "b")
+    world.api.deployments["a"] = live("a", progress="ReplicaSetUpdated")
+    world.api.poolers.discard("a")
+    assert await world.look("b") == "", "an orphan, or what the garbage collector has not come to yet"

@@ -164,6 +164,7 @@ def test_a_state_that_this_operator_has_no_word_for_is_shown_and_proves_no_pause
         (World(deployment=replace(rolled_out(3), generation=2)), "RollingOut", "not taken up"),
         (World(deployment=replace(rolled_out(3), updated_replicas=1)), "RollingOut", "1 of 3 pods"),
         (World(deployment=replace(rolled_out(3), replicas=4)), "RollingOut", "1 pods of an older template"),
+        (World(pods=(), deployment=replace(rolled_out(0), refused="no quota.")), "PodsNotReady", "no more: no quota. Kube"),
         (World(answers={"b": PodSilence("b", "timed out")}), "PodUnreachable", "b (timed out)"),
         (World(integration=IntegrationResult("False", Reason.NO_ADMIN_ACCESS, "Run this SQL: …")), "NoAdminAccess",
          "Run this SQL"),

@@ -208,7 +208,7 @@ def asked(monkeypatch):
     async def provision(endpoint, admin, spec):
         await asyncio.sleep(0)
         found.append(admin.password)
-        return ()
+        return provisioning.Made()
 
     async def check_login(endpoint, login, *, query, database):
         return None

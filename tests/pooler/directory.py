@@ -178,7 +178,7 @@ def small_directory(**passwords: str) -> Iterator[Directory]:
         finally:
             directory.may_answer.set()
             server.shutdown()
-            thread.join(5)
+            thread.join(60)
 
 
 def _names(directory: Directory) -> dict[str, str]:

@@ -126,7 +126,7 @@ class FakePostgres:
     """Listens on a free port of 127.0.0.1 (or where it is told) and runs a script for each connection."""
 
     def __init__(
-        self, script: Script = obliging, *, timeout: float = 15.0, host: str = "127.0.0.1", port: int = 0
+        self, script: Script = obliging, *, timeout: float = 60.0, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         self.script = script
         self.timeout = timeout

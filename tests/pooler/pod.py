@@ -87,8 +87,8 @@ class Pod:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The status document that a request is answered with."""
-        plain = socket.create_connection((ADDRESS, self.process.control_port), timeout=10)
-        connection = http.client.HTTPSConnection(ADDRESS, timeout=10)
+        plain = socket.create_connection((ADDRESS, self.process.control_port), timeout=60)
+        connection = http.client.HTTPSConnection(ADDRESS, timeout=60)
         connection.sock = self._tls().wrap_socket(plain, server_hostname=CONTROL_DNS_NAME)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
@@ -128,7 +128,7 @@ class Pod:
 
     def connect(self, user: str = "alice", dbname: str = "app") -> psycopg.Connection[Any]:
         conninfo = make_conninfo(
-            host=ADDRESS, port=self.process.port, user=user, dbname=dbname, password=SECRETS[user], connect_timeout=30
+            host=ADDRESS, port=self.process.port, user=user, dbname=dbname, password=SECRETS[user], connect_timeout=60
         )
         return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
 

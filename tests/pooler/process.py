@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from tests.forge import Forked
+from tests.pooler import sanitized
 from tests.pooler.wire import PATIENCE, WireClient
 from tests.postgres.server import PASSWORDS, account, free_port, give_to_account, make_directory
 
@@ -147,7 +148,7 @@ class PoolerProcess:
 
     # -- life -------------------------------------------------------------------------------------------------
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         for _ in range(5):
             self.port, self.metrics_port, self.http_port = free_port(), free_port(), free_port()
             self.write_files()
@@ -166,7 +167,12 @@ class PoolerProcess:
                 self.process = Forked(command, log, self.directory)
             else:
                 self.process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, **self._identity()
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
+                    **{"env": sanitized.environment(), **self._identity()},
                 )
 
     def command(self) -> list[str]:
@@ -220,7 +226,7 @@ class PoolerProcess:
         """SIGHUP: the pooler reads its files again."""
         self.signal(signal.SIGHUP)
 
-    def wait_exit(self, timeout: float = 20.0) -> int:
+    def wait_exit(self, timeout: float = 2 * PATIENCE) -> int:
         assert self.process is not None
         try:
             return self.process.wait(timeout)
@@ -236,6 +242,8 @@ class PoolerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if sanitized.FOLDER is not None and (said := sanitized.report(self.log())) is not None:
+            raise AssertionError(f"a sanitizer ended the pooler:\n{said}")
         if os.environ.get("PGWEIR_TEST_KEEP"):
             return
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -262,7 +270,7 @@ class PoolerProcess:
 
     def conninfo(self, user: str = "alice", dbname: str = "app", password: str | None = None, **more: object) -> str:
         values: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "user": user, "dbname": dbname}
-        values |= {"password": password if password is not None else SECRETS.get(user), "connect_timeout": 15}
+        values |= {"password": password if password is not None else SECRETS.get(user), "connect_timeout": 60}
         return make_conninfo("", **{**values, **more})
 
     def connect(self, user: str = "alice", dbname: str = "app", **options: Any) -> psycopg.Connection[Any]:
@@ -314,7 +322,7 @@ class PoolerProcess:
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as answer:
+            with opener.open(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -345,7 +353,7 @@ class Traffic:
 
     def stop(self) -> None:
         self._stop.set()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in self._threads), "a client hangs"

@@ -48,7 +48,7 @@ class TlsFront:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closing = True
-        self._thread.join(5)
+        self._thread.join(60)
         self._listener.close()
         # A socket is closed when nobody reads from it any more: its number may be another one's at once.
         for thread in self._serving:

@@ -70,9 +70,10 @@ class Client:
         self._writer.close()
 
 
-async def busy(clients: list[Client], seconds: float) -> dict[str, float]:
-    """How long queries take while they all ask."""
+async def busy(pooler: Probed, clients: list[Client], seconds: float) -> dict[str, float]:
+    """How long queries take while they all ask, and how many the pooler does in a second of CPU."""
     times: list[float] = []
+    cpu = pooler.cpu()
     until = time.monotonic() + seconds
 
     async def ask(client: Client) -> None:
@@ -85,6 +86,7 @@ async def busy(clients: list[Client], seconds: float) -> dict[str, float]:
     times.sort()
     return {
         "queries/s": round(len(times) / seconds),
+        "queries/cpu_s": round(len(times) / max(pooler.cpu() - cpu, 0.01)),
         "p50_ms": round(1000 * times[len(times) // 2], 2),
         "p99_ms": round(1000 * times[int(len(times) * 0.99)], 2),
         "max_ms": round(1000 * times[-1], 2),
@@ -96,7 +98,7 @@ async def measure(pooler: Probed, count: int, seconds: float = 2.0) -> Numbers:
     workers = [Client(pooler.port) for _ in range(BUSY)]
     for worker in workers:
         await worker.log_in()
-    numbers.busy_before = await busy(workers, seconds)
+    numbers.busy_before = await busy(pooler, workers, seconds)
     crowd: list[Client] = []
     objects_before = pooler.look()["types"]
     memory = pooler.rss()
@@ -110,7 +112,7 @@ async def measure(pooler: Probed, count: int, seconds: float = 2.0) -> Numbers:
             await client.log_in()
 
     arrivals = [asyncio.create_task(arrive()) for _ in range(AT_ONCE)]
-    working = asyncio.create_task(busy(workers[:4], 2 * seconds))
+    working = asyncio.create_task(busy(pooler, workers[:4], 2 * seconds))
     await asyncio.gather(*arrivals)
     numbers.login_seconds = round(time.monotonic() - started, 2)
     numbers.busy_during = await working
@@ -122,7 +124,7 @@ async def measure(pooler: Probed, count: int, seconds: float = 2.0) -> Numbers:
     await asyncio.sleep(seconds)
     numbers.idle_cpu = round(100 * (pooler.cpu() - cpu) / (time.monotonic() - at), 2)
     numbers.after = pooler.look("times")
-    numbers.busy_after = await busy(workers, seconds)
+    numbers.busy_after = await busy(pooler, workers, seconds)
 
     started = time.monotonic()
     for client in crowd:

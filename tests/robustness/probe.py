@@ -18,6 +18,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+from tests.pooler import sanitized
 from tests.pooler.process import PoolerProcess
 
 WATCHED = ("pgweir.", "uvloop.", "asyncio.", "_asyncio.", "ssl.")
@@ -39,8 +40,11 @@ class Probed(PoolerProcess):
 
     def _identity(self) -> dict[str, Any]:
         root = str(Path(__file__).parents[2])
+        given = sanitized.environment() or dict(os.environ)
         places = [root, f"{root}/pooler_image", f"{root}/operator", os.environ.get("PYTHONPATH", "")]
-        return {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}}
+        if sanitized.FOLDER is not None:
+            places = [given["PYTHONPATH"], *places]
+        return {"env": {**given, "PYTHONPATH": os.pathsep.join(filter(None, places))}}
 
     def look(self, order: str = "count") -> dict[str, Any]:
         """`count`: objects by type, after a collection, and what collections alone freed since the last `reset` (`cycles`).

@@ -19,8 +19,6 @@ from tests.robustness.probe import Probed
 
 from pgweir.session.startups import MAX_KNOWN_STARTUPS
 
-pytestmark = pytest.mark.timeout(120)
-
 SETTINGS: dict[str, object] = {
     "auth_type": "trust",
     "default_pool_size": 4,
@@ -176,5 +174,5 @@ def settled(pooler: Probed, round_: Round) -> dict[str, Any]:
         databases = kinds.get("pgweir.session.database.Database", 0) <= 2 or round_ is not new_database
         return waiting == 0 and few and databases and len(seen) > 2
 
-    eventually(steady, "everybody has gone", timeout=20)
+    eventually(steady, "everybody has gone")
     return seen[-1]

@@ -47,15 +47,20 @@ REASONS: Final[Mapping[str, Mapping[Reason, tuple[str, str]]]] = {
         ),
         Reason.NAME_CONFLICT: ("The Pooler is named as a Service of its cluster.", "Give it another name."),
         Reason.NOT_OWNED: (
-            "An object of that name is there already and was not made by this operator.",
-            "Rename or remove that object, or choose another name.",
+            "An object of that name is there already and was not made by this operator. As a reason of Integrated: in"
+            " PostgreSQL; or somebody else, another operator perhaps, keeps giving the look-up role another password.",
+            "Rename or remove that object, or choose another name. Two operators at one PostgreSQL: one of them with"
+            " `pgbouncer.authQuery` and `authQuerySecret`.",
         ),
         Reason.MISSING_SECRET: (
             "A Secret that the spec names, or that the cluster should have, is not there.",
             "Create it; the operator sees it at once.",
         ),
         Reason.INVALID_SECRET: ("A Secret has no such key, or what is in it cannot be used.", "Mend the Secret."),
-        Reason.MISSING_SERVICE_ACCOUNT: ("`serviceAccountName` names an account that is not there.", "Create it."),
+        Reason.MISSING_SERVICE_ACCOUNT: (
+            "`serviceAccountName` names an account that is not there.",
+            "Create it; the operator sees it at once.",
+        ),
         Reason.TARGET_NOT_FOUND: (
             "The Service of the cluster is not there (`<cluster>-rw`, `-ro` or `-r`).",
             "Is the cluster in this namespace, and is its name right?",
@@ -70,8 +75,11 @@ REASONS: Final[Mapping[str, Mapping[Reason, tuple[str, str]]]] = {
         Reason.ALL_PODS_READY: ("All is well.", ""),
         Reason.MINIMUM_AVAILABLE: ("At least one pod is ready.", ""),
         Reason.PODS_NOT_READY: (
-            "Pods are missing or not ready; the message names them.",
-            "`kubectl describe pod` says why: an image, a node without room, a volume.",
+            "Pods are missing or not ready; the message names them, or has the API server's words where it takes no more"
+            " (a quota, a PriorityClass or RuntimeClass that is not there, Pod Security).",
+            "`kubectl describe pod` says why: an image, a node without room, a volume. What a template names and is not there"
+            " Kubernetes looks for by itself: a Secret or ConfigMap of a volume within two minutes, an image's pull Secret"
+            " within five, whatever keeps pods from being made within seventeen.",
         ),
         Reason.ROLLING_OUT: ("New pods replace old ones.", "Wait."),
         Reason.ROLLOUT_STUCK: (

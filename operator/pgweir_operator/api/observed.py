@@ -116,6 +116,8 @@ class DeploymentFacts:
     """What its spec says now: we may be holding more back."""
     stuck: bool = False
     """A rollout makes no progress, says Kubernetes."""
+    refused: str = ""
+    """Why the API server takes no more of its pods, in its words (a quota, a PriorityClass that is missing)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,7 +280,7 @@ class EmbeddedPostgres:
             raise PostgresError("the server was never started")
         return self._process.pid
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         """Start and wait until it takes connections. The port stays the same over restarts."""
         if self.is_running:
             return
@@ -295,7 +295,7 @@ class EmbeddedPostgres:
                 break
         raise PostgresError(f"{self.installation} did not start:\n{self.log_tail()}")
 
-    def stop(self, mode: StopMode = "fast", timeout: float = 60.0) -> None:
+    def stop(self, mode: StopMode = "fast", timeout: float = 120.0) -> None:
         if self._process is None:
             return
         if self._process.poll() is None:

@@ -73,7 +73,7 @@ class LocalPod:
             ini = re.sub(rf"(?m)^{name} =.*$", f"{name} = {value}", ini)
         return {**files, INI: ini.encode()}
 
-    def start(self, files: Mapping[str, bytes], timeout: float = 60.0) -> None:
+    def start(self, files: Mapping[str, bytes], timeout: float = 120.0) -> None:
         """Mount the bundle and start; returns when the pod says that it is ready. One that ends is not waited for."""
         config, control, state = (self.folder / name for name in ("config", "control", "state"))
         for directory in (config, control, state):

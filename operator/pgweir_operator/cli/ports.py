@@ -41,10 +41,11 @@ def _block(_pid: int) -> Iterator[int] | None:
     if sys.platform != "linux":
         return None
     try:
-        end = min(END, int(_KERNEL_RANGE.read_text().split()[0]))
+        low = int(_KERNEL_RANGE.read_text().split()[0])
     except (OSError, ValueError):
         return None
-    for first in range(FIRST, end - BLOCK + 1, BLOCK):
+    # Where the kernel hands out all ports above 1024, a block has at least no other process of ours in it.
+    for first in sorted(range(FIRST, END - BLOCK + 1, BLOCK), key=lambda first: first + BLOCK > low):
         # An abstract name is one process's at a time, in the same network namespace as the ports, and goes with it.
         claim = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):

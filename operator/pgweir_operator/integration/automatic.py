@@ -51,6 +51,10 @@ class Integration:
     result: IntegrationResult
     retry_after: float | None = None
     left_something: bool = False
+    password: str | None = field(default=None, repr=False)
+    """The role's, where it is another than the one that was handed in: another Pooler had set it."""
+    seized: bool = False
+    """The role had a password that nobody known here has set, and has ours now."""
 
 
 def role_of(observed: Observed) -> str:
@@ -121,6 +125,9 @@ async def integrate(
     now: float,
     dial: tuple[str, int] | None = None,
     find_shell: FindShell | None = None,
+    holders: provisioning.FindHolders = provisioning.nobody,
+    announce: provisioning.Announce = provisioning.nothing,
+    may_seize: bool = True,
 ) -> Integration:
     """Never raises a PrerequisiteError: each becomes the result's reason."""
     role = role_of(observed)
@@ -128,6 +135,7 @@ async def integrate(
         return await _manual(pooler, observed, role, dial)
     kept = _kept(stored, role)
     left_something = False
+    made = provisioning.Made()
     try:
         if not observed.cluster.found:
             raise PrerequisiteError(
@@ -138,8 +146,11 @@ async def integrate(
         where = endpoint(pooler, observed, dial=dial)
         admin = await administrator(pooler, observed, find_shell)
         login = _login(role, observed, stored, now)
-        await provisioning.provision(where, admin, ProvisionSpec(role, password=login.password))
+        spec = ProvisionSpec(role, password=login.password, holders=holders, announce=announce, may_seize=may_seize)
+        made = await provisioning.provision(where, admin, spec)
         left_something = True
+        if login.password is not None:
+            login = replace(login, password=made.password)
         capacity = await provisioning.check_login(where, login, query=names.AUTH_QUERY, database=names.AUTH_DATABASE)
     except PrerequisiteError as error:
         message = error.message
@@ -148,7 +159,13 @@ async def integrate(
         if error.reason is Reason.NO_ADMIN_ACCESS:
             message += f" {_ways_out(pooler, observed, find_shell)}"
         result = IntegrationResult("False", error.reason, message, kept)
-        return Integration(result, retry_after=error.retry_after, left_something=left_something)
+        return Integration(
+            result,
+            retry_after=error.retry_after,
+            left_something=left_something,
+            password=_another(made, stored),
+            seized=made.seized,
+        )
     provisioned = Provisioned(
         auth_user=role,
         auth_query=names.AUTH_QUERY,
@@ -162,7 +179,13 @@ async def integrate(
     return Integration(
         IntegrationResult("True", Reason.LOOKUP_SUCCEEDED, message, provisioned, capacity),
         left_something=left_something,
+        password=_another(made, stored),
+        seized=made.seized,
     )
+
+
+def _another(made: provisioning.Made, stored: Stored) -> str | None:
+    return made.password if made.password != stored.password else None
 
 
 async def _manual(pooler: Pooler, observed: Observed, role: str, dial: tuple[str, int] | None) -> Integration:

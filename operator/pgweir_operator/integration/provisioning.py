@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import psycopg
@@ -25,15 +25,59 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Another Pooler that has the role's password. `where`: its own target, as the operator reaches it; None: it may be
+    shared with this Pooler as it is."""
+
+    name: str
+    password: str = field(repr=False)
+    where: Endpoint | None = None
+
+
+FindHolders = Callable[[str], Awaitable[Sequence[Holder]]]
+"""Of a verifier that PostgreSQL has: who has its password."""
+
+
+Announce = Callable[[], Awaitable[None]]
+"""Called before the first thing is made, so that whoever is to take it back knows of it. Raises where it is not to be made."""
+
+
+async def nobody(verifier: str) -> Sequence[Holder]:
+    return ()
+
+
+async def nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
 class ProvisionSpec:
     """Whom to provision, where, and how that role will log in (a password; None: by certificate)."""
 
     role: str
     database: str = "postgres"
     password: str | None = None
+    holders: FindHolders = field(default=nobody, compare=False)
+    announce: Announce = field(default=nothing, compare=False)
+    may_seize: bool = True
+    """Whether a password that nobody known here has set is replaced."""
 
     def __repr__(self) -> str:
         return f"<ProvisionSpec {self.role} in {self.database}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What had to be done, without any secret, and the password that the role has now. `seized`: it had one that nobody
+    known here has set."""
+
+    statements: tuple[str, ...] = ()
+    password: str | None = field(default=None, repr=False)
+    seized: bool = False
+
+
+class InUseError(Exception):
+    """Other Poolers log in as the role, by a name for PostgreSQL that is not ours."""
 
 
 Administrator = Credentials | Shell
@@ -93,24 +137,78 @@ async def prove_administrator(endpoint: Endpoint, admin: Administrator, role: st
         raise _explained(error, endpoint, admin) from None
 
 
-async def provision(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> tuple[str, ...]:
-    """Bring role, grants and function to what we want. Answers what had to be done, without any secret."""
+async def provision(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> Made:
+    """Bring role, grants and function to what we want.
+
+    A password that another Pooler has set stays, and is ours too where we prove to be an administrator of theirs: one
+    PostgreSQL has many names, and two Poolers that call it differently would set it in turns.
+    """
     try:
         async with _opened(endpoint, admin, spec.database) as connection:
-            if not _statements(await _facts(connection, spec), spec):
-                return ()
+            found = await _look(connection, endpoint, admin, spec)
+            if not found.statements:
+                return found
             async with connection.transaction():
                 # Two Poolers of one cluster provision the same objects: the second looks again after the first.
                 await connection.run(sql.LOCK)
-                statements = _statements(await _facts(connection, spec), spec)
-                for statement in statements:
+                found = await _look(connection, endpoint, admin, spec)
+                if found.statements:
+                    await spec.announce()
+                for statement in found.statements:
                     await connection.run(statement)
     except psycopg.Error as error:
         raise _explained(error, endpoint, admin) from None
-    done = tuple(statement.split(" PASSWORD ")[0] for statement in statements)
+    done = tuple(statement.split(" PASSWORD ")[0] for statement in found.statements)
     for statement in done:
         logger.info("provisioned at %s: %s", endpoint, " ".join(statement.split())[:120])
-    return done
+    return replace(found, statements=done)
+
+
+async def _look(connection: Session, endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> Made:
+    """What is to be done, with the secrets."""
+    facts, stored = await _facts(connection, spec)
+    password, seized = spec.password, False
+    if stored is not None and facts.role_ours and not facts.secret_as_wanted:
+        shared = await _shared(stored, endpoint, admin, spec)
+        if shared is not None or (password is None and not spec.may_seize):
+            password = password and shared
+            facts = replace(facts, secret_as_wanted=True)
+        elif spec.may_seize:
+            seized = True
+        else:
+            raise PrerequisiteError(
+                Reason.NOT_OWNED,
+                f"Somebody else keeps giving role {spec.role} another password: another operator, or a person. It is"
+                f" left as it is. Run ALTER ROLE {sql.identifier(spec.role)} PASSWORD NULL once it is this Pooler's"
+                " alone; else give this Pooler a role of its own (pgbouncer.authQuery with authQuerySecret).",
+                retry_after=60.0,
+            )
+    verifier = None if password is None else scram.verifier(password)
+    statements = sql.provisioning(facts, role=spec.role, database=spec.database, verifier=verifier)
+    return Made(statements, password, seized)
+
+
+async def _shared(stored: str, endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> str | None:
+    """The password of a Pooler that has set it, where this one may know it. (Who needs none, need not know it.)
+
+    WHY a proof at their PostgreSQL, too: ours may be one that we made up, with a verifier that was seen somewhere.
+    """
+    for holder in await spec.holders(stored):
+        is_near = holder.where is None or (holder.where.host, holder.where.port) == (endpoint.host, endpoint.port)
+        if spec.password is None or is_near or await _administers(holder, admin, spec.role):
+            return holder.password
+    return None
+
+
+async def _administers(holder: Holder, admin: Administrator, role: str) -> bool:
+    if isinstance(admin, Shell) or holder.where is None:
+        return False  # Whoever is beside our PostgreSQL has nothing to show to theirs.
+    try:
+        await prove_administrator(holder.where, admin, role)
+    except PrerequisiteError as error:
+        logger.info("the password of %s is not shared: %s", holder.name, error.message)
+        return False
+    return True
 
 
 _CAPACITY = """
@@ -162,7 +260,8 @@ async def capacity(endpoint: Endpoint, login: Credentials, database: str) -> Tar
 async def withdraw(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec) -> tuple[str, ...]:
     """Take back what says it is ours: function, schema, and the role with its grants in every database.
 
-    The caller has made sure that no other Pooler needs it. Answers what remains, each with its reason: what somebody
+    The caller has made sure that no other Pooler of this target needs it; one that calls it by another name is known by
+    its password (InUseError). Answers what remains, each with its reason: what somebody
     else built on it is theirs, and stays.
     """
     remains: list[str] = []
@@ -170,12 +269,14 @@ async def withdraw(endpoint: Endpoint, admin: Administrator, spec: ProvisionSpec
         async with _opened(endpoint, admin, spec.database) as connection:
             # Held until the connection ends: the last two Poolers of a cluster may go at the same moment.
             await connection.run(sql.SESSION_LOCK)
-            facts = await _facts(connection, spec)
+            facts, stored = await _facts(connection, spec)
             if facts.is_standby:
                 raise PrerequisiteError(
                     Reason.TARGET_UNAVAILABLE, f"{endpoint} is a standby: nothing can be removed there."
                 )
-            for statement in sql.withdrawal(facts):
+            if stored is not None and (holders := await spec.holders(stored)):
+                raise InUseError(", ".join(holder.name for holder in holders))
+            for statement in sql.withdrawal(facts, role=spec.role):
                 try:
                     await connection.run(statement)
                 except psycopg.errors.DependentObjectsStillExist as error:
@@ -231,7 +332,8 @@ def _dependents(error: psycopg.Error) -> str:
     return error.diag.message_detail or error.diag.message_primary or str(error)
 
 
-async def _facts(connection: Session, spec: ProvisionSpec) -> sql.Facts:
+async def _facts(connection: Session, spec: ProvisionSpec) -> tuple[sql.Facts, str | None]:
+    """With the verifier that the role has."""
     [row] = await connection.rows(sql.FACTS, sql.parameters(spec.role))
     if not row.pop("is_superuser"):
         raise PrerequisiteError(
@@ -239,18 +341,13 @@ async def _facts(connection: Session, spec: ProvisionSpec) -> sql.Facts:
             f"{connection.user} is no superuser, and the lookup reads pg_authid: name one in the Secret.",
             retry_after=60.0,
         )
-    secret = row.pop("role_secret")
-    wanted = secret is None if spec.password is None else scram.matches(spec.password, secret)
+    stored = row.pop("role_secret")
+    wanted = stored is None if spec.password is None else scram.matches(spec.password, stored)
     known = {item.name for item in fields(sql.Facts)}
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known
     }
-    return sql.Facts(**values, is_superuser=True, secret_as_wanted=wanted)
-
-
-def _statements(facts: sql.Facts, spec: ProvisionSpec) -> tuple[str, ...]:
-    verifier = None if spec.password is None else scram.verifier(spec.password)
-    return sql.provisioning(facts, role=spec.role, database=spec.database, verifier=verifier)
+    return sql.Facts(**values, is_superuser=True, secret_as_wanted=wanted), stored
 
 
 def _first_words(error: psycopg.Error) -> str:

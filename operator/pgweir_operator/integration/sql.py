@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pgweir_operator.api import names
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 
 SCHEMA = "pgweir"
@@ -51,8 +52,11 @@ SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
        coalesce((SELECT o.rolsuper FROM pg_catalog.pg_roles o WHERE o.oid = n.nspowner), false) AS schema_owner_trusted,
        coalesce((SELECT pg_catalog.array_agg(g.rolname || ':' || x.privilege_type ORDER BY 1)
                  FROM pg_catalog.aclexplode(n.nspacl) x JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
-                 WHERE x.grantee <> n.nspowner), '{{}}') AS schema_grants,
+                 WHERE x.grantee <> n.nspowner AND NOT (g.rolname = %(other)s AND x.privilege_type = 'USAGE')),
+                '{{}}') AS schema_grants,
        EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) x WHERE x.grantee = 0) AS schema_public,
+       EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) x JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
+               WHERE g.rolname = %(other)s AND x.privilege_type = 'EXECUTE') AS other_role_uses_it,
        p.oid IS NOT NULL AS function_exists,
        pg_catalog.obj_description(p.oid, 'pg_proc') IS NOT DISTINCT FROM %(ownership)s AS function_ours,
        coalesce(p.prosecdef AND p.prosrc = %(body)s AND p.proconfig = ARRAY[%(search_path)s]
@@ -64,7 +68,8 @@ SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
        coalesce((SELECT pg_catalog.array_agg(coalesce(g.rolname, 'public') || ':' || x.privilege_type ORDER BY 1)
                  FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x
                  LEFT JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
-                 WHERE x.grantee <> p.proowner), '{{}}') AS function_grants
+                 WHERE x.grantee <> p.proowner AND
+                   (g.rolname = %(other)s AND x.privilege_type = 'EXECUTE') IS NOT TRUE), '{{}}') AS function_grants
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN pg_catalog.pg_roles r ON r.rolname = %(role)s
 LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = '{SCHEMA}'
@@ -91,18 +96,31 @@ class Facts:
     schema_owner_trusted: bool
     schema_grants: tuple[str, ...]
     schema_public: bool
+    other_role_uses_it: bool
+    """A Pooler that knows this PostgreSQL as something else (CloudNativePG's cluster, a plain target) logs in as the other
+    of the two roles. What it was granted is not ours to judge."""
     function_exists: bool
     function_ours: bool
     function_as_wanted: bool
     function_owner_trusted: bool
     function_grants: tuple[str, ...]
     secret_as_wanted: bool
-    """The role's verifier is of the password we hold; or we hold none, and it has none."""
+    """The role's verifier is of the password we hold; or we hold none, and it has none, or one that others need."""
 
 
 def parameters(role: str) -> dict[str, str]:
     """What FACTS wants beside it."""
-    return {"role": role, "ownership": OWNERSHIP, "body": FUNCTION_BODY, "search_path": SEARCH_PATH}
+    return {
+        "role": role,
+        "other": _other(role),
+        "ownership": OWNERSHIP,
+        "body": FUNCTION_BODY,
+        "search_path": SEARCH_PATH,
+    }
+
+
+def _other(role: str) -> str:
+    return names.AUTH_ROLE if role == names.AUTH_ROLE_CLOUDNATIVEPG else names.AUTH_ROLE_CLOUDNATIVEPG
 
 
 def provisioning(facts: Facts, *, role: str, database: str, verifier: str | None) -> tuple[str, ...]:
@@ -136,10 +154,11 @@ def _role(facts: Facts, role: str, verifier: str | None) -> tuple[str, ...]:
             )
         return ()
     if not facts.role_can_login or facts.role_too_much or not facts.secret_as_wanted:
-        return (
+        altered = (
             f"ALTER ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-            f" CONNECTION LIMIT -1 VALID UNTIL 'infinity' {secret}",
+            " CONNECTION LIMIT -1 VALID UNTIL 'infinity'"
         )
+        return (altered if facts.secret_as_wanted else f"{altered} {secret}",)
     return ()
 
 
@@ -189,12 +208,20 @@ def _function(facts: Facts, role: str) -> tuple[str, ...]:
         for holder in sorted({grant.rpartition(":")[0] for grant in facts.function_grants} - {role, "public"}):
             result.append(f"REVOKE ALL ON FUNCTION {SIGNATURE} FROM {identifier(holder)}")
         result.append(f"GRANT EXECUTE ON FUNCTION {SIGNATURE} TO {name}")
+    if fresh and facts.other_role_uses_it:
+        result.append(f"GRANT EXECUTE ON FUNCTION {SIGNATURE} TO {identifier(_other(role))}")
     return tuple(result)
 
 
-def withdrawal(facts: Facts) -> tuple[str, ...]:
+def withdrawal(facts: Facts, *, role: str) -> tuple[str, ...]:
     """What takes the lookup back in the database that has it: our function and our schema, with the grants on them."""
     result: list[str] = []
+    if facts.other_role_uses_it:
+        if facts.function_ours and facts.function_grants:
+            result.append(f"REVOKE ALL ON FUNCTION {SIGNATURE} FROM {identifier(role)}")
+        if facts.schema_ours and facts.schema_grants:
+            result.append(f"REVOKE ALL ON SCHEMA {SCHEMA} FROM {identifier(role)}")
+        return tuple(result)
     if facts.function_exists and facts.function_ours:
         result.append(f"DROP FUNCTION {SIGNATURE}")
     if facts.schema_exists and facts.schema_ours:

@@ -31,6 +31,8 @@ _VERBS = {"POST": "create", "PUT": "update"}
 
 ATTEMPTS = 5
 REQUEST_TIMEOUT = 30.0
+# Whatever Retry-After says: a pass that sleeps keeps its turn, and somebody between us and the API server may say an hour.
+LONGEST_PAUSE = 15.0
 # The API server ends a watch after this.
 WATCH_SECONDS = 290
 # It sends a bookmark about once a minute. A watch that is silent for longer is opened anew where it was: that costs one
@@ -275,7 +277,7 @@ class Kube:
                 failure = error
             if not failure.may_pass or attempt == attempts:
                 raise failure
-            pause = failure.retry_after or min(0.1 * 3**attempt, 5.0)
+            pause = min(failure.retry_after or min(0.1 * 3**attempt, 5.0), LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 (spreads retries, guards nothing)
         raise AssertionError("the loop returns or raises")
 

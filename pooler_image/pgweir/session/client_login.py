@@ -133,7 +133,7 @@ class ClientLogin:
                 self._receive_startup(data)
             elif self._stage == _PROOF:
                 # WHY by a name of its own: a login that succeeds lets its proof go, which is still at work. Compiled, an
-                # attribute keeps nothing alive while a method of it runs.
+                # attribute keeps nothing alive while a method of it runs (`test_compiled` looks for more of this).
                 proof = self._proof
                 assert proof is not None
                 proof.data_received(data)
@@ -377,8 +377,9 @@ class ClientLogin:
     def _receive_early(self, data: bytes) -> None:
         """The client is in, but has not been greeted: what it sends is kept."""
         self._reader.feed(data)
-        if len(self._reader.rest) > HELD_LIMIT and self._client is not None:
-            self._client.pause_reading()
+        client = self._client
+        if len(self._reader.rest) > HELD_LIMIT and client is not None:
+            client.pause_reading()
 
     def _welcome(self) -> None:
         """The pool's first server is there."""
@@ -458,8 +459,9 @@ class ClientLogin:
             self._client.disconnect(reason, error.message, error.sqlstate)
             self._end()
             return
-        if self._proof is not None:
-            self._proof.failed()
+        proof = self._proof
+        if proof is not None:
+            proof.failed()
         stage = error.stage or "startup"
         self._count_failure(stage)
         if self.pooler.settings.log_pooler_errors:

@@ -230,7 +230,7 @@ class ClientProof:
                 self._busy = True
                 pooler.turns.wait(self._let_in)
             return
-        self._authentication = ClientAuthentication(
+        authentication = self._authentication = ClientAuthentication(
             exchange,
             user=login.user,
             secret=self.secret,
@@ -240,7 +240,7 @@ class ClientProof:
             cache=pooler.scram_cache,
             stage=stage,
         )
-        login.wire.write(self._authentication.start())
+        login.wire.write(authentication.start())
         self._free()
 
     def _let_in(self) -> None:

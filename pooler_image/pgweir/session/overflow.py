@@ -93,8 +93,8 @@ class Overflow:
         for login, since in list(self.waiting.items()):
             if not timeout or now - since <= timeout:
                 break  # they stand in the order of their arrival
-            del self.waiting[login]
-            login.refuse(self._refusal("query_wait_timeout", "and none has become free"))
+            if self.waiting.pop(login, None) is not None:  # it may have come in when one before it left
+                login.refuse(self._refusal("query_wait_timeout", "and none has become free"))
         self.admit()
 
     def _refusal(self, message: str, why: str) -> ClientError:

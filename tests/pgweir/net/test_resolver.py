@@ -19,7 +19,7 @@ from pgweir.session import switchover
 from pgweir.session.pooler import Pooler
 from pgweir.settings import DatabaseSettings, Settings
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Scene:

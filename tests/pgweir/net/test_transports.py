@@ -18,7 +18,7 @@ import uvloop
 from pgweir.net import streams as room
 from pgweir.net.streams import Door, Stream, Streams
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 BULK = 100 << 20
 
 

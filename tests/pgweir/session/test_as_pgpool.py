@@ -112,6 +112,19 @@ def test_the_wait_for_a_place_ends_at_query_wait_timeout_with_the_numbers(make_w
     assert "max_client_conn = 1" in error["H"]
 
 
+def test_who_comes_in_by_the_goodbye_of_another_is_not_refused_with_it(make_world: MakeWorld) -> None:
+    """Both have waited too long when a limit is raised: the first goodbye lets the second in. (Once, the tick ended there.)"""
+    world = make_world(max_client_conn=1, client_overflow="wait", query_wait_timeout=5.0)
+    world.client()
+    first, second = world.starts_login(), world.starts_login()
+    world.sleep(5.0)
+    assert len(world.pooler.overflow.waiting) == 2
+    reload(world, max_client_conn=2)
+    world.sleep(0.5)
+    assert refusal(first)["M"] == "query_wait_timeout"
+    assert is_in(world, second)
+
+
 def test_no_more_wait_than_the_backlog_holds(make_world: MakeWorld) -> None:
     world = make_world(max_client_conn=2, client_overflow="wait", listen_backlog=3)
     for _ in range(2):

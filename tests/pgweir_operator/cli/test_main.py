@@ -35,7 +35,7 @@ def test_every_command_has_help_with_an_example_and_every_option_says_what_it_is
 
 def test_help_is_there_at_once_because_nothing_else_is_loaded() -> None:
     listed = "import sys; from pgweir_operator.cli.main import app; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, timeout=200, check=True)
     assert not {"psycopg", "kubernetes", "kopf", "aiohttp", "pydantic"} & set(done.stdout.split())
 
 
@@ -78,7 +78,7 @@ def completing(home: Path, *words: str, **environment: str) -> subprocess.Comple
         env={**os.environ, "HOME": str(home), **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

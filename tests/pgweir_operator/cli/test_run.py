@@ -55,7 +55,7 @@ class Running:
         return self._said.read_text()
 
     def hears(self, words: str) -> None:
-        eventually(lambda: words in self.said() or self.process.poll() is not None, words, timeout=60)
+        eventually(lambda: words in self.said() or self.process.poll() is not None, words, timeout=120)
         assert words in self.said(), self.said()
 
     def change(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Running:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(120)
 
 
 @pytest.fixture

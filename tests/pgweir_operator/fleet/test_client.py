@@ -102,13 +102,13 @@ async def test_a_pod_with_a_higher_revision_keeps_it_and_says_so():
 
 @conversation
 async def test_a_pod_that_hangs_costs_its_deadline_and_no_other_pod_anything():
-    async with pods() as made, Fleet(identity(), port=made[0].port, deadline=0.5) as fleet:
-        made[0].lags = 30
+    async with pods() as made, Fleet(identity(), port=made[0].port, deadline=2.0) as fleet:
+        made[0].lags = 60
         start = time.monotonic()
         answers = await fleet.push(members(made), Push(bundle()))
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
         assert isinstance(answers["pod-0"], PodSilence)
-        assert "within 0.5 s" in answers["pod-0"].error
+        assert "within 2 s" in answers["pod-0"].error
         assert made[1].revision == made[2].revision == 1
 
 

@@ -50,7 +50,7 @@ def postgres_says_yes(monkeypatch):
 
     async def provision(endpoint, admin, spec):
         asked.append(("provision", endpoint, admin, spec))
-        return ()
+        return provisioning.Made(password=spec.password)
 
     async def check_login(endpoint, login, *, query, database):
         asked.append(("login", endpoint, login))

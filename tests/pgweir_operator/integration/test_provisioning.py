@@ -44,7 +44,7 @@ def admin(server):
 
 
 def provision(endpoint, admin, spec=SPEC):
-    return asyncio.run(provisioning.provision(endpoint, admin, spec))
+    return asyncio.run(provisioning.provision(endpoint, admin, spec)).statements
 
 
 def withdraw(endpoint, admin, spec=SPEC):
@@ -94,7 +94,7 @@ def test_many_poolers_may_provision_one_cluster_at_the_same_time(endpoint, admin
     async def all_at_once():
         return await asyncio.gather(*(provisioning.provision(endpoint, admin, SPEC) for _ in range(5)))
 
-    assert sum(bool(done) for done in asyncio.run(all_at_once())) == 1
+    assert sum(bool(made.statements) for made in asyncio.run(all_at_once())) == 1
     check_login(endpoint)
 
 
@@ -309,6 +309,13 @@ def test_nothing_that_is_logged_holds_a_secret(server, endpoint, admin, caplog):
         assert PASSWORD not in text
     log = server.log() if callable(getattr(server, "log", None)) else ""
     assert PASSWORD not in log
+
+
+def test_a_server_cannot_keep_us_busy_with_a_verifier_that_takes_hours_to_check():
+    made = scram.verifier(PASSWORD)
+    assert scram.matches(PASSWORD, made)
+    for iterations in ("0", "-1", "1000000000", "nonsense", ""):
+        assert not scram.matches(PASSWORD, made.replace("4096", iterations, 1))
 
 
 def test_the_verifier_we_make_is_one_that_postgresql_makes(server):

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from pgweir_operator.kube import ApiError, Kube
+from pgweir_operator.kube import ApiError, Kube, api
 
 
 @contextlib.asynccontextmanager
@@ -81,6 +81,22 @@ def test_a_part_of_a_status_is_merged_into_what_others_wrote():
     path = "/apis/pgweir.io/v1/namespaces/n/poolers/p/status"
     body = {"status": {"switchover": {"phase": "Held", "endedAt": None}}}
     assert seen == [("PATCH", path, "application/merge-patch+json", body)]
+
+
+def test_nobody_between_us_and_the_api_server_can_send_us_to_sleep_for_an_hour(monkeypatch):
+    monkeypatch.setattr(api, "LONGEST_PAUSE", 0.01)
+    asked = []
+
+    async def answer(request):
+        asked.append(request.path)
+        return web.json_response({}, status=429 if len(asked) < 3 else 200, headers={"Retry-After": "3600"})
+
+    async def read():
+        async with served(answer) as kube:
+            assert await kube.get("Secret", "n", "s") == {}
+
+    asyncio.run(asyncio.wait_for(read(), 30))
+    assert len(asked) == 3
 
 
 def test_a_watch_notices_an_api_server_that_vanished_without_a_word():

@@ -216,13 +216,14 @@ class ClientAuthentication:
         return self._challenge(verifier, data)
 
     def _challenge(self, verifier: scram.Verifier, data: bytes) -> Answer:
-        self._exchange = scram.ScramServer(verifier, scram.make_nonce(self._random))
+        exchange = self._exchange = scram.ScramServer(verifier, scram.make_nonce(self._random))
         self._receive = self._sasl_final
-        return Continue(messages.authentication_sasl_continue(self._exchange.first(data)))
+        return Continue(messages.authentication_sasl_continue(exchange.first(data)))
 
     def _sasl_final(self, data: bytes) -> Succeeded:
-        assert self._exchange is not None
-        proved = self._exchange.final(data)
+        exchange = self._exchange
+        assert exchange is not None
+        proved = exchange.final(data)
         if proved is None:
             raise self._failure("SASL authentication failed")
         answer, keys = proved
