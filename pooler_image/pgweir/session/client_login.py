@@ -348,8 +348,8 @@ class ClientLogin:
             pool = pooler.pool(database, database.pool_user(self.user), server_parameters(wish.plan, peer))
         if settings.user is None:
             # The client's own proof opens the server, too; a forced user's credentials are never touched by it.
-            secret = self._proof.secret
-            pooler.credentials.learn(pool, proof.password or secret or None, proof.scram_keys, secret)
+            secret, credentials = self._proof.secret, pooler.credentials
+            credentials.learn(pool, proof.password or secret or None, proof.scram_keys, secret)
         now = pooler.clock()
         client = ClientSession(pooler, pool, self.wire, self.origin, self.user, self.tls, now)
         client.connected_at = self.started_at
