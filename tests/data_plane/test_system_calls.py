@@ -28,6 +28,8 @@ CLIENT_SAYS = {
     "simple": query("SELECT 1"),
     "extended": parse("", "SELECT 1") + bind("") + describe("", "P") + execute() + sync(),
     "prepared": bind("stmt") + describe("", "P") + execute() + sync(),
+    # Twenty queries that come in one read and leave in one write, and so do their answers.
+    "pipeline": (parse("", "SELECT 1") + bind("") + describe("", "P") + execute()) * 20 + sync(),
 }
 
 
@@ -57,9 +59,7 @@ def count_calls(tmp_path: Path) -> Callable[[PoolerProcess, Callable[[], None]],
     return count
 
 
-@pytest.mark.parametrize(
-    ("kind", "transport"), [("simple", "own"), ("extended", "own"), ("prepared", "own"), ("simple", "uvloop")]
-)
+@pytest.mark.parametrize(("kind", "transport"), [*((kind, "own") for kind in CLIENT_SAYS), ("simple", "uvloop")])
 def test_a_transaction_is_two_waits_two_reads_and_two_writes(
     kind: str,
     transport: str,

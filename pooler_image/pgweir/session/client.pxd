@@ -20,7 +20,7 @@ cdef class ClientSession(Holder):
 
     @cython.locals(server=ServerSession)
     cpdef data_received(self, bytes data)
-    @cython.locals(exchange=Exchange, size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t, kind=int, pieces=list)
+    @cython.locals(exchange=Exchange, size=Py_ssize_t, pos=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=Py_ssize_t, longest=Py_ssize_t, kind=int, pieces=list, owed=list)
     cdef _forward(self, bytes data, ServerSession server)
     cpdef granted(self, ServerSession server)
     cdef _forward_held(self, ServerSession server)

@@ -248,11 +248,12 @@ class ClientSession(Holder):
         """
         assert server.wire is not None
         exchange = server.exchange
+        pooler = self.pooler
         size = len(data)
         pos = self.need
         if not server.query_open:
             server.query_open = True
-            now = server.query_started = self.pooler.clock()
+            now = server.query_started = pooler.clock()
             if not server.transaction_started:
                 server.transaction_started = now
         if pos:
@@ -267,9 +268,9 @@ class ClientSession(Holder):
             if (
                 kind == QUERY
                 and length + 1 == size
-                and length <= self.pooler.max_packet_size
+                and length <= pooler.max_packet_size
                 and not exchange.saw_error
-                and not self.pooler.disable_pqexec
+                and not pooler.disable_pqexec
             ):
                 # PERF: one whole Query, the usual read (0.3 µs less than the walk below, which does the same).
                 exchange.unsynced = False
@@ -280,6 +281,7 @@ class ClientSession(Holder):
                 server.wire.write(data)
                 return
         exchange.spoken = data if size <= REPLAY_LIMIT and self.rewrites and not pos else b""
+        longest = pooler.max_packet_size
         start = 0  # of the span that goes on as it is
         pieces: list[bytes] | None = None  # what stands before it, when something was rewritten
         while pos < size:
@@ -289,10 +291,10 @@ class ClientSession(Holder):
                 break
             kind, length = framing.unpack_header(data, pos)
             end = pos + length + 1
-            if length < 4 or length > self.pooler.max_packet_size:
+            if length < 4 or length > longest:
                 raise ProtocolError(f"bad packet header: '{data[pos : pos + 5].hex()}'")
             if kind == QUERY:
-                if self.pooler.disable_pqexec:
+                if pooler.disable_pqexec:
                     raise ProtocolError("PQexec disallowed", "0A000")
                 exchange.expect(QUERY)
             elif kind == SYNC or kind == EXECUTE:
@@ -306,7 +308,7 @@ class ClientSession(Holder):
                     exchange.expect(kind)
                 elif (
                     (owed := exchange.owed)
-                    and (exchange.special or exchange.wary or owed[0] == QUERY)
+                    and (exchange.special or exchange.wary or owed[exchange.ticked] == QUERY)
                     and exchange.in_doubt
                 ):
                     self.held += data[pos:]

@@ -35,6 +35,10 @@ TRANSACTIONS: Final = {
     "extended": (_PARSE + _bind(b"") + _TAIL, b"1\0\0\0\x042\0\0\0\x04" + _COLUMNS + _ROW + _DONE),
     "prepared": (_bind(b"stmt") + _TAIL, b"2\0\0\0\x04" + _COLUMNS + _ROW + _DONE),
     "rows": (messages.query("TABLE numbers;"), _COLUMNS + _ROW * 1000 + _DONE),
+    "pipeline": (  # twenty queries and one Sync, each way in one read
+        (_PARSE + _bind(b"") + _TAIL[:-5]) * 20 + _TAIL[-5:],
+        (b"1\0\0\0\x042\0\0\0\x04" + _COLUMNS + _ROW + _DONE[:-6]) * 20 + _DONE[-6:],
+    ),
 }
 
 
