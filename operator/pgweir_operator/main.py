@@ -187,6 +187,11 @@ def shown(metrics: Metrics, *, leadership: Leadership, workers: Workers, kube: K
         workers.by_readiness,
     )
     metrics.gauge("pgweir_operator_backlog", "Poolers that wait for a pass.", workers.backlog)
+    metrics.gauge(
+        "pgweir_operator_poolers_with_expiring_certificate",
+        "Poolers with a certificate that expires within five days, or has.",
+        workers.expiring,
+    )
     metrics.gauge("pgweir_operator_watches", "Watches that are open, one connection each.", lambda: kube.watches)
     metrics.tallied(
         "pgweir_operator_api_requests",

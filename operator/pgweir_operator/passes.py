@@ -59,6 +59,8 @@ class Memory:
     written: children.Written = field(default_factory=dict)
     fleet: Fleet | None = None
     fleet_identity: Identity | None = None
+    warned: dict[str, float] = field(default_factory=dict)
+    """Of what in an Event, and when: sentences about certificates stand for days."""
     at_rest: bool = False
     """All was as it should be, and nothing has woken this pass but the time."""
 
@@ -91,6 +93,8 @@ class Outcome:
     blocked: bool = False
     ready: tuple[str, str] = ("Unknown", "Going")
     """Status and reason of the condition Ready."""
+    is_expiring: bool = False
+    """One of its certificates is about to expire, and nobody has renewed it."""
 
     @property
     def result(self) -> str:
@@ -117,6 +121,8 @@ class Pass:
     """The Pooler that rolls while this one waits for its turn to."""
     oldest_pods: tuple[str, ...] = ()
     """Pods that decide which settings are left out."""
+    expiring: tuple[str, ...] = ()
+    """A sentence for each certificate that nobody has renewed in time."""
     making_room: list[str] = field(default_factory=list)
     """Pods that are to close servers before more pods start."""
     terminated: dict[str, int] = field(default_factory=dict)

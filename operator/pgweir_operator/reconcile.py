@@ -27,8 +27,10 @@ from pgweir_operator.api.observed import (
 )
 from pgweir_operator.api.pooler import OnPauseTimeout, Pooler
 from pgweir_operator.desired import Desired, desired_state, skew
+from pgweir_operator.expiry import expiring
 from pgweir_operator.fleet import Fleet, Member, Push
 from pgweir_operator.integration import automatic
+from pgweir_operator.integration.certificates import DAY
 from pgweir_operator.integration.control import ControlCertificates, renewed
 from pgweir_operator.kube import ApiError, ForbiddenError, InvalidError, Kube
 from pgweir_operator.kube.cache import Cache
@@ -64,6 +66,8 @@ PAUSE_PATIENCE = 1.0
 MAKING_ROOM_RECHECK = 0.5
 # The Event's reason where a pause closed clients.
 HOLDERS_TERMINATED = "HoldersTerminated"
+# Where a certificate is about to expire: once a day.
+CERTIFICATE_EXPIRES = "CertificateExpires"
 
 
 class Reconciler:
@@ -156,6 +160,7 @@ class Reconciler:
             settled=done.settled and done.blocker is None,
             blocked=done.blocker is not None,
             ready=ready,
+            is_expiring=bool(done.expiring),
         )
 
     async def _pass(self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory) -> Pass:
@@ -183,6 +188,7 @@ class Reconciler:
                 certificates = await self._renew(pooler, world, memory, certificates, memory.shared_password)
             prerequisites.refuse_missing_cluster(pooler, world.observed)
             desired = self._desired(pooler, world.observed, memory, done)
+            done.expiring = expiring(pooler, desired.bundle_files, now=self._clock())
             live = world.children.get(("Deployment", names.deployment_name(pooler.name)))
             manifests, done.waits_for = await self.rollouts.in_turn(pooler, live, desired.manifests)
             await children.apply(self._kube, world, manifests, memory.written)
@@ -387,6 +393,10 @@ class Reconciler:
             )
             await self._events.say(manifest, "Warning", HOLDERS_TERMINATED, note)
             logger.warning("%s/%s: %s", pooler.namespace, pooler.name, note)
+        for sentence in done.expiring:
+            if not 0 <= self._clock() - memory.warned.get(sentence, 0.0) < DAY:
+                memory.warned[sentence] = self._clock()
+                await self._events.say(manifest, "Warning", CERTIFICATE_EXPIRES, sentence)
         status = status_of(
             pooler,
             observed,
@@ -400,6 +410,7 @@ class Reconciler:
             capacity=memory.capacity,
             making_room=done.making_room,
             waits_for=done.waits_for,
+            expiring=done.expiring,
             switchover=self._switchovers.sentence((pooler.namespace, pooler.name)),
         )
         await reporting.write(self._kube, self._events, manifest, status)

@@ -49,6 +49,7 @@ class _View:
     making_room: Sequence[str]
     waits_for: str
     switchover: str
+    expiring: Sequence[str]
 
     @property
     def serving(self) -> tuple[PodFacts, ...]:
@@ -76,13 +77,14 @@ def status(
     capacity: TargetCapacity | None = None,
     making_room: Sequence[str] = (),
     waits_for: str = "",
+    expiring: Sequence[str] = (),
     switchover: str = "",
 ) -> dict[str, Any]:
     """The whole status. `wanted` is None where no configuration could be rendered (`blocker` says why).
 
     `making_room`: the pods that have to close servers before more pods start. `waits_for`: the Pooler that rolls while
-    this one waits for its turn. `switchover`: the sentence about one that is under way; who writes status.switchover is
-    the package of that name.
+    this one waits for its turn. `expiring`: sentences about certificates. `switchover`: the sentence about one that is
+    under way; who writes status.switchover is the package of that name.
     """
     view = _View(
         pooler,
@@ -96,6 +98,7 @@ def status(
         making_room,
         waits_for,
         switchover,
+        expiring,
     )
     paused = _paused(view)
     applied = _configuration_applied(view)
@@ -173,6 +176,7 @@ def _ready(view: _View, applied: Condition, target: Condition, integrated: Condi
     message = f"All {instances} pods are ready and proved."
     if view.waits_for:
         message += f" Newer ones are due and wait until {view.waits_for} has rolled."
+    message = " ".join([message, *view.expiring])
     return Condition(ConditionType.READY, "True", Reason.ALL_PODS_READY, message)
 
 

@@ -46,6 +46,7 @@ class _Worker:
     is_at_work: bool = False
     ready: tuple[str, str] = ("Unknown", "NotLookedAt")
     """Status and reason of the condition Ready, as the last pass left it."""
+    is_expiring: bool = False
 
 
 class _Turns:
@@ -108,6 +109,10 @@ class Workers:
     def backlog(self) -> int:
         """Poolers that were woken and wait for their turn."""
         return sum(worker.woken.is_set() and not worker.is_at_work for worker in self._workers.values())
+
+    def expiring(self) -> int:
+        """Poolers with a certificate that is about to expire, as their last pass found it."""
+        return sum(worker.is_expiring for worker in self._workers.values())
 
     def are_alive(self) -> bool:
         """Each Pooler has somebody who looks after it."""
@@ -179,7 +184,7 @@ class Workers:
                 finally:
                     worker.is_at_work = False
                 self._metrics.passes.labels(outcome.result).inc()
-                worker.ready = outcome.ready
+                worker.ready, worker.is_expiring = outcome.ready, outcome.is_expiring
                 self._settled(key, outcome)
                 if outcome.gone and not worker.woken.is_set():
                     return

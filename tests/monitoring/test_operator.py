@@ -24,6 +24,7 @@ TROUBLE = {
     "PgweirOperatorBehind": {"pgweir_operator_backlog": "20x60"},
     "PgweirOperatorRefusedByApiServer": {'pgweir_operator_api_requests_total{verb="get",code="403"}': "0+30x60"},
     "PgweirPodsSilent": {'pgweir_operator_pod_calls_total{call="status",result="silent"}': "0+30x60"},
+    "PgweirCertificateExpires": {"pgweir_operator_poolers_with_expiring_certificate": "1x60"},
 }
 WELL = {
     "pgweir_operator_leader": "1x60",
@@ -31,6 +32,7 @@ WELL = {
     'pgweir_operator_poolers{ready="True",reason="AllPodsReady"}': "300x60",
     'pgweir_operator_reconciles_total{result="failed"}': "2x60",
     "pgweir_operator_backlog": "0 0 40 0 0 30 0x60",
+    "pgweir_operator_poolers_with_expiring_certificate": "0x60",
     'pgweir_operator_api_requests_total{verb="get",code="404"}': "0+100x60",
     'pgweir_operator_pod_calls_total{call="status",result="silent"}': "4x60",
 }
@@ -42,7 +44,9 @@ def exposition() -> str:
     shown(
         metrics,
         leadership=SimpleNamespace(is_leader=True),
-        workers=SimpleNamespace(by_readiness=lambda: Counter({("True", "AllPodsReady"): 3}), backlog=lambda: 0),
+        workers=SimpleNamespace(
+            by_readiness=lambda: Counter({("True", "AllPodsReady"): 3}), backlog=lambda: 0, expiring=lambda: 0
+        ),
         kube=SimpleNamespace(watches=8, answers=Counter({("get", "200"): 7, ("patch", "409"): 1})),
     )
     metrics.passes.labels("settled").inc()

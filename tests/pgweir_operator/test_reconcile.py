@@ -23,7 +23,7 @@ from pgweir_operator.api.budget import TargetCapacity
 from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.api.names import FINALIZER
 from pgweir_operator.integration import provisioning
-from pgweir_operator.integration.certificates import authority
+from pgweir_operator.integration.certificates import DAY, authority, server_certificate
 from pgweir_operator.kube import ApiError, ConflictError, InvalidError, NotFoundError
 from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.events import Events
@@ -712,6 +712,35 @@ def test_a_pooler_that_somebody_edits_while_it_is_provisioned_for_is_held_all_th
         assert scene.condition("Integrated")[0] == "True"
         assert scene.condition("Ready")[1] != "ReconcileFailed"
         assert scene.api.objects["Pooler", "pooler"]["metadata"]["finalizers"] == ["theirs", FINALIZER]
+
+    story(test)
+
+
+def test_a_certificate_that_nobody_renews_is_told_each_day_and_stops_nothing(target):
+    def told(scene):
+        return [note for reason, note in scene.api.events if reason == "CertificateExpires"]
+
+    async def test(scene):
+        await ready(scene)
+        assert told(scene) == []
+        pair = server_certificate(CA, ["x"], now=scene.now, lifetime=3 * DAY)
+        scene.api.secret("front", tls_crt=pair.certificate, tls_key=pair.key)
+        scene.spec(pgbouncer={"clientTLSSecret": {"name": "front"}})
+        for _ in range(3):
+            await scene.look()
+        status, _, message = scene.condition("Ready")
+        assert status == "True"
+        assert "spec.pgbouncer.clientTLSSecret: front" in message
+        assert scene.outcome.is_expiring
+        assert len(told(scene)) == 1
+        scene.now += DAY + 1
+        scene.events._said.clear()  # ten minutes have passed there, too
+        await scene.look()
+        assert len(told(scene)) == 2
+        pair = server_certificate(CA, ["x"], now=scene.now)
+        scene.api.secret("front", tls_crt=pair.certificate, tls_key=pair.key)
+        await scene.look()
+        assert not scene.outcome.is_expiring
 
     story(test)
 

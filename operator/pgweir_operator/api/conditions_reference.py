@@ -185,6 +185,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "SwitchoverHeld, SwitchoverDone, SwitchoverTimedOut, SwitchoverRolledBack": "the phases above, as they are reached",
     "SwitchoverNotUnderstood": "the annotation `pgweir.io/switchover` cannot be read",
     "HoldersTerminated": "`pause.onTimeout: Terminate` closed clients; how many, on which pod",
+    "CertificateExpires": "a certificate that nobody has renewed expires within five days, or has; once a day",
     "Withdrawn": "what was made in PostgreSQL was taken back",
     "WithdrawalDelayed, WithdrawalAbandoned, WithdrawalIncomplete": "PostgreSQL could not be cleaned up when the last Pooler "
     "went; the note says what is left there",

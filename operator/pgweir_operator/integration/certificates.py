@@ -79,7 +79,13 @@ def is_due(certificate: bytes, *, now: float) -> bool:
 
 
 def expires_at(certificate: bytes) -> float:
+    """Of the first one, where there is a chain behind it. Raises ValueError."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
+
+
+def last_expires_at(bundle: bytes) -> float:
+    """When a bundle of CAs trusts nobody any more. Raises ValueError."""
+    return max(one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(bundle))
 
 
 def is_issued_by(certificate: bytes, authority_certificate: bytes) -> bool:

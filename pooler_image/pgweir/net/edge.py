@@ -116,8 +116,9 @@ class NetworkEdge:
             if isinstance(wire, Stream):
                 wire, early = await self._loops_own(wire)
                 first_bytes += early
-                if login.is_over or wire.is_closing():
-                    raise ConnectionError("the client left before the handshake")
+            if login.is_over or wire.is_closing():
+                raise ConnectionError("the client left before the handshake")
+            if wire is not login.wire:
                 login.wire = wire
                 wire.set_protocol(protocol)
             upgrade = self._loop.create_task(
@@ -128,7 +129,9 @@ class NetworkEdge:
                 # on the wire and has been told of its connection.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                _feed(wire.get_protocol(), first_bytes)
+                tls = wire.get_protocol()
+                if tls is not None:  # else the connection is over, which `upgrade` says
+                    _feed(tls, first_bytes)
             transport = await upgrade
             if transport is None:
                 raise ConnectionError("the client left during the handshake")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import ssl
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -14,13 +16,14 @@ from tests.postgres.server import free_port
 
 from pgweir.config import Config, ConfigError
 from pgweir.net.edge import NetworkEdge
-from pgweir.net.streams import VARIABLE
+from pgweir.net.streams import VARIABLE, Stream
 from pgweir.net.tls import TlsContexts, build_contexts
 from pgweir.pool.records import ServerState
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
 from pgweir.session.server_login import ServerLogin
+from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings, Settings
 
 
@@ -149,6 +152,46 @@ def test_servers_that_come_and_go_leave_nothing_for_the_collector(
             assert runner.run(run(fake.port)) == before
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("transport", ["own", "uvloop"])
+@pytest.mark.parametrize("turns", range(6))
+def test_a_client_that_goes_while_tls_begins_is_nobodys_exception(
+    monkeypatch: pytest.MonkeyPatch, transport: str, turns: int
+) -> None:
+    """At whatever turn of the loop: hung up on since too many have not said who they are, or since its time is over. (What is
+    read in the hope of direct TLS is handed on two turns later, and there was nobody to take it.)"""
+    monkeypatch.setenv(VARIABLE, transport)
+    problems: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(context))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        edge = NetworkEdge(TlsContexts(client=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server=None))
+        pooler = edge.pooler = Pooler(Config(settings=Settings(server_tls_sslmode="disable"), databases={}), edge)
+        wire: Any
+        if edge.streams is not None:
+            wire = Stream(edge.streams, ours.detach())
+        else:
+            wire, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
+        login = pooler.accept(wire, Origin("127.0.0.1", 1))
+        wire.begin(login) if edge.streams is not None else wire.set_protocol(login)
+        login.data_received(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # as much of a hello as one read may have
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        login.leave()
+        async with asyncio.timeout(20):
+            while edge._tasks:
+                await asyncio.sleep(0.001)
+        assert not pooler.logins
+        await edge.close()
+        theirs.close()
+
+    uvloop.run(run())
+    gc.collect()  # an error of a task that nobody awaits is told when the task goes
+    assert not problems
 
 
 def test_a_certificate_that_cannot_be_read_is_named():
