@@ -180,9 +180,13 @@ async def _cluster(kube: Source, pooler: Pooler, secrets: Mapping[str, SecretFac
     """A plain target has no Secrets but those the spec names; a cluster is found by its contract."""
     if pooler.spec.target is not None:
         admin = pooler.spec.target.admin_secret
+        name = pooler.target_host.lower()
+        is_bare = "." not in name and names.is_object_name(name)
+        service = await kube.get("Service", pooler.namespace, name) if is_bare else None
         return ClusterFacts(
             host=pooler.target_host,
             port=pooler.target_port,
+            service_host=f"{name}.{pooler.namespace}.svc" if service is not None else "",
             flavour=ClusterFlavour.PLAIN,
             superuser=secrets.get(admin.name) if admin is not None else None,
         )
@@ -198,6 +202,7 @@ async def _cluster(kube: Source, pooler: Pooler, secrets: Mapping[str, SecretFac
     return ClusterFacts(
         host=pooler.target_host,
         port=pooler.target_port,
+        service_host="",
         name=cluster,
         # EDB's clusters know the auth role by the name of the contract.
         flavour=ClusterFlavour.CLOUDNATIVEPG if kind == "Cluster" else ClusterFlavour.CONTRACT,

@@ -254,8 +254,9 @@ class Reconciler:
         secrets = (cluster.superuser, cluster.server_ca, cluster.client_ca, *world.observed.secrets.values())
         versions = tuple(secret.resource_version if secret is not None else None for secret in secrets)
         complaint = frozenset(report.lookup_error for report in done.reports() if report.lookup_ok is False)
+        where = cluster.host, cluster.service_host
         # A pause asks nothing of the target, which may be away meanwhile.
-        inputs = (pausing.but_for_pause(pooler.spec), password, cluster.found, cluster.host, versions, complaint)
+        inputs = (pausing.but_for_pause(pooler.spec), password, cluster.found, where, versions, complaint)
         is_due = not now < memory.integration_due <= now + INTEGRATION_RECHECK  # a clock that was set back counts, too
         if memory.integration is None or inputs != memory.integration_inputs or is_due:
             before = memory.integration_inputs

@@ -29,7 +29,9 @@ Key = tuple[str, str]
 # A turn that was given and of which nothing is seen is given to somebody else after this many seconds.
 UNUSED_TURN: Final = 30.0
 
-_AT_REST: Final = frozenset({"NewReplicaSetAvailable", "DeploymentPaused", ""})
+# By `kubectl rollout pause`: it may stay so for days, with pods of both templates.
+_PAUSED: Final = "DeploymentPaused"
+_AT_REST: Final = frozenset({"NewReplicaSetAvailable", ""})
 
 
 def is_rolling(deployment: Mapping[str, Any]) -> bool:
@@ -38,7 +40,7 @@ def is_rolling(deployment: Mapping[str, Any]) -> bool:
     if int(status.get("observedGeneration") or 0) < int(deployment["metadata"].get("generation") or 0):
         return True
     progress = progress_of(deployment)
-    if progress == STUCK:
+    if progress in {STUCK, _PAUSED}:
         return False
     older = int(status.get("replicas") or 0) > int(status.get("updatedReplicas") or 0)
     return older or progress not in _AT_REST

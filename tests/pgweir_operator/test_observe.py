@@ -171,6 +171,15 @@ def test_strangers_are_named_and_our_own_children_are_not():
     assert world.observed.bundle.owned
 
 
+@pytest.mark.parametrize(
+    ("host", "full"),
+    [("postgres", "postgres.default.svc"), ("Postgres", "postgres.default.svc"), ("other", ""), ("10.0.0.1", "")],
+)
+def test_a_target_that_is_a_service_here_is_known_by_its_full_name(host, full):
+    pooler = worlds.pooler(target={"host": host})
+    assert look(item("Service", "postgres"), pooler=pooler).observed.cluster.service_host == full
+
+
 def test_an_account_that_the_spec_names_is_nobodys_child():
     pooler = worlds.pooler(serviceAccountName="theirs")
     assert look(item("ServiceAccount", "theirs"), pooler=pooler).observed.strangers == ()

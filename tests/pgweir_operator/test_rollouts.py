@@ -97,6 +97,11 @@ def test_kubernetes_own_word_says_whether_a_deployment_rolls(progress: str, roll
     assert is_rolling(live(progress=progress)) is rolling
 
 
+def test_a_rollout_that_somebody_has_paused_is_waited_for_by_nobody() -> None:
+    deployment = live(progress="DeploymentPaused")
+    assert not is_rolling({**deployment, "status": {**deployment["status"], "updatedReplicas": 0}})
+
+
 def test_a_change_that_nobody_has_looked_at_and_old_pods_that_are_left_are_a_rollout() -> None:
     deployment = live()
     assert is_rolling({**deployment, "metadata": {**deployment["metadata"], "generation": 2}})

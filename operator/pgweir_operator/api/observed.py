@@ -52,6 +52,8 @@ class ClusterFacts:
 
     host: str
     port: int
+    service_host: str = ""
+    """Where the host is a Service of the Pooler's namespace: its name as the operator resolves it, from another one."""
     name: str | None = None
     flavour: ClusterFlavour = ClusterFlavour.CONTRACT
     object_kind: str | None = None

@@ -62,10 +62,10 @@ def role_of(observed: Observed) -> str:
     return names.AUTH_ROLE_CLOUDNATIVEPG if native else names.AUTH_ROLE
 
 
-def admin_host(pooler: Pooler) -> str:
-    """The primary, as the operator reaches it: it may run in another namespace."""
+def admin_host(pooler: Pooler, observed: Observed) -> str:
+    """The primary, as the operator reaches it: it may run in another namespace, where a bare name is somebody else's."""
     if pooler.spec.target is not None:
-        return pooler.spec.target.host
+        return observed.cluster.service_host or pooler.spec.target.host
     return f"{pooler.cluster_name}-rw.{pooler.namespace}.svc"
 
 
@@ -73,7 +73,7 @@ def endpoint(pooler: Pooler, observed: Observed, *, dial: tuple[str, int] | None
     """Where the operator itself connects; `dial` stands in where Service names do not resolve (development)."""
     reference = pooler.spec.pgbouncer.server_ca_secret
     secret = observed.secrets.get(reference.name) if reference is not None else observed.cluster.server_ca
-    host, port = dial or (admin_host(pooler), pooler.target_port)
+    host, port = dial or (admin_host(pooler, observed), pooler.target_port)
     return Endpoint(host, port, ca=secret.data.get("ca.crt") if secret is not None else None)
 
 

@@ -23,6 +23,8 @@ from pgweir_operator.api.conditions import PrerequisiteError, Reason
 from pgweir_operator.integration.certificates import KeyPair
 
 CONNECT_TIMEOUT = 5
+# In all: a name may have many addresses, and finding them takes as long as the resolver likes.
+REACH_TIMEOUT = 20.0
 # libpq's first version that can be told which ways to log in are none.
 _KNOWS_REQUIRE_AUTH = 160000
 _BESIDE_THE_POINT = ("Multiple connection attempts", "- host:", "Is the server running")
@@ -70,17 +72,21 @@ async def session(endpoint: Endpoint, credentials: Credentials, database: str) -
     """A connection with autocommit; raises psycopg.Error as it comes (see `explained`)."""
     with tempfile.TemporaryDirectory(prefix="pgweir-") as folder:
         options = _options(endpoint, credentials, Path(folder))
-        connection = await Connection.connect(
-            host=endpoint.host,
-            port=endpoint.port,
-            user=credentials.user,
-            dbname=database,
-            application_name="pgweir-operator",
-            connect_timeout=CONNECT_TIMEOUT,
-            autocommit=True,
-            row_factory=dict_row,
-            **options,
-        )
+        try:
+            async with asyncio.timeout(REACH_TIMEOUT):
+                connection = await Connection.connect(
+                    host=endpoint.host,
+                    port=endpoint.port,
+                    user=credentials.user,
+                    dbname=database,
+                    application_name="pgweir-operator",
+                    connect_timeout=CONNECT_TIMEOUT,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    **options,
+                )
+        except TimeoutError:
+            raise psycopg.OperationalError(f"it could not be reached within {REACH_TIMEOUT:g} s") from None
     # WHY `async with` only here: the files are needed for the handshake and not a moment longer.
     async with connection:
         # Set after login: a pooler or an old server in between may refuse startup options.

@@ -65,6 +65,13 @@ def integrate(seen, stored=None, pooler=POOLER, find_shell=None):
     return asyncio.run(automatic.integrate(pooler, seen, stored, now=NOW, find_shell=find_shell))
 
 
+def test_a_service_of_the_poolers_namespace_is_dialled_by_its_full_name_since_the_operator_is_in_another():
+    pooler = worlds.pooler(target={"host": "postgres", "port": 5433})
+    there = worlds.observed(pooler, cluster=worlds.cluster(pooler, service_host="postgres.default.svc"))
+    assert str(automatic.endpoint(pooler, there)) == "postgres.default.svc:5433"
+    assert str(automatic.endpoint(pooler, worlds.observed(pooler))) == "postgres:5433"
+
+
 def test_with_the_authoritys_key_the_role_gets_a_certificate_and_no_password(postgres_says_yes):
     result = integrate(observed()).result
     assert (result.status, result.reason) == ("True", Reason.LOOKUP_SUCCEEDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 import struct
 import time
 
@@ -387,3 +388,11 @@ def test_a_postgresql_that_gives_no_answer_is_given_up(monkeypatch, endpoint, ad
 
     with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.3 s"):
         asyncio.run(wait())
+
+
+def test_a_postgresql_that_takes_the_connection_and_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(login, "REACH_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(PrerequisiteError) as caught:
+        provision(Endpoint("127.0.0.1", silent.getsockname()[1]), Credentials("postgres", password="password"))
+    assert caught.value.reason is Reason.TARGET_UNAVAILABLE
+    assert "within 0.1 s" in caught.value.message
