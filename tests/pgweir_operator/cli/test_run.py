@@ -55,7 +55,7 @@ class Running:
         return self._said.read_text()
 
     def hears(self, words: str) -> None:
-        eventually(lambda: words in self.said() or self.process.poll() is not None, words, timeout=120)
+        eventually(lambda: words in self.said() or self.process.poll() is not None, words, timeout=200)
         assert words in self.said(), self.said()
 
     def change(self, text: str) -> None:
