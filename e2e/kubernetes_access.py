@@ -1,7 +1,8 @@
 """How end-to-end tests reach the Kubernetes they run on, and its pods.
 
 Through the wrappers in e2e/cluster, which know whether it is the local cluster (then commands of this machine run in
-its network namespace), kind's, or a context of the user's own (E2E_CONTEXT). No test calls kubectl by itself. What is
+its network namespace), kind's, or a context of the user's own (E2E_CONTEXT). No test calls kubectl by itself. On the
+local cluster they are asked once, and what they would run is run: a wrapper takes as long as its kubectl. What is
 asked again and again (`get`, `find`, `list`) goes through one `kubectl proxy`: a kubectl for each question costs half a
 second on a machine that is at work, and what it says is as old.
 """
@@ -9,6 +10,8 @@ second on a machine that is at work, and what it says is as old.
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +36,7 @@ class CommandFailed(AssertionError):
         self.stderr = stderr
 
 
-def run(command: Sequence[str], *, stdin: str | None = None, timeout: float = 60.0) -> str:
+def run(command: Sequence[str], *, stdin: str | None = None, timeout: float = 120.0) -> str:
     """Run a command of this machine; its stdout, or CommandFailed."""
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
@@ -41,11 +44,25 @@ def run(command: Sequence[str], *, stdin: str | None = None, timeout: float = 60
     return done.stdout
 
 
+def _ways() -> tuple[list[str], list[str]]:
+    """What a command begins with that is to run where pods and Services are reached, and kubectl itself."""
+    wrappers = [str(WRAPPERS / "in-net")], [str(WRAPPERS / "kubectl")]
+    if os.environ.get("E2E_CONTEXT"):
+        return wrappers
+    settings = dict(re.findall(r"^export (\w+)='(.+)'$", run([str(WRAPPERS / "env")]), re.MULTILINE))
+    if "PGWEIR_E2E_NETNS" not in settings:
+        return wrappers  # kind's
+    in_net = ["nsenter", f"--net=/run/netns/{settings['PGWEIR_E2E_NETNS']}"]
+    kubeconfig = Path(settings["KUBECONFIG"])
+    return in_net, [*in_net, str(kubeconfig.parent / "bin" / "kubectl"), f"--kubeconfig={kubeconfig}"]
+
+
 class Kubernetes:
     """The cluster under test, with verbs."""
 
     def __init__(self) -> None:
         self._api: ApiServer | None = None
+        self._in_net, self._kubectl = _ways()
 
     @property
     def api(self) -> ApiServer:
@@ -60,17 +77,17 @@ class Kubernetes:
             self._api = None
 
     def kubectl(
-        self, *arguments: str, namespace: str | None = None, stdin: str | None = None, timeout: float = 60.0
+        self, *arguments: str, namespace: str | None = None, stdin: str | None = None, timeout: float = 120.0
     ) -> str:
         scope = [] if namespace is None else ["--namespace", namespace]
-        return run([str(WRAPPERS / "kubectl"), *scope, *arguments], stdin=stdin, timeout=timeout)
+        return run([*self._kubectl, *scope, *arguments], stdin=stdin, timeout=timeout)
 
     def helm(self, *arguments: str, timeout: float = 180.0) -> str:
         return run([str(WRAPPERS / "helm"), *arguments], timeout=timeout)
 
-    def in_net(self, *command: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+    def in_net(self, *command: str, stdin: str | None = None, timeout: float = 120.0) -> str:
         """Run a command of this machine where pods and Services are reached."""
-        return run([str(WRAPPERS / "in-net"), *command], stdin=stdin, timeout=timeout)
+        return run([*self._in_net, *command], stdin=stdin, timeout=timeout)
 
     def in_pod_net(self, namespace: str, pod: str, *command: str) -> str:
         """Run a command of this machine in the network of a pod."""
@@ -84,7 +101,7 @@ class Kubernetes:
     def start_in_net(self, *command: str) -> subprocess.Popen[str]:
         """Start a command of this machine there, in the background; the caller ends it."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([str(WRAPPERS / "in-net"), *command], stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen([*self._in_net, *command], stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
     def apply(self, manifests: Sequence[Mapping[str, Any]]) -> None:
         together = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
@@ -124,7 +141,7 @@ class Kubernetes:
         namespace: str,
         container: str | None = None,
         stdin: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = 120.0,
     ) -> str:
         """Run a command in a pod."""
         where = [pod] if container is None else [pod, f"--container={container}"]
@@ -134,7 +151,7 @@ class Kubernetes:
     def start_execute(self, pod: str, *command: str, namespace: str, with_stdin: bool = False) -> subprocess.Popen[str]:
         """Start a command in a pod, in the background; its output comes in one stream, the caller ends it."""
         flags = ["--stdin"] if with_stdin else []
-        whole = [str(WRAPPERS / "kubectl"), "--namespace", namespace, "exec", *flags, pod, "--", *command]
+        whole = [*self._kubectl, "--namespace", namespace, "exec", *flags, pod, "--", *command]
         stdin = subprocess.PIPE if with_stdin else None
         return subprocess.Popen(whole, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -169,8 +186,11 @@ class Kubernetes:
         self.wait_for("condition=Ready", "pod", name, namespace=namespace)
         return name
 
-    def ensure_namespace(self, name: str) -> None:
-        self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}])
+    def ensure_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
+        """There, and so is the account without which the API server takes no pod."""
+        metadata = {"name": name, "labels": dict(labels or {})}
+        self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}])
+        self.wait_for("create", "serviceaccount", "default", namespace=name)
 
     @contextmanager
     def namespace(self, purpose: str) -> Iterator[str]:

@@ -152,13 +152,13 @@ class Controller:
 
     async def _address(self, pod: str) -> str:
         """The pod's, once its instance.py answers."""
-        for _ in range(600):
+        for _ in range(1800):
             if address := await self.api.pod_address(pod):
                 with suppress(RuntimeError):
                     await self.api.order(pod, "status")
                     return address
             await asyncio.sleep(0.1)
-        raise RuntimeError(f"pod {pod} does not answer after a minute")
+        raise RuntimeError(f"pod {pod} does not answer after three minutes")
 
     async def _healthy(self) -> None:
         """Wait until the standby follows, and say that all is well."""

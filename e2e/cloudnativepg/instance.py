@@ -75,7 +75,7 @@ class Instance:
         (DATA / "postmaster.pid").unlink(missing_ok=True)  # of a killed one
         command = ["postgres", f"--config-file={CONFIGURATION}", "-c", f"primary_conninfo={conninfo}"]
         self._process = subprocess.Popen(command)
-        _until(self._accepts, 60.0)
+        _until(self._accepts, 180.0)
 
     def stop(self, mode: str, timeout: float) -> dict[str, object]:
         """Down at the end; after `timeout` a smart shutdown becomes a fast one, which the answer says."""

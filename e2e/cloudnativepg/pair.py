@@ -38,7 +38,7 @@ class Pair:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
-    def wait(self, event: str, *, after: float = 0.0, seconds: float = 60.0) -> Note:
+    def wait(self, event: str, *, after: float = 0.0, seconds: float = 180.0) -> Note:
         """The first note of this event after a moment (unix time)."""
         deadline = time.monotonic() + seconds
         with self._more:

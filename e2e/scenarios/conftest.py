@@ -46,7 +46,7 @@ def scenario_namespace(kubernetes: Kubernetes, namespaces: list[str]) -> Iterato
     """A namespace that lets no pod in but those that pass Pod Security `restricted`."""
     name = f"scenario-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-    kubernetes.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}])
+    kubernetes.ensure_namespace(name, labels)
     yield name
     kubernetes.kubectl("delete", "namespace", name, "--wait=false")
     namespaces.append(name)

@@ -70,7 +70,7 @@ class Counter:
         run = [
             "env",
             f"PGHOST={host}",
-            "PGCONNECT_TIMEOUT=60",
+            "PGCONNECT_TIMEOUT=120",
             "python3",
             "-u",
             "-c",

@@ -77,11 +77,15 @@ class Operator:
         except CommandFailed:
             self.scale(0)
             self.take_pod_away()
-            yield
-            self.scale(1)
+            try:
+                yield
+            finally:
+                self.scale(1)
         else:
-            yield
-            run([str(WRAPPERS / "ctr"), "task", "kill", "--signal", "SIGKILL", container])
+            try:
+                yield
+            finally:
+                run([str(WRAPPERS / "ctr"), "task", "kill", "--signal", "SIGKILL", container])
 
     def delete_pod(self) -> None:
         selector = f"--selector=app.kubernetes.io/instance={RELEASE}"

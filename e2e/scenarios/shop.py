@@ -242,7 +242,7 @@ class Shop:
     def pause(self, paused: bool, name: str = POOLER) -> None:
         self.patch({"paused": paused}, name)
 
-    def paused(self, answer: str = "True", name: str = POOLER, *, timeout: float = 30.0) -> None:
+    def paused(self, answer: str = "True", name: str = POOLER, *, timeout: float = 60.0) -> None:
         self.until_condition("Paused", answer, name=name, seconds=timeout)
 
     def status(self, name: str = POOLER) -> Manifest:
@@ -273,7 +273,7 @@ class Shop:
             raise AssertionError(f"{error}: {last}") from None
         return str(last["message"])
 
-    def proved(self, generation: int, name: str = POOLER, *, seconds: float = 30.0) -> Manifest:
+    def proved(self, generation: int, name: str = POOLER, *, seconds: float = 60.0) -> Manifest:
         """The status once every wanted pod runs the configuration of this generation."""
 
         def asked() -> Manifest | None:

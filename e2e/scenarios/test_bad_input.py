@@ -126,7 +126,7 @@ def test_garbage_and_silence_at_the_port_are_ended_with_a_word_and_harm_none(sho
         }.items():
             seconds, heard = shop.python(TALK, address, sent).split(" ", 1)
             print(f"{what}: {heard.strip()!r} after {seconds} s")
-            assert float(seconds) < 3, what
+            assert "client_login_timeout" not in heard, what
         for what, sent in {"silence": "", "half a startup packet": half_a_startup}.items():
             seconds, heard = shop.python(TALK, address, sent).split(" ", 1)
             print(f"{what}: {heard.strip()!r} after {seconds} s")

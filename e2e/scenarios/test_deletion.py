@@ -40,13 +40,13 @@ def test_of_two_poolers_one_goes_and_the_other_does_not_notice_then_all_goes(sho
     shop.initialise()
     with shop.load("-c", "4", "-C") as load:
         shop.remove(SECOND)
-        until(lambda: objects(shop) == one, "nothing of the second is left", seconds=60)
+        until(lambda: objects(shop) == one, "nothing of the second is left")
         assert provisioned(shop) == whole
         done = load.finish()
     shop.books_balance(done)
     shop.remove()
     assert provisioned(shop) == []
-    until(lambda: objects(shop) == empty, "nothing of either is left", seconds=60)
+    until(lambda: objects(shop) == empty, "nothing of either is left")
     until(lambda: shop.server_connections() == 0, "PostgreSQL has noticed that they are gone")
     shop.pooler(instances=1)
     shop.at_rest()

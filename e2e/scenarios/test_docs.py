@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from e2e.kubernetes_access import WRAPPERS
-from e2e.scenarios.shop import CA_FILE, CLIENT, Shop, until
+from e2e.scenarios.shop import CA_FILE, CLIENT, Manifest, Shop, until
 from tests.docs.blocks import ROOT, Command, Where, differs, files, pages_with, story
 
 pytestmark = pytest.mark.cluster
@@ -120,8 +120,16 @@ def has(found: Any, wanted: Any) -> bool:
 def clear(shop: Shop) -> None:
     """No Pooler, and no pod of one on its way out, which everything that asks by label or Deployment would meet."""
     shop.kubernetes.kubectl("delete", "poolers", "--all", "--timeout=60s", namespace=shop.namespace, timeout=70)
-    left = "pgweir.io/poolerName"
-    until(lambda: not shop.kubernetes.items("pod", namespace=shop.namespace, selector=left), "all pods are gone")
+    selector = "pgweir.io/poolerName"
+
+    def left() -> list[Manifest]:
+        return shop.kubernetes.items("pod", namespace=shop.namespace, selector=selector)
+
+    until(lambda: all("deletionTimestamp" in pod["metadata"] for pod in left()), "all pods are going")
+    # Nobody comes any more for whom they would have to stay.
+    at_once = ["--grace-period=1", "--wait=false", "--ignore-not-found"]
+    shop.kubernetes.kubectl("delete", "pods", f"--selector={selector}", *at_once, namespace=shop.namespace)
+    until(lambda: not left(), "all pods are gone")
 
 
 @pytest.mark.parametrize("page", pages_with(Where.PODS, Where.CLIENT), ids=lambda page: str(page.relative_to(ROOT)))

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from e2e import target
 from e2e.kubernetes_access import Kubernetes
-from e2e.scenarios.shop import CLIENT, POOLER, Shop, until
+from e2e.scenarios.shop import CLIENT, POOLER, WAIT, Shop, until
 from e2e.scenarios.typed import kubectl_pgweir
 
 pytestmark = pytest.mark.cluster
@@ -202,15 +202,15 @@ def an_expired_certificate(shop: Shop, undo: ExitStack) -> None:
 
 
 def a_pool_full_of_sleepers(shop: Shop, undo: ExitStack) -> None:
-    sleeper = f"psql -XAtc 'select pg_sleep(90)' '{first_pod(shop)} application_name=sleeper'"
+    undo.enter_context(shop.holding())
+    sleeper = f"psql -XAtc '{WAIT}' '{first_pod(shop)} application_name=sleeper'"
     in_the_client(shop, undo, "sleepers", f"{sleeper} & {sleeper} & wait")
-    asleep = "select count(*) from pg_stat_activity where query like '%pg_sleep(90)' and state = 'active'"
-    until(lambda: shop.administrator(asleep) == "2", "both sleep")
+    shop.until_held(2)
 
 
 def hoarders_that_are_idle_in_transaction(shop: Shop, undo: ExitStack) -> None:
     """T21, T02."""
-    hoarder = f"(echo 'begin; select 1;'; sleep 90) | psql -XAt '{first_pod(shop)} application_name=month_end'"
+    hoarder = f"(echo 'begin; select 1;'; sleep 600) | psql -XAt '{first_pod(shop)} application_name=month_end'"
     in_the_client(shop, undo, "hoarders", f"{hoarder} & {hoarder} & wait")
     idle = (
         "select count(*) from pg_stat_activity where usename = 'app' and state = 'idle in transaction' "
@@ -222,7 +222,7 @@ def hoarders_that_are_idle_in_transaction(shop: Shop, undo: ExitStack) -> None:
 def max_connections_reached_by_others(shop: Shop, undo: ExitStack) -> None:
     """As many as there can be, each of which comes again until it is in: whoever else had one has to leave it some day."""
     # They rest on their own side: a backend that sleeps outlives its client.
-    sleeper = f"psql -XAt -c '\\! sleep 90' 'host={RW} application_name=batch'"
+    sleeper = f"psql -XAt -c '\\! sleep 600' 'host={RW} application_name=batch'"
     again = f"while ! {sleeper}; do sleep 0.5; done &"
     in_the_client(shop, undo, "others", f"for n in $(seq {MAX_CONNECTIONS - RESERVED}); do {again} done; wait")
     reconnect(shop)

@@ -43,7 +43,7 @@ def poolers(shop: Shop) -> Shop:
 
 def test_the_port_of_the_service_answers_under_its_full_name(poolers: Shop) -> None:
     name = f"{POOLER}.{poolers.namespace}.svc.cluster.local"
-    said = poolers.execute("bash", "-c", f"exec 3<>/dev/tcp/{name}/5432 && echo $?", timeout=10)
+    said = poolers.execute("bash", "-c", f"exec 3<>/dev/tcp/{name}/5432 && echo $?")
     assert said.strip() == "0"
 
 

@@ -85,7 +85,7 @@ def test_an_uninstalled_chart_leaves_poolers_serving_and_a_new_install_takes_the
             operator.install(oldest_chart)
         finally:
             operator.install()
-        shop.proved(generation, seconds=60)
+        shop.proved(generation)
         shop.ready()
         done = load.finish()
     lost = f"{done.failed} of {done.processed} transactions failed"

@@ -84,12 +84,13 @@ def test_the_console_is_there_for_who_may_exec(shop: Shop) -> None:
 
 def test_logs_say_why_a_connection_ended_with_the_pid_that_postgresql_knows(shop: Shop) -> None:
     """T17: a backend is killed, and the pod's line has its pid."""
-    victim = shop.start_psql("begin; select pg_sleep(30)", "application_name=victim")
-    shop.until_held(sql="pg_sleep(30)")
-    find = "select pid from pg_stat_activity where query like '%pg_sleep(30)%' and pid <> pg_backend_pid()"
-    pid = shop.administrator(find)
-    shop.administrator(f"select pg_terminate_backend({pid})")
-    victim.communicate(timeout=30)
+    with shop.holding():
+        victim = shop.start_psql(f"begin; {WAIT}", "application_name=victim")
+        shop.until_held()
+        waits = f"state = 'active' and position('{WAIT}' in query) > 0 and pid <> pg_backend_pid()"
+        pid = shop.administrator(f"select pid from pg_stat_activity where {waits}")
+        shop.administrator(f"select pg_terminate_backend({pid})")
+        victim.communicate(timeout=60)
 
     def line() -> str:
         """What a container says is in the node's file a moment later."""

@@ -82,7 +82,7 @@ def test_the_operator_works_under_any_user_id(shop: Shop, operator: Operator) ->
         (pod,) = operator.pods()
         said = operator.kubernetes.execute(pod["metadata"]["name"], "id", "-u", namespace=operator.namespace)
         assert said.strip() == "1000660000"
-        shop.proved(shop.parameters(query_wait_timeout="61"), seconds=60)
+        shop.proved(shop.parameters(query_wait_timeout="61"))
         assert "Traceback" not in operator.logs()
     finally:
         _patch_operator(operator, usual)

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.cluster
 CLUSTER = "c1"
 LOAD = ("select=10", "tpcb=10", "connect=2")
 SIGNAL_TO_HOLD = 0.4  # seconds until every pod holds: the first session is closed after 0.5 s
-IN_FLIGHT = 1.0  # seconds after the first has heard of a lost primary in which whoever had a server hears of it
+# Seconds after the first has heard of a lost primary in which whoever had a server hears of it. Before CloudNativePG promotes
+# another, and three pods and their clients on a machine that starves do not hear in one instant.
+IN_FLIGHT = 2.5
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,15 @@ class Event:
         """Seconds from the beginning to this note."""
         return float(self.pair.wait(event, after=self.began, seconds=1.0)["at"]) - self.began
 
+    @property
+    def endpoint(self) -> float:
+        """Seconds from the beginning until -rw leads to the new primary: whoever is led by the Service waits for it."""
+        return next(
+            note["at"] - self.began
+            for note in self.pair.notes
+            if note["at"] > self.began and note.get("role") == "primary"
+        )
+
 
 def holds(shop: PairShop, since: float, *, ended: bool = False) -> dict[str, tuple[float, str]]:
     """Pod → seconds from then until its first hold began (or ended), and what its log says about it."""
@@ -140,7 +151,7 @@ def test_a_planned_switchover_costs_a_delay_and_no_error(shop: PairShop, measure
     shop.books_have(event.counts["tpcb"].processed)
     assert len(began) == len(ended) == 3
     assert latest(began) < 10 * SIGNAL_TO_HOLD
-    assert event.gap < moved + 2
+    assert event.gap < event.endpoint
 
 
 def test_on_purpose_with_the_plugin_everybody_is_held_before_anything_is_announced(
@@ -192,15 +203,15 @@ def test_the_manual_way_pause_switch_resume_costs_a_delay_and_no_error(shop: Pai
 
 def test_a_killed_primary_costs_what_was_in_flight_and_nobody_is_refused(shop: PairShop, measured: Measured) -> None:
     event = Event.of(shop, "kill")
-    moved, endpoint = event.after("currentPrimary"), event.after("label")
+    moved = event.after("currentPrimary")
     measured.note(
         "kill -9 of the primary, 20 clients",
-        f"{lost(event)}; currentPrimary after {moved:.1f} s, the -rw endpoint (who connects directly) {endpoint:.1f} s",
+        f"{lost(event)}; currentPrimary after {moved:.1f} s, "
+        f"the -rw endpoint (who connects directly) {event.endpoint:.1f} s",
         "those in flight; gap ≤ direct",
     )
     only_who_was_in_flight(event)
-    # Straight to the new primary: who is led by the Service waits for its endpoint.
-    assert event.gap < moved + 2
+    assert event.gap < event.endpoint
 
 
 def test_a_restart_in_place_is_not_held_up_by_the_poolers_connections(shop: PairShop, measured: Measured) -> None:
@@ -227,18 +238,16 @@ def test_without_an_operator_between_the_order_and_the_route_the_pods_go_on_by_t
     with ExitStack() as until_the_end:
 
         def kill_the_operator(began: float) -> None:
-            shop.pair.wait("shutdown", after=began)
+            # A second after the signal, by when every pod holds, and two seconds before there is a primary to route to.
+            shop.pair.wait("lease", after=began)
             until_the_end.enter_context(operator.killed(container))
 
         event = Event.of(shop, "switchover", kill_the_operator)
-    (endpoint,) = (
-        each["at"] for each in event.pair.notes if each["at"] > event.began and each.get("role") == "primary"
-    )
     ended = holds(shop, event.began, ended=True)
     measured.note(
         "Planned switchover, the operator killed between its order and the route",
         f"{lost(event)}; every pod served after {latest(ended):.1f} s, "
-        f"the -rw endpoint came after {endpoint - event.began:.1f} s",
+        f"the -rw endpoint came after {event.endpoint:.1f} s",
         "0 failed; the endpoint",
     )
     only_who_was_too_long_at_work(event, latest(holds(shop, event.began)))
@@ -266,8 +275,8 @@ def test_a_pod_that_is_replaced_in_the_middle_costs_its_clients_a_reconnect(
     measured.note(
         "Planned switchover, one of three pooler pods deleted when PostgreSQL is down", lost(event), "0 failed"
     )
-    # Who was on that pod comes back; the pod's log, which has its hold, went with it.
-    only_who_was_too_long_at_work(event, event.after("shutdown"), a_pod_goes=True)
+    # Who was on that pod comes back; the pod's log, which has its hold, went with it: by the end of PostgreSQL it held.
+    only_who_was_too_long_at_work(event, event.after("down"), a_pod_goes=True)
     shop.books_have(event.counts["tpcb"].processed)
 
 
@@ -287,8 +296,11 @@ def test_a_pooler_pod_that_is_deleted_by_force_costs_what_was_in_flight_there(
         event = Event(shop.pair, gone, load.finish())
     event.show("a pooler's pod deleted by force")
     measured.note("One of three pooler pods deleted by force", lost(event), "those in flight")
-    assert event.counts["select"].failed == 0
-    assert event.counts["tpcb"].failed <= event.counts["tpcb"].clients
+    # By the pod's address nobody answers any more, and kube-proxy may lead somebody there who comes back at once.
+    nobody_there = [error for error in event.errors if error["where"] == "login" and error["sqlstate"] is None]
+    assert [error for error in event.errors if error["where"] == "login" and error not in nobody_there] == []
+    assert event.counts["select"].failed <= len(nobody_there)
+    assert event.counts["tpcb"].failed <= event.counts["tpcb"].clients + len(nobody_there)
     assert event.gap < 10.0, "the other two pods serve"
 
 
@@ -322,11 +334,12 @@ def test_a_day_of_changes_costs_nobody_a_transaction(shop: PairShop, measured: M
 def test_a_primary_whose_pod_is_deleted_by_force_costs_what_was_in_flight(shop: PairShop, measured: Measured) -> None:
     """At the end, since the pair's new standby has to be made from nothing."""
     event = Event.of(shop, "lose")
-    moved, endpoint = event.after("currentPrimary"), event.after("label")
+    moved = event.after("currentPrimary")
     measured.note(
         "The primary's pod deleted by force, 20 clients",
-        f"{lost(event)}; currentPrimary after {moved:.1f} s, the -rw endpoint (who connects directly) {endpoint:.1f} s",
+        f"{lost(event)}; currentPrimary after {moved:.1f} s, "
+        f"the -rw endpoint (who connects directly) {event.endpoint:.1f} s",
         "those in flight; gap ≤ direct",
     )
     only_who_was_in_flight(event)
-    assert event.gap < endpoint
+    assert event.gap < event.endpoint

@@ -54,13 +54,13 @@ async def hold(kube: Kube, manifest: dict[str, Any]) -> None:
     manifest["metadata"] |= {key: current["metadata"][key] for key in ("finalizers", "resourceVersion")}
 
 
-async def abandon(kube: Kube, events: Events, manifest: dict[str, Any]) -> float | None:
+async def abandon(kube: Kube, events: Events, manifest: dict[str, Any]) -> None:
     """One that is going and whose spec says nothing that can be understood (any more): nobody knows where to take it back."""
     if not has_finalizer(manifest):
-        return None
+        return
     note = "The look-up role and schema pgweir may stay behind in the target, since the spec cannot be read."
     await events.say(manifest, "Warning", "WithdrawalAbandoned", note)
-    return await _release(kube, manifest)
+    await _release(kube, manifest)
 
 
 async def take_back(
@@ -83,18 +83,21 @@ async def take_back(
         other["metadata"]["name"]
         for other in await automatic_siblings(kube, pooler, namespaces)
         if other["metadata"]["uid"] != uid
-        # WHY the second: in another namespace everybody may write down this target's host.
-        and (other["metadata"]["namespace"] == pooler.namespace or has_finalizer(other))
+        # WHY: one that nothing was made for has nothing to take back, and would leave it there for ever; and everybody may
+        # write down this target's host.
+        and has_finalizer(other)
     ]
     if others:
         logger.info("%s: the role and its lookup stay for %s", pooler.name, ", ".join(others))
-        return await _release(kube, manifest)
+        await _release(kube, manifest)
+        return None
     try:
         holders = partial(other_holders, kube, pooler, namespaces, dial=dial)
         remains = await _withdraw(pooler, observed, holders, dial=dial, find_shell=find_shell)
     except InUseError as error:
         logger.info("%s: the role and its lookup stay for %s", pooler.name, error)
-        return await _release(kube, manifest)
+        await _release(kube, manifest)
+        return None
     except PrerequisiteError as error:
         reason = await _hopeless(kube, manifest, error, now=now)
         if reason is None:
@@ -110,7 +113,8 @@ async def take_back(
         else:
             note = f"Role {automatic.role_of(observed)} and its lookup were removed from the target."
             await events.say(manifest, "Normal", "Withdrawn", note)
-    return await _release(kube, manifest)
+    await _release(kube, manifest)
+    return None
 
 
 async def _withdraw(
@@ -143,14 +147,18 @@ async def _hopeless(kube: Kube, manifest: dict[str, Any], error: PrerequisiteErr
     return None
 
 
-async def _release(kube: Kube, manifest: dict[str, Any]) -> float | None:
-    finalizers = [name for name in manifest["metadata"].get("finalizers") or () if name != names.FINALIZER]
-    try:
-        changed = await kube.set_finalizers(manifest, finalizers)
-    except ConflictError:
-        return 0.5
-    manifest["metadata"] |= {
-        "finalizers": changed["metadata"].get("finalizers") or [],
-        "resourceVersion": changed["metadata"]["resourceVersion"],
-    }
-    return None
+async def _release(kube: Kube, manifest: dict[str, Any]) -> None:
+    current: Mapping[str, Any] | None = manifest
+    while current is not None and current["metadata"]["uid"] == manifest["metadata"]["uid"]:
+        finalizers = [name for name in current["metadata"].get("finalizers") or () if name != names.FINALIZER]
+        try:
+            changed = await kube.set_finalizers({**current, "kind": names.KIND}, finalizers)
+        except (ConflictError, NotFoundError):
+            # Changed since it was read, by a status of our own perhaps.
+            current = await kube.get(names.KIND, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+            continue
+        manifest["metadata"] |= {
+            "finalizers": changed["metadata"].get("finalizers") or [],
+            "resourceVersion": changed["metadata"]["resourceVersion"],
+        }
+        return

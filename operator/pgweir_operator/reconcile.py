@@ -111,9 +111,8 @@ class Reconciler:
         pooler = parse(manifest)
         if not isinstance(pooler, Pooler):
             if manifest["metadata"].get("deletionTimestamp"):
-                return Outcome(
-                    again=await farewell.abandon(self._kube, self._events, manifest) or self._options.recheck
-                )
+                await farewell.abandon(self._kube, self._events, manifest)
+                return Outcome(again=self._options.recheck)
             await self._block(manifest, invalid_spec(pooler))
             ready = "False", Reason.INVALID_SPEC.value
             return Outcome(again=self._options.recheck, blocked=True, ready=ready)
@@ -137,23 +136,15 @@ class Reconciler:
             logger.info("%s/%s: %d pods were told", namespace, name, len(answers))
         world = await observe(source, pooler)
         concerned = watched(pooler, world)
-        if pooler.deleting or not pooler.is_automatic:
-            again = await farewell.take_back(
-                self._kube,
-                self._events,
-                manifest,
-                pooler,
-                world.observed,
-                namespaces=self._options.namespaces,
-                dial=self._options.dial_target,
-                now=self._clock(),
-                find_shell=self._find_shell(pooler),
-            )
-            if pooler.deleting:
-                self._switchovers.forget((namespace, name))
-                return Outcome(again=again or self._options.recheck, watched=concerned)
+        if pooler.deleting:
+            again = await self._take_back(manifest, pooler, world)
+            self._switchovers.forget((namespace, name))
+            return Outcome(again=again or self._options.recheck, watched=concerned)
         done = await self._pass(manifest, pooler, world, memory)
         ready = await self._report(manifest, pooler, world.observed, memory, done)
+        if not pooler.is_automatic and done.settled and done.blocker is None:
+            # WHY not before: until every pod has proved the user's own lookup, they log in by the one that we made.
+            done.sooner(await self._take_back(manifest, pooler, world))
         return Outcome(
             again=done.again,
             watched=concerned,
@@ -161,6 +152,19 @@ class Reconciler:
             blocked=done.blocker is not None,
             ready=ready,
             is_expiring=bool(done.expiring),
+        )
+
+    async def _take_back(self, manifest: Manifest, pooler: Pooler, world: World) -> float | None:
+        return await farewell.take_back(
+            self._kube,
+            self._events,
+            manifest,
+            pooler,
+            world.observed,
+            namespaces=self._options.namespaces,
+            dial=self._options.dial_target,
+            now=self._clock(),
+            find_shell=self._find_shell(pooler),
         )
 
     async def _pass(self, manifest: Manifest, pooler: Pooler, world: World, memory: Memory) -> Pass:

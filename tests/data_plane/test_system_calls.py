@@ -18,6 +18,8 @@ import pytest
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, startup, sync
 
+from pgweir import compiled
+
 TRANSACTIONS = 200
 # Two reads, two writes, and the waits.
 BUDGET = 6.1
@@ -67,6 +69,8 @@ def test_a_transaction_is_two_waits_two_reads_and_two_writes(
     make_pooler: Callable[..., PoolerProcess],
     count_calls: Callable[[PoolerProcess, Callable[[], None]], dict[str, int]],
 ) -> None:
+    if transport == "own" and compiled.FORM == "plain":
+        pytest.skip("the plain form makes a socket object for each call; CI sees to it that there is the compiled one")
     monkeypatch.setenv("PGWEIR_TRANSPORT", transport)
     pooler = make_pooler(pool_mode="transaction", default_pool_size=1)
     with WireClient(pooler.port).log_in("alice", "app", SECRETS["alice"]) as client:

@@ -103,7 +103,8 @@ def test_with_a_superusers_secret_all_is_made_and_the_last_pooler_takes_it_back(
         assert "by certificate" in message
         assert scene.leftovers() == [(ROLE,), ("pgweir",)]
         assert scene.condition("WithinConnectionBudget")[0] == "True"
-        scene.api.put("Pooler", "second", metadata={"uid": "second"}, spec={"cluster": {"name": "shop"}})
+        second = {"uid": "second", "finalizers": ["pgweir.io/provisioned"]}
+        scene.api.put("Pooler", "second", metadata=second, spec={"cluster": {"name": "shop"}})
         going(scene)
         await scene.look()
         assert scene.leftovers() == [(ROLE,), ("pgweir",)], "the second needs it"

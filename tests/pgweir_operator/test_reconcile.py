@@ -758,6 +758,36 @@ def test_a_pooler_that_gets_secrets_of_its_own_gives_back_what_was_provisioned(t
     story(test)
 
 
+def test_it_is_given_back_when_every_pod_has_proved_the_users_own_lookup_and_not_before(target):
+    async def test(scene):
+        pod = await ready(scene)
+        before = scene.data("pooler")
+        scene.spec(pgbouncer={"authQuery": "SELECT 1", "authQuerySecret": {"name": "mistyped"}})
+        await scene.look()
+        assert scene.condition("Ready")[1] == "MissingSecret"
+        assert (scene.data("pooler"), target.withdrawn) == (before, 0), "its pods go on with what they have"
+        scene.api.secret("mistyped", username=b"me", password=b"pw")
+        await pod.stop()  # it cannot be told
+        await scene.look()
+        assert target.withdrawn == 0
+        await pod.start()
+        await scene.look()
+        assert target.withdrawn == 1
+
+    story(test)
+
+
+def test_one_that_nothing_was_made_for_keeps_nothing_in_postgresql(target):
+    async def test(scene):
+        await ready(scene)
+        scene.api.put("Pooler", "second", metadata={"uid": "2"}, spec=scene.api.objects["Pooler", "pooler"]["spec"])
+        scene.api.put("Pooler", "pooler", metadata={"deletionTimestamp": "2026-11-22T12:00:00Z"})
+        await scene.look()
+        assert target.withdrawn == 1, "it has no finalizer, and could not take it back when it goes"
+
+    story(test)
+
+
 def test_without_the_clusters_authority_pods_are_never_told_to_trust_anybody(target):
     async def test(scene):
         pod = await ready(scene)

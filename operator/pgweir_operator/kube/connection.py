@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import kopf
 from kubernetes.aio import client, config
 from kubernetes.aio.config import ConfigException
+
+if TYPE_CHECKING:
+    import kopf
 
 __all__ = ["Access", "ConfigException", "connect", "kopf_connection", "own_namespace"]
 
@@ -71,6 +74,8 @@ def own_namespace() -> str | None:
 
 async def kopf_connection(access: Access) -> kopf.ConnectionInfo:
     """The same for kopf; called again whenever the API server stops accepting what it had (tokens rotate)."""
+    import kopf  # WHY here: the plugin comes by this module, too, and a sixth of what it takes to begin was this
+
     configuration = await connect(access)
     header = await configuration.get_api_key_with_prefix("BearerToken") or ""
     scheme, _, token = header.rpartition(" ")

@@ -467,8 +467,9 @@ class ClientLogin:
         if self.pooler.settings.log_pooler_errors:
             extra = reason.fields(auth_stage=stage)
             log.warning("%s closing because: %s auth_stage=%s", self.name(), error.reason, stage, extra=extra)
-        self.wire.write(messages.fatal(error))
-        self.wire.close()
+        if not self.wire.is_closing():  # a handshake that has failed a moment ago: uvloop raises for what is closed
+            self.wire.write(messages.fatal(error))
+            self.wire.close()
         self.pooler.closed_counts[reason] = self.pooler.closed_counts.get(reason, 0) + 1
         self._end()
 

@@ -51,3 +51,15 @@ def test_what_was_decrypted_before_the_login_heard_of_it_is_the_startup_packet(d
     login.tls_started(inside, TlsInfo(version="TLSv1.3", cipher="any"))
     door.world.run()
     assert inside.written.endswith(messages.ready_for_query(b"I"))
+
+
+def test_a_login_whose_handshake_has_failed_a_moment_ago_is_timed_out_without_a_word(door: Door):
+    """Both have the same time. The loop has closed the connection, and has not told us yet."""
+    door.client.says(HELLO)
+    ((login, _),) = door.handshakes
+    door.wire.abort()
+    login.time_out()
+    assert login.is_over
+    assert not door.world.pooler.logins
+    login.tls_failed("SSL handshake is taking longer than 2.0 seconds")
+    assert door.wire.written == b""

@@ -58,9 +58,8 @@ async def support_bundle(cluster: Cluster, name: str | None, file: Path | None) 
             await made.add_pooler(pooler)
             bar.advance(task)
     made.write(target, f"pgweir-support-{stamp}")
-    screen.say(
-        f"{target}: {len(made.files)} files of {len(poolers)} Poolers; passwords, keys and Secrets are not in it"
-    )
+    of = f"{len(poolers)} Pooler{'' if len(poolers) == 1 else 's'}"
+    screen.say(f"{target}: {len(made.files)} files of {of}; passwords, keys and Secrets are not in it")
     if made.missing:
         screen.complain(f"{len(made.missing)} things could not be read; missing.txt in the archive lists them")
     return DONE
