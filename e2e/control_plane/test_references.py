@@ -155,6 +155,7 @@ def test_pods_that_the_api_server_refuses_are_told_in_its_words_and_come_when_th
     assert "no PriorityClass" in message
     kubectl("create", "priorityclass", name, "--value=7")
     try:
-        world.until("Ready", "True")
+        # Kubernetes tries again after as long as it has been refused already.
+        world.until("Ready", "True", patience=90)
     finally:
         kubectl("delete", "priorityclass", name)
