@@ -1,7 +1,8 @@
 """Which certificates of a Pooler nobody has renewed in time: connections will fail the moment they expire. Pure.
 
-The operator renews its own a month before; CloudNativePG renews a cluster's a week before. What is still there five days
-before its end is one that a person, or something that stands still, has to renew. Called by reconcile.
+The operator renews its own a month before; CloudNativePG renews a cluster's a week before; cert-manager, whose may live for
+a day, when a third of their life is left. What is still there five days before its end, and in the last quarter of its life,
+is one that a person, or something that stands still, has to renew. Called by reconcile.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Final
 
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.desired import configuration
-from pgweir_operator.integration.certificates import DAY, expires_at, last_expires_at
+from pgweir_operator.integration.certificates import DAY, terms
 
 SOON: Final = 5 * DAY
+LAST_OF_LIFE: Final = 1 / 4
 
 _ROLES: Final = {
     configuration.CLIENT_CERTIFICATE_FILE: "The certificate that applications are shown",
@@ -32,10 +34,12 @@ def expiring(pooler: Pooler, files: Mapping[str, bytes], *, now: float) -> tuple
         if name not in files:
             continue
         try:
-            end = last_expires_at(files[name]) if name in _AUTHORITIES else expires_at(files[name])
+            valid = terms(files[name])
         except ValueError:
             continue  # A pod refuses it, and says so.
-        if end - now < SOON:
+        # A bundle of CAs is as good as its last; of a chain the first is the certificate itself.
+        begin, end = max(valid, key=lambda term: term.ends) if name in _AUTHORITIES else valid[0]
+        if end - now < min(SOON, LAST_OF_LIFE * (end - begin)):
             when = f"{datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC"
             found.append(f"{role} ({_origin(pooler, name)}) expire{'d' if end < now else 's'} on {when}: renew it.")
     return tuple(found)

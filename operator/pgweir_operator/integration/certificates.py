@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -78,14 +79,19 @@ def is_due(certificate: bytes, *, now: float) -> bool:
     return not start <= now <= end - (end - start) * RENEWAL_SHARE
 
 
-def expires_at(certificate: bytes) -> float:
-    """Of the first one, where there is a chain behind it. Raises ValueError."""
-    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
+class Term(NamedTuple):
+    """When a certificate is valid, in seconds of the epoch."""
+
+    begins: float
+    ends: float
 
 
-def last_expires_at(bundle: bytes) -> float:
-    """When a bundle of CAs trusts nobody any more. Raises ValueError."""
-    return max(one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(bundle))
+def terms(bundle: bytes) -> list[Term]:
+    """Of each certificate of a chain or a bundle. Raises ValueError; there is at least one."""
+    return [
+        Term(one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp())
+        for one in x509.load_pem_x509_certificates(bundle)
+    ]
 
 
 def is_issued_by(certificate: bytes, authority_certificate: bytes) -> bool:

@@ -8,10 +8,10 @@ from pgweir_operator.integration.certificates import (
     DAY,
     KeyPair,
     common_name,
-    expires_at,
     is_due,
     is_issued_by,
     names_of,
+    terms,
 )
 from pgweir_operator.integration.control import OVERLAP, renewed
 
@@ -49,7 +49,7 @@ def test_a_pod_that_saw_the_secret_of_yesterday_still_trusts_the_operator_of_tod
         for leaf in (current.operator, current.pod):
             assert not is_due(leaf.certificate, now=now)
             assert is_issued_by(leaf.certificate, past.trusted)
-            assert expires_at(leaf.certificate) > now + DAY
+            assert terms(leaf.certificate)[0].ends > now + DAY
         assert is_issued_by(past.pod.certificate, current.trusted)
         authorities.add(current.signing.certificate)
         past = current
@@ -59,7 +59,7 @@ def test_a_pod_that_saw_the_secret_of_yesterday_still_trusts_the_operator_of_tod
 
 def test_the_next_authority_is_trusted_a_day_before_it_signs():
     made = renewed(None, pooler="shop", now=NOW)
-    late = expires_at(made.signing.certificate) - 100 * DAY
+    late = terms(made.signing.certificate)[0].ends - 100 * DAY
     first = renewed(made, pooler="shop", now=late)
     assert first.upcoming is not None
     assert first.signing == made.signing
