@@ -14,7 +14,7 @@ from pgweir_operator.api.observed import Observed, Provisioned, SecretFacts
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.desired import desired_state
 from pgweir_operator.integration.automatic import stored
-from pgweir_operator.observe import watched_secrets
+from pgweir_operator.observe import watched
 
 APP = secret("shop-app", type="kubernetes.io/basic-auth", username="app", password="s3cret")
 
@@ -98,7 +98,7 @@ def test_a_users_own_secret_wins_over_the_clusters(loaded: Any) -> None:
     own = {"own": secret("own", username="app", password='n"ew'), "of-b": secret("of-b", password="b")}
     config = loaded(subject, with_app(subject, **own))
     assert (config.userlist["app"], config.userlist["b"]) == ('n"ew', "b")
-    assert {"own", "of-b", "shop-app"} <= watched_secrets(subject).keys()
+    assert {("Secret", name) for name in ("own", "of-b", "shop-app")} <= watched(subject).keys()
 
 
 @pytest.mark.parametrize(
