@@ -141,6 +141,35 @@ def test_an_api_server_that_fails_for_a_while_delays_and_a_right_that_is_taken_a
     assert world.secrets_told() == []
 
 
+def test_a_pooler_that_came_while_kopf_watched_is_looked_after_when_kopf_has_ended(
+    world: World, proxy: ApiProxy, tmp_path: Path
+) -> None:
+    world.has_cluster()
+    operator = world.start_operator(kubeconfig=proxy.kubeconfig(tmp_path))
+    world.pooler(instances=1)
+    world.until("Ready", "True")
+
+    # What kopf has open ends, and the list that it asks for then is refused. (Ours is in pages.)
+    def refused(call: Call) -> int | None:
+        about_poolers = call.path.endswith("/poolers") and call.method == "GET"
+        return 409 if about_poolers and (call.is_watch or "limit" not in call.query) else None
+
+    proxy.fault = refused
+    world.pooler(instances=1, parameters={"default_pool_size": "7"})
+    wait(lambda: "kopf watches no Poolers any more" in operator.log, lambda: operator.log[-3000:])
+    proxy.fault = lambda call: None
+
+    # Only the worker that began with it hears of this.
+    made = (world.get("Deployment", "pooler") or {})["metadata"]["uid"]
+    world.delete("Deployment", "pooler")
+    wait(
+        lambda: (world.get("Deployment", "pooler") or {"metadata": {}})["metadata"].get("uid") not in {None, made},
+        "again",
+    )
+    world.until("Ready", "True")
+    assert operator.stop() == 0
+
+
 def test_what_is_huge_is_refused_in_plain_words_and_leaves_the_pods_as_they_are(world: World) -> None:
     world.has_cluster()
     operator = world.start_operator()

@@ -7,7 +7,7 @@ watched by kube/watches.py, which keeps it, so that a pass need not ask for what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import kopf
@@ -23,6 +23,10 @@ from pgweir_operator.workers import Key, Workers
 CHILD_KINDS = ("Deployment", "Pod", "Secret", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy")
 # All there are: a cluster is found by its Services, siblings by their Poolers.
 WHOLE_KINDS = ("Service", names.KIND)
+
+
+Heard = Callable[[str, Mapping[str, Any]], object]
+"""Told of what happened to a Pooler: ADDED, MODIFIED or DELETED, and what it is now."""
 
 
 class Ears:
@@ -75,7 +79,7 @@ class Ears:
         self._workers.wake(key, f"{change.what.kind} {metadata['name']}", known_only=True)
 
 
-def registry(ears: Ears, access: Access) -> kopf.OperatorRegistry:
+def registry(heard: Heard, access: Access) -> kopf.OperatorRegistry:
     """What wakes a Pooler: itself. (What belongs to it: `watch_children`; the Secrets of others: `settled`.)"""
     table = kopf.OperatorRegistry()
 
@@ -88,8 +92,8 @@ def registry(ears: Ears, access: Access) -> kopf.OperatorRegistry:
         return await kopf_connection(access)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=table)
-    async def pooler(event: Mapping[str, Any], body: kopf.Body, **_: Any) -> None:
-        ears.pooler(event["type"] or "ADDED", body)
+    async def pooler(event: Mapping[str, Any], **_: Any) -> None:
+        heard(event["type"] or "ADDED", event["object"])
 
     return table
 

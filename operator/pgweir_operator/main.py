@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Annotated, Any
 
-import kopf
 import typer
 
 from pgweir_operator import handlers
 from pgweir_operator.api import names
 from pgweir_operator.desired import default_image
+from pgweir_operator.kopf_loop import watch_poolers
 from pgweir_operator.kube import Access, ApiError, Kube, connect
 from pgweir_operator.kube.cache import Cache
 from pgweir_operator.kube.connection import ConfigException, own_namespace
@@ -42,7 +42,6 @@ logger = logging.getLogger("pgweir_operator")
 LEASE = "pgweir-operator"
 EXIT_LOST_LEASE = 3
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-KOPF_RETRY = 1.0
 
 application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -213,7 +212,7 @@ async def _lead(
 ) -> int:
     """Until told to stop, or until the Lease is lost: then nothing more is written, and we go."""
     ears.lead(watches, options.namespaces)
-    watching = asyncio.create_task(_watch_poolers(access, options, ears, stop), name="kopf")
+    watching = asyncio.create_task(watch_poolers(access, options.namespaces, ears.pooler), name="kopf")
     lost = asyncio.create_task(leadership.keep(), name="lease")
     told = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({watching, lost, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -222,8 +221,7 @@ async def _lead(
         logger.error("leadership is lost; exiting")
     for task in (lost, told):
         task.cancel()
-    # First nothing is written any more, then the next replica may lead, and only then kopf takes its time to end. (It
-    # would wait seconds for tasks that it does not know, so ours are gone by then.)
+    # First nothing is written any more, then the next replica may lead, and only then kopf takes its time to end.
     await workers.close()
     await switchovers.close()
     await watches.close()
@@ -234,38 +232,6 @@ async def _lead(
     except asyncio.CancelledError:
         pass
     return EXIT_LOST_LEASE if was_lost else 0
-
-
-async def _watch_poolers(access: Access, options: Options, ears: handlers.Ears, stop: asyncio.Event) -> None:
-    """kopf, for as long as we lead. WHY again and again: it ends where the API server fails while it looks around."""
-    while True:
-        ready = asyncio.Event()
-        signals = asyncio.create_task(_keep_signals(ready, stop), name="signals")
-        watching = asyncio.create_task(
-            kopf.operator(
-                registry=handlers.registry(ears, access),
-                standalone=True,
-                clusterwide=not options.namespaces,
-                namespaces=options.namespaces,
-                ready_flag=ready,
-            ),
-            name="kopf's watches",
-        )
-        try:
-            await asyncio.wait({watching})
-        finally:
-            signals.cancel()
-            watching.cancel()
-            (ended,) = await asyncio.gather(watching, return_exceptions=True)
-        _stop_at_signals(stop)
-        logger.warning("kopf watches no Poolers any more, and begins anew: %s", ended or type(ended).__name__)
-        await asyncio.sleep(KOPF_RETRY)
-
-
-async def _keep_signals(ready: asyncio.Event, stop: asyncio.Event) -> None:
-    """kopf takes the signals for itself when it starts; they are ours, since we have a Lease to hand on."""
-    await ready.wait()
-    _stop_at_signals(stop)
 
 
 def _stop_at_signals(stop: asyncio.Event) -> None:
