@@ -723,7 +723,7 @@ def test_a_certificate_that_nobody_renews_is_told_each_day_and_stops_nothing(tar
     async def test(scene):
         await ready(scene)
         assert told(scene) == []
-        pair = server_certificate(CA, ["x"], now=scene.now, lifetime=3 * DAY)
+        pair = server_certificate(CA, ["x"], now=scene.now - 87 * DAY, lifetime=90 * DAY)
         scene.api.secret("front", tls_crt=pair.certificate, tls_key=pair.key)
         scene.spec(pgbouncer={"clientTLSSecret": {"name": "front"}})
         for _ in range(3):
