@@ -20,6 +20,8 @@ from tests.pooler.wire import WireClient, bind, describe, execute, parse, query,
 
 from pgweir import compiled
 
+CountCalls = Callable[[PoolerProcess, Callable[[], None]], tuple[dict[str, int], float]]
+
 TRANSACTIONS = 200
 # Two reads, two writes, and the waits.
 BUDGET = 6.1
@@ -36,13 +38,14 @@ CLIENT_SAYS = {
 
 
 @pytest.fixture
-def count_calls(tmp_path: Path) -> Callable[[PoolerProcess, Callable[[], None]], dict[str, int]]:
-    """System calls of the pooler's process while something runs, by name."""
+def count_calls(tmp_path: Path) -> CountCalls:
+    """System calls of the pooler's process while something runs, by name, and the seconds that it took with strace."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
 
-    def count(pooler: PoolerProcess, run: Callable[[], None]) -> dict[str, int]:
+    def count(pooler: PoolerProcess, run: Callable[[], None]) -> tuple[dict[str, int], float]:
+        began = time.monotonic()
         report, words = tmp_path / "calls", tmp_path / "words"
         with words.open("w") as stderr:
             tracer = subprocess.Popen([strace, "-f", "-c", "-o", report, "-p", str(pooler.pid)], stderr=stderr)
@@ -56,7 +59,7 @@ def count_calls(tmp_path: Path) -> Callable[[PoolerProcess, Callable[[], None]],
                 tracer.send_signal(signal.SIGINT)
             tracer.wait(timeout=30)
         lines = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", report.read_text(), re.MULTILINE)
-        return {name: int(calls) for calls, name in lines if name != "total"}
+        return {name: int(calls) for calls, name in lines if name != "total"}, time.monotonic() - began
 
     return count
 
@@ -67,7 +70,7 @@ def test_a_transaction_is_two_waits_two_reads_and_two_writes(
     transport: str,
     monkeypatch: pytest.MonkeyPatch,
     make_pooler: Callable[..., PoolerProcess],
-    count_calls: Callable[[PoolerProcess, Callable[[], None]], dict[str, int]],
+    count_calls: CountCalls,
 ) -> None:
     if transport == "own" and compiled.FORM == "plain":
         pytest.skip("the plain form makes a socket object for each call; CI sees to it that there is the compiled one")
@@ -83,9 +86,7 @@ def test_a_transaction_is_two_waits_two_reads_and_two_writes(
                 client.until("Z")
 
         run()
-        began = time.monotonic()
-        found = count_calls(pooler, run)
-        seconds = time.monotonic() - began
+        found, seconds = count_calls(pooler, run)
     total = sum(found.values())
     assert total >= 4 * TRANSACTIONS, found  # else strace has not seen them
     assert total <= BUDGET * TRANSACTIONS + UPKEEP * (1 + seconds), (found, seconds)
@@ -106,7 +107,7 @@ LOGIN_CALLS = {
 def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
     monkeypatch: pytest.MonkeyPatch,
     make_pooler: Callable[..., PoolerProcess],
-    count_calls: Callable[[PoolerProcess, Callable[[], None]], dict[str, int]],
+    count_calls: CountCalls,
 ) -> None:
     if compiled.FORM == "plain":
         pytest.skip("the plain form makes a socket object for each call")
@@ -122,9 +123,7 @@ def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
                 client.until("Z")
 
     run()
-    began = time.monotonic()
-    found = count_calls(pooler, run)
-    seconds = time.monotonic() - began
+    found, seconds = count_calls(pooler, run)
     each = {name: calls / TRANSACTIONS for name, calls in found.items()}
     assert each["accept4"] >= 0.9, found  # else strace has not seen them
     over = [name for name, most in LOGIN_CALLS.items() if each.get(name, 0.0) > most + 0.1]

@@ -12,16 +12,16 @@ import struct
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from tests.pooler.front import Front, pump, shut
 from tests.pooler.wire import SSL_REQUEST
 
 
-class TlsFront:
+class TlsFront(Front):
     """Listens on a free port; `plain` and `encrypted` count the connections of each kind."""
 
     def __init__(self, target_port: int, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
-        self.target_port = target_port
         self.plain = 0
         self.encrypted = 0
         self.direct = 0  # of these, without an SSLRequest
@@ -32,43 +32,27 @@ class TlsFront:
         if client_ca is not None:
             self.context.verify_mode = ssl.CERT_OPTIONAL
             self.context.load_verify_locations(client_ca)
-        self._closing = False
         self._sockets: list[socket.socket] = []
         self._serving: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._listener.settimeout(0.1)
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
+        super().__init__(target_port)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closing = True
-        self._thread.join(60)
-        self._listener.close()
+        super().__exit__(kind, error, traceback)
         # A socket is closed when nobody reads from it any more: its number may be another one's at once.
         for thread in self._serving:
             while thread.is_alive():
                 for item in self._sockets:
-                    _shut(item)
+                    shut(item)
                 thread.join(0.02)
         for item in self._sockets:
             item.close()
 
-    def _accept(self) -> None:
-        while not self._closing:
-            try:
-                client, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets.append(client)
-            self._serving.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
-            self._serving[-1].start()
+    def _admit(self, client: socket.socket) -> None:
+        self._sockets.append(client)
+        self._serving.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+        self._serving[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError):  # whoever came may go at any moment, and so may the front
@@ -96,30 +80,17 @@ class TlsFront:
         self._hand_on(client, first)
 
     def _hand_on(self, client: socket.socket, first: bytes) -> None:
-        server = socket.create_connection(("127.0.0.1", self.target_port), timeout=30)
-        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server = self._reach(timeout=30)
         self._sockets.append(server)
         server.sendall(first)
         client.settimeout(None)
         server.settimeout(None)
-        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back = threading.Thread(target=pump, args=(server, client), daemon=True)
         back.start()
-        _pump(client, server)
+        pump(client, server)
         back.join()
 
 
 def _common_names(client: ssl.SSLSocket) -> list[str]:
     subject: Any = (client.getpeercert() or {}).get("subject", ())
     return [value for part in subject for name, value in part if name == "commonName"]
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    _shut(target)
-
-
-def _shut(item: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        item.shutdown(socket.SHUT_RDWR)

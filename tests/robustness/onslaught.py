@@ -255,16 +255,11 @@ class Onslaught:
                     finally:
                         if dice.random() < 0.5:
                             asks.close()
-                    for mending in MENDING:
-                        mends.say(query(mending))
-                        mends.until("Z")
+                    _mend(mends)
                     asks.close()
                 self.done["console"] += 1
         with contextlib.suppress(OSError, AssertionError), WireClient(pooler.port, timeout=2) as mends:
-            mends.log_in(ADMIN, "pgbouncer", SECRETS[ADMIN])
-            for mending in MENDING:
-                mends.say(query(mending))
-                mends.until("Z")
+            _mend(mends.log_in(ADMIN, "pgbouncer", SECRETS[ADMIN]))
 
     # --- how it ends -------------------------------------------------------------------------------------------------
 
@@ -313,6 +308,12 @@ class Onslaught:
             thread.join(20)
         if any(thread.is_alive() for thread in threads):
             self.problems.append("one of the rough clients hangs")
+
+
+def _mend(console: WireClient) -> None:
+    for mending in MENDING:
+        console.say(query(mending))
+        console.until("Z")
 
 
 def main() -> None:
