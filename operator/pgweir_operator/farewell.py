@@ -8,7 +8,7 @@ minutes. Called by reconcile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -37,21 +37,16 @@ def has_finalizer(manifest: Mapping[str, Any]) -> bool:
 
 async def hold(kube: Kube, manifest: dict[str, Any]) -> None:
     """From now on there is something to take back. Raises where nothing is to be made any more: the Pooler is going."""
-    current: Mapping[str, Any] | None = manifest
-    while current is not None and current["metadata"]["uid"] == manifest["metadata"]["uid"]:
-        if has_finalizer(current):
-            break
+
+    def held(current: Mapping[str, Any], finalizers: list[str]) -> list[str]:
+        if names.FINALIZER in finalizers:
+            return finalizers
         if current["metadata"].get("deletionTimestamp"):
             raise PrerequisiteError(Reason.PROVISIONING, "The Pooler is being deleted.")
-        finalizers = [*(current["metadata"].get("finalizers") or ()), names.FINALIZER]
-        try:
-            current = await kube.set_finalizers({**current, "kind": names.KIND}, finalizers)
-        except (ConflictError, NotFoundError):
-            # Somebody has changed it since it was read, and nothing of that is ours to judge.
-            current = await kube.get(names.KIND, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-    else:
+        return [*finalizers, names.FINALIZER]
+
+    if not await _set_finalizers(kube, manifest, held):
         raise PrerequisiteError(Reason.PROVISIONING, "The Pooler is gone.")
-    manifest["metadata"] |= {key: current["metadata"][key] for key in ("finalizers", "resourceVersion")}
 
 
 async def abandon(kube: Kube, events: Events, manifest: dict[str, Any]) -> None:
@@ -148,17 +143,26 @@ async def _hopeless(kube: Kube, manifest: dict[str, Any], error: PrerequisiteErr
 
 
 async def _release(kube: Kube, manifest: dict[str, Any]) -> None:
+    await _set_finalizers(kube, manifest, lambda _, finalizers: [one for one in finalizers if one != names.FINALIZER])
+
+
+async def _set_finalizers(
+    kube: Kube, manifest: dict[str, Any], change: Callable[[Mapping[str, Any], list[str]], list[str]]
+) -> bool:
+    """Write what `change` makes of the Pooler's finalizers, whoever else changes it meanwhile. False: it is gone."""
+    metadata = manifest["metadata"]
     current: Mapping[str, Any] | None = manifest
-    while current is not None and current["metadata"]["uid"] == manifest["metadata"]["uid"]:
-        finalizers = [name for name in current["metadata"].get("finalizers") or () if name != names.FINALIZER]
+    while current is not None and current["metadata"]["uid"] == metadata["uid"]:
+        finalizers = list(current["metadata"].get("finalizers") or ())
+        changed = change(current, finalizers)
         try:
-            changed = await kube.set_finalizers({**current, "kind": names.KIND}, finalizers)
+            if changed != finalizers:
+                current = await kube.set_finalizers({**current, "kind": names.KIND}, changed)
         except (ConflictError, NotFoundError):
-            # Changed since it was read, by a status of our own perhaps.
-            current = await kube.get(names.KIND, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+            # Somebody has changed it since it was read, a status of our own perhaps, and nothing of that is ours to judge.
+            current = await kube.get(names.KIND, metadata["namespace"], metadata["name"])
             continue
-        manifest["metadata"] |= {
-            "finalizers": changed["metadata"].get("finalizers") or [],
-            "resourceVersion": changed["metadata"]["resourceVersion"],
-        }
-        return
+        version = current["metadata"]["resourceVersion"]
+        manifest["metadata"] |= {"finalizers": changed, "resourceVersion": version}
+        return True
+    return False

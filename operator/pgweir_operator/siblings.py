@@ -55,9 +55,10 @@ async def holders(
     for place in list(namespaces) or [""]:
         for manifest in await kube.items(names.KIND, place):
             metadata = manifest["metadata"]
-            if metadata["uid"] != pooler.uid and not metadata.get("deletionTimestamp"):
-                password = await _password(kube, manifest)
-                passwords.setdefault(password, []).append(manifest) if password else None
+            if metadata["uid"] == pooler.uid or metadata.get("deletionTimestamp"):
+                continue
+            if password := await _password(kube, manifest):
+                passwords.setdefault(password, []).append(manifest)
     right = await asyncio.to_thread(lambda: [text for text in passwords if scram.matches(text, verifier)])
     result = [await _holder(kube, pooler, manifest, text, dial) for text in right for manifest in passwords[text]]
     return sorted((row for row in result if row is not None), key=lambda row: (row.where is not None, row.name))

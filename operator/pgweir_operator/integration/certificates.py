@@ -69,16 +69,6 @@ def server_certificate(ca: KeyPair, names: Sequence[str], *, now: float, lifetim
     return _leaf(ca, names[0], names, ExtendedKeyUsageOID.SERVER_AUTH, now=now, lifetime=lifetime)
 
 
-def is_due(certificate: bytes, *, now: float) -> bool:
-    """Whether a certificate should be renewed: unreadable, not yet valid, expired, or its last third has begun."""
-    try:
-        parsed = x509.load_pem_x509_certificate(certificate)
-    except ValueError:
-        return True
-    start, end = parsed.not_valid_before_utc.timestamp(), parsed.not_valid_after_utc.timestamp()
-    return not start <= now <= end - (end - start) * RENEWAL_SHARE
-
-
 class Term(NamedTuple):
     """When a certificate is valid, in seconds of the epoch."""
 
@@ -88,10 +78,20 @@ class Term(NamedTuple):
 
 def terms(bundle: bytes) -> list[Term]:
     """Of each certificate of a chain or a bundle. Raises ValueError; there is at least one."""
-    return [
-        Term(one.not_valid_before_utc.timestamp(), one.not_valid_after_utc.timestamp())
-        for one in x509.load_pem_x509_certificates(bundle)
-    ]
+    return [_term(one) for one in x509.load_pem_x509_certificates(bundle)]
+
+
+def _term(certificate: x509.Certificate) -> Term:
+    return Term(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+
+
+def is_due(certificate: bytes, *, now: float) -> bool:
+    """Whether a certificate should be renewed: unreadable, not yet valid, expired, or its last third has begun."""
+    try:
+        begins, ends = _term(x509.load_pem_x509_certificate(certificate))
+    except ValueError:
+        return True
+    return not begins <= now <= ends - (ends - begins) * RENEWAL_SHARE
 
 
 def is_issued_by(certificate: bytes, authority_certificate: bytes) -> bool:
