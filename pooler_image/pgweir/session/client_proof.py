@@ -228,7 +228,7 @@ class ClientProof:
                 self._succeed(_NOTHING_ASKED)
             else:
                 self._busy = True
-                pooler.turns.wait(self._let_in)
+                pooler.turns.wait(lambda: self._goes_on(lambda: _NOTHING_ASKED))
             return
         authentication = self._authentication = ClientAuthentication(
             exchange,
@@ -242,15 +242,6 @@ class ClientProof:
         )
         login.wire.write(authentication.start())
         self._free()
-
-    def _let_in(self) -> None:
-        """Nothing was asked, and now it is this client's turn."""
-        if self._login.is_over:
-            return
-        try:
-            self._succeed(_NOTHING_ASKED)
-        except (ClientError, ProtocolError) as error:
-            self._refuse(error)
 
     def _succeed(self, proof: Succeeded) -> None:
         """WHY read on first: from here on the wire is the session's, which does not know that it is not read."""
