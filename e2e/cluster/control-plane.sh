@@ -65,7 +65,8 @@ print(*(s.getsockname()[1] for s in held))")
       }
       start_etcd
       # No endpoints of its own to publish: a loopback address is none that the Service 'kubernetes' may have.
-      start_apiserver --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --endpoint-reconciler-type none --authorization-mode RBAC
+      start_apiserver --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --endpoint-reconciler-type none --authorization-mode RBAC \
+        --audit-policy-file "$HERE/config/audit-policy.yaml" --audit-log-path "$logs/audit.log"
       await 120 "the API server is ready" kubectl get --raw /readyz
       start_controller_manager
       await 60 "the default ServiceAccount is there" kubectl --namespace default get serviceaccount default

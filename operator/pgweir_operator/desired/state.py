@@ -70,8 +70,8 @@ def desired_state(
     revision = next_revision(files, observed.bundle, floor=revision_floor)
     files = with_revision(files, revision)
     restart_digest = digest.restart_digest(settings)
+    account = service_account(pooler)  # never unwanted later: spec.serviceAccountName cannot be changed
     optional = {
-        ChildReference("v1", "ServiceAccount", names.service_account_name(pooler.name)): service_account(pooler),
         ChildReference(
             "policy/v1", "PodDisruptionBudget", names.pod_disruption_budget_name(pooler.name)
         ): pod_disruption_budget(pooler),
@@ -84,7 +84,7 @@ def desired_state(
     }
     return Desired(
         manifests=(
-            *(manifest for manifest in optional.values() if manifest is not None),
+            *(manifest for manifest in (account, *optional.values()) if manifest is not None),
             bundle_secret(pooler, files),
             service(pooler),
             headless_service(pooler),
