@@ -47,7 +47,7 @@ MODULES: Final = (
     "net/listener",
 )
 # What is put in line from a room that is not compiled itself.
-INLINED: Final = ("protocol/framing", "net/calls")
+INLINED: Final = ("protocol/framing", "net/calls", "net/delivery")
 # How they are translated. Annotations are mypy's; C types are given by the .pxd files alone. What is None where an object was
 # declared is an AttributeError, as in the plain form; else Cython would take whatever stands behind None for its fields.
 DIRECTIVES: Final = {"language_level": 3, "annotation_typing": False, "nonecheck": True}

@@ -1,5 +1,5 @@
-# The functions of `calls` in C, put in line by `streams`. They hold the interpreter's lock, but for a `wait`
-# that may take long.
+# The functions of `calls` in C, put in line by `streams`. They hold the interpreter's lock, but for a `wait` that may take long
+# while there are other threads who may want it.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -14,7 +14,6 @@ cdef extern from "<sys/epoll.h>" nogil:
     cdef struct epoll_event:
         uint32_t events
         epoll_data_t data
-    int epoll_wait(int, epoll_event*, int, int)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -22,10 +21,29 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short sa_family
     cdef struct sockaddr_storage:
         unsigned short ss_family
-    ssize_t c_recv "recv"(int, void*, size_t, int)
-    ssize_t c_send "send"(int, const void*, size_t, int)
     int accept4(int, sockaddr*, socklen_t*, int)
     int AF_INET, AF_INET6, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_NONBLOCK
+
+# PERF: glibc's own functions of these names do two atomic exchanges each, as soon as there was a second thread: it might be
+# cancelled. Nobody cancels ours.
+cdef extern from *:
+    """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #define plain_recv(number, buffer, size, flags) syscall(SYS_recvfrom, number, buffer, size, flags, NULL, NULL)
+    #define plain_send(number, data, size, flags) syscall(SYS_sendto, number, data, size, flags, NULL, 0)
+    #define plain_wait(number, events, most, patience) (int) syscall(SYS_epoll_pwait, number, events, most, patience, NULL, 0)
+    """
+    ssize_t c_recv "plain_recv"(int, void*, size_t, int) nogil
+    ssize_t c_send "plain_send"(int, const void*, size_t, int) nogil
+    int epoll_pwait "plain_wait"(int, epoll_event*, int, int) nogil
+
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState
+    ctypedef struct PyThreadState
+    PyInterpreterState* PyInterpreterState_Get()
+    PyThreadState* PyInterpreterState_ThreadHead(PyInterpreterState*)
+    PyThreadState* PyThreadState_Next(PyThreadState*)
 
 cdef extern from "<netinet/in.h>" nogil:
     cdef struct in_addr:
@@ -44,18 +62,33 @@ cdef extern from "<arpa/inet.h>" nogil:
     const char* inet_ntop(int, const void*, char*, socklen_t)
 
 
-cdef inline list wait(object epoll, int number, int patience):
-    cdef epoll_event events[64]
-    cdef int i, count
-    if patience:
-        with nogil:
-            count = epoll_wait(number, events, 64, patience)
-    else:
-        count = epoll_wait(number, events, 64, 0)
-    cdef list found = []
-    for i in range(count):
-        found.append((<unsigned long long> events[i].data.fd) << 32 | events[i].events)
-    return found
+cdef inline bint is_alone():
+    # No other thread of Python's is there to want the interpreter's lock.
+    return PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) == NULL
+
+
+cdef inline epoll_event* event_at(bytearray found, int place) except NULL:
+    if place < 0 or PyByteArray_GET_SIZE(found) < (place + 1) * <Py_ssize_t> sizeof(epoll_event):
+        raise ValueError("no such place among what has happened")
+    return <epoll_event*> PyByteArray_AS_STRING(found) + place
+
+
+cdef inline int wait(object epoll, int number, bytearray found, int patience) except -2:
+    cdef epoll_event* events = event_at(found, 63) - 63
+    cdef int count
+    if not patience or is_alone():
+        return epoll_pwait(number, events, 64, patience)
+    with nogil:
+        count = epoll_pwait(number, events, 64, patience)
+    return count
+
+
+cdef inline int whose(bytearray found, int place) except -1:
+    return event_at(found, place).data.fd
+
+
+cdef inline unsigned int what(bytearray found, int place) except? 0:
+    return event_at(found, place).events
 
 
 cdef inline bytes receive(int number, bytearray buffer):

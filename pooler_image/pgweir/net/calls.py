@@ -10,17 +10,35 @@ import ctypes
 import errno
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 MOST: Final = 64  # events that are taken at once
+ROOM: Final = 16 * MOST  # bytes for them
+_EVENT: Final = struct.Struct("=II")  # (in C, the kernel's own)
 _NOT_NOW: Final = (errno.EAGAIN, errno.EINTR)
 
 
-def wait(epoll: select.epoll, _number: int, patience: int) -> list[int]:
-    """What has happened, or happens within so many milliseconds (-1: whenever): for each, the descriptor above the 32 bits of
-    its events. `_number` is the epoll's descriptor."""
-    return [number << 32 | events for number, events in epoll.poll(None if patience < 0 else patience / 1000, MOST)]
+def wait(epoll: select.epoll, _number: int, found: bytearray, patience: int) -> int:
+    """How much has happened, or happens within so many milliseconds (-1: whenever); `found` has it then. `_number` is the
+    epoll's descriptor."""
+    events = epoll.poll(None if patience < 0 else patience / 1000, MOST)
+    for place, event in enumerate(events):
+        _EVENT.pack_into(found, place * _EVENT.size, *event)
+    return len(events)
+
+
+def whose(found: bytearray, place: int) -> int:
+    """The descriptor to which it happened."""
+    number: int = _EVENT.unpack_from(found, place * _EVENT.size)[0]
+    return number
+
+
+def what(found: bytearray, place: int) -> int:
+    """The events."""
+    events: int = _EVENT.unpack_from(found, place * _EVENT.size)[1]
+    return events
 
 
 def receive(number: int, buffer: bytearray) -> bytes | None:

@@ -1,25 +1,24 @@
 cimport cython
 
-from pgweir.net cimport calls
+from pgweir.net cimport calls, delivery
 from pgweir.net.libuv cimport Place
 
 cdef unsigned int _IN, _OUT
-cdef int _NUMBER, ACCEPTS
-cdef long long _EVENTS
+cdef int ACCEPTS
 cdef Py_ssize_t HIGH_WATER, LOW_WATER
 
 
 cdef class Streams:
     cdef public object loop
     cdef public object _epoll
-    cdef public bytearray _buffer
+    cdef public bytearray _buffer, _found
     cdef public list _members, _ending
     cdef public bint _in_turn, _is_told
     cdef public int _number, _spare, _loops
     cdef public Py_ssize_t _round
     cdef public Place _place
 
-    @cython.locals(events=list, event=cython.longlong, number=cython.longlong, patience=cython.int, member=Member)
+    @cython.locals(count=cython.int, place=cython.int, number=cython.int, patience=cython.int, member=Member)
     cpdef turn(self)
     cpdef Py_ssize_t round(self)
     cdef enter(self, object member, Py_ssize_t number)

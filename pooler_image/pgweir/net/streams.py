@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pgweir import compiled
-from pgweir.net import calls, libuv
+from pgweir.net import calls, delivery, libuv
 
 VARIABLE: Final = "PGWEIR_TRANSPORT"
 
@@ -35,8 +35,6 @@ RETRY: Final = 0.1  # seconds until a listening socket is asked again for which 
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
-_NUMBER: Final = 32  # bits below a descriptor in an event
-_EVENTS: Final = 0xFFFF_FFFF  # what is below them. WHY no shift: compiled, it would be one of a C int, by too much
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
 
@@ -56,6 +54,7 @@ class Streams:
         "_buffer",
         "_ending",
         "_epoll",
+        "_found",
         "_in_turn",
         "_is_told",
         "_loops",
@@ -73,6 +72,7 @@ class Streams:
         self._epoll = select.epoll()
         self._number = self._epoll.fileno()
         self._buffer = bytearray(READ_SIZE)
+        self._found = bytearray(calls.ROOM)  # what has happened
         self._members: list[Any] = []  # by descriptor
         self._ending: list[Any] = []  # whose last callback is to come
         self._in_turn = False
@@ -104,16 +104,16 @@ class Streams:
             while True:
                 patience = self._place.patience()
                 self._round += 1
-                events = calls.wait(self._epoll, self._number, patience)
-                is_loops = not patience or not events
-                for event in events:
-                    number = event >> _NUMBER
+                count = calls.wait(self._epoll, self._number, self._found, patience)
+                is_loops = not patience or count <= 0
+                for place in range(count):
+                    number = calls.whose(self._found, place)
                     if number == self._loops:
                         is_loops = True
                         continue
                     member = self._members[number]
                     if member is not None:
-                        member.happened(event & _EVENTS)
+                        member.happened(calls.what(self._found, place))
                 if self._ending:
                     self._settle()
                 if is_loops:
@@ -276,7 +276,7 @@ class Stream(Member):
             return False
         try:
             if data:
-                self._protocol.data_received(data)
+                delivery.deliver(self._protocol, data)
                 return True
             if not self._is_over:
                 self._ended()
