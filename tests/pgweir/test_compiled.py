@@ -93,8 +93,11 @@ def typed_attributes() -> dict[str, dict[str, str]]:
     return found
 
 
+MAKING = ("__init__", "_begin_record", "_begin_holder")  # the last two are called by the first, of those who inherit
+
+
 def replaced_later(source: str, typed: dict[str, dict[str, str]]) -> set[str]:
-    """Which of these attributes are given another value by anything but the `__init__` of their own object."""
+    """Which of these attributes are given another value by anything but the making of their own object."""
     found = set()
     for room in ast.parse(source).body:
         for function in ast.walk(room):
@@ -113,7 +116,7 @@ def replaced_later(source: str, typed: dict[str, dict[str, str]]) -> set[str]:
                     continue
                 owners = typed.get(node.attr, {})
                 if isinstance(node.value, ast.Name) and node.value.id == "self" and isinstance(room, ast.ClassDef):
-                    if room.name in owners and function.name != "__init__":
+                    if room.name in owners and function.name not in MAKING:
                         found.add(node.attr)
                 elif owners:
                     found.add(node.attr)

@@ -1,3 +1,6 @@
+cdef object _CLIENT_LOGIN
+
+
 cdef class ServerRecord:
     cdef public object id, state
     cdef public double connected_at, requested_at, released_at, checked_at
@@ -9,3 +12,5 @@ cdef class ClientRecord:
     cdef public object id, state
     cdef public double connected_at, requested_at, waiting_since
     cdef public bint notified
+
+    cdef _begin_record(self, double now)

@@ -1,4 +1,9 @@
+cimport cython
+
+from pgweir.protocol cimport framing
+
 cdef int _HOPS
+cdef tuple _SEVEN_BITS
 
 
 cpdef bytes make_key(bytes noise, int peer_id=*)
@@ -9,3 +14,8 @@ cdef class KeyRing:
 
     cpdef add(self, bytes key, owner)
     cpdef remove(self, bytes key)
+    @cython.locals(entry=tuple)
+    cpdef bint has(self, bytes key) except -1
+
+
+cdef tuple _without(tuple entry, bytes key)

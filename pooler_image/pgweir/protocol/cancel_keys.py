@@ -17,22 +17,25 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from pgweir.protocol import framing
 from pgweir.settings import PEER_ID_MAX
 
 SHORT_KEY: Final = 8  # protocol 3.0
 LONG_KEY: Final = 36  # protocol 3.2 allows up to 260; a secret of 32 bytes, as PostgreSQL's own, cannot be guessed
 _HOPS: Final = 0x03
+_SEVEN_BITS: Final = tuple(bytes((byte,)) for byte in range(0x80))
 
 
 def make_key(noise: bytes, peer_id: int = 0) -> bytes:
     """A key out of `noise`, random bytes of the key's length; `peer_id` 0: this process has no peers."""
+    if not peer_id:
+        return noise if noise[0] <= 0x7F else _SEVEN_BITS[noise[0] & 0x7F] + noise[1:]
     key = bytearray(noise)
     key[0] &= 0x7F
-    if peer_id:
-        key[1:3] = peer_id.to_bytes(2, "little")
-        key[7] |= _HOPS
+    key[1:3] = peer_id.to_bytes(2, "little")
+    key[7] |= _HOPS
     return bytes(key)
 
 
@@ -69,6 +72,10 @@ def derived_peer_id(address: str) -> int:
     return int(parsed) % PEER_ID_MAX + 1
 
 
+# A key, its owner, and those that share its "process id". PERF: one tuple for nearly every client.
+_Entry: TypeAlias = "tuple[bytes, Any, _Entry | None]"
+
+
 class KeyRing:
     """The keys that were given out, and to whom. PERF: not generic, so that it can be a C type (`cancel_keys.pxd`)."""
 
@@ -76,38 +83,51 @@ class KeyRing:
 
     def __init__(self) -> None:
         # By "process id", which is no secret. With a peer id in it, 15 of its bits are left, and two clients may share one.
-        self._owners: dict[bytes, dict[bytes, Any]] = {}
+        self._owners: dict[bytes, _Entry] = {}
 
     def add(self, key: bytes, owner: Any) -> None:
-        process = key[:4]
-        same = self._owners.get(process)
-        if same is None:
-            self._owners[process] = {key: owner}
-        else:
-            same[key] = owner
+        """A key that is not in it yet."""
+        process = framing.cut(key, 0, 4)
+        self._owners[process] = (key, owner, self._owners.get(process))
 
     def remove(self, key: bytes) -> None:
-        process = key[:4]
-        same = self._owners.get(process)
-        if same is not None:
-            same.pop(key, None)
-            if not same:
-                del self._owners[process]
+        process = framing.cut(key, 0, 4)
+        left = _without(self._owners.pop(process, None), key)
+        if left is not None:
+            self._owners[process] = left
 
     def find(self, key: bytes) -> Any:
         """Whose it is. The secret is compared in the same time whatever it is."""
         found = None
-        for known, owner in self._owners.get(key[:4], {}).items():
+        for known, owner in _all(self._owners.get(key[:4])):
             if hmac.compare_digest(known, key):
                 found = owner
         return found
 
-    def __contains__(self, key: bytes) -> bool:
-        same = self._owners.get(key[:4])
-        return same is not None and key in same
+    def has(self, key: bytes) -> bool:
+        """PERF: of a key that is being made; the secret of one that was claimed is for `find`."""
+        entry = self._owners.get(framing.cut(key, 0, 4))
+        while entry is not None:
+            if entry[0] == key:
+                return True
+            entry = entry[2]
+        return False
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([owner for same in self._owners.values() for owner in same.values()])
+        return iter([owner for entry in self._owners.values() for _, owner in _all(entry)])
 
     def __len__(self) -> int:
-        return sum(map(len, self._owners.values()))
+        return len(list(iter(self)))
+
+
+def _all(entry: _Entry | None) -> Iterator[tuple[bytes, Any]]:
+    while entry is not None:
+        key, owner, entry = entry
+        yield key, owner
+
+
+def _without(entry: _Entry | None, key: bytes) -> _Entry | None:
+    if entry is None:
+        return None
+    known, owner, others = entry
+    return others if known == key else (known, owner, _without(others, key))

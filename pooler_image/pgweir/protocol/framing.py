@@ -15,6 +15,12 @@ HEADER: Final = Struct("!BI")
 HEADER_SIZE: Final = 5
 unpack_header: Final = HEADER.unpack_from
 
+
+def cut(data: bytes, start: int, end: int) -> bytes:
+    """A slice, of places that are counted from the beginning. PERF: as C has it (`framing.pxd`)."""
+    return data[start:end]
+
+
 # The types that the steady state acts on, under names of their own: a module constant is looked up once, F.QUERY twice.
 # Frontend messages (client to server).
 QUERY: Final = F.QUERY

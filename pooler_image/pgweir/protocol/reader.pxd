@@ -1,5 +1,6 @@
 cimport cython
 
+from pgweir.protocol cimport framing
 
 cdef int HEADER_SIZE
 
@@ -9,5 +10,5 @@ cdef class MessageReader:
     cdef public Py_ssize_t _max_size
 
     cpdef feed(self, bytes data)
-    @cython.locals(size=Py_ssize_t)
-    cpdef only(self, bytes data)
+    @cython.locals(size=Py_ssize_t, found=cython.int, length=Py_ssize_t)
+    cpdef bytes only(self, bytes data, int type_)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pgweir.protocol import framing
 from pgweir.protocol.errors import ProtocolError, bad_packet_header
 from pgweir.protocol.framing import HEADER_SIZE
 
@@ -27,15 +28,14 @@ class MessageReader:
         self._buffer += data
         return self._messages()
 
-    def only(self, data: bytes) -> tuple[int, bytes] | None:
-        """The message that this read is, when it is one message, whole, and nothing waits before it; else None, and `feed`
-        it. PERF: so come nearly all messages of a login."""
+    def only(self, data: bytes, type_: int) -> bytes | None:
+        """The body, when this read is one message of this type, whole, and nothing waits before it; else None, and `feed` it.
+        PERF: so come nearly all messages of a login."""
         size = len(data)
-        if self._buffer or not HEADER_SIZE <= size <= self._max_size or not data[0]:
+        if self._buffer or not HEADER_SIZE <= size <= self._max_size:
             return None
-        if int.from_bytes(data[1:HEADER_SIZE], "big") + 1 != size:
-            return None
-        return data[0], data[HEADER_SIZE:]
+        found, length = framing.unpack_header(data, 0)
+        return framing.cut(data, HEADER_SIZE, size) if found == type_ and length + 1 == size else None
 
     @property
     def is_empty(self) -> bool:

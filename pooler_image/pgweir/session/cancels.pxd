@@ -1,6 +1,7 @@
 cimport cython
 
 from pgweir.protocol.cancel_keys cimport KeyRing, make_key
+from pgweir.protocol cimport framing
 
 
 cdef class Cancels:

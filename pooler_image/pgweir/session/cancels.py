@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pgweir.pool.records import ServerState
-from pgweir.protocol import cancel_keys
-from pgweir.protocol.cancel_keys import KeyRing
+from pgweir.protocol import cancel_keys, framing
+from pgweir.protocol.cancel_keys import KeyRing, make_key
 from pgweir.session.peers import Peers
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Cancels:
     def __init__(self, pooler: Pooler) -> None:
         self._pooler = pooler
         self._noise = b""  # random bytes,
-        self._noise_at = 0  # of which so many have become keys
+        self._noise_at = 0  # of which so many are used
         self.peers = Peers(pooler)
         self.keys = KeyRing()  # the owners are ClientSessions
         self.console_keys = KeyRing()  # and here callables: a console that waits (PAUSE) is told
@@ -44,20 +44,24 @@ class Cancels:
         """A key that nobody has, of the length that protocol 3.`minor` allows."""
         size = cancel_keys.LONG_KEY if minor >= 2 else cancel_keys.SHORT_KEY
         while True:
-            key = cancel_keys.make_key(self._random(size), self.peers.own_id)
+            key = make_key(self._random(size), self.peers.own_id)
             # Drivers take the first four bytes for a process id, and 0 for none.
-            if key[:4] != _NO_PROCESS and key not in self.keys and key not in self.console_keys:
+            if not key.startswith(_NO_PROCESS) and not self.keys.has(key) and not self.console_keys.has(key):
                 return key
 
+    def random(self, size: int) -> bytes:
+        """For the salts and nonces of logins."""
+        return self._random(size)
+
     def _random(self, size: int) -> bytes:
-        """PERF: the kernel is asked for many keys at once. No byte is used twice: a process that serves does not fork, so the
-        block is nobody else's."""
+        """PERF: the kernel is asked for many at once. No byte is used twice: a process that serves does not fork, so the block is
+        nobody else's."""
         start = self._noise_at
         if start + size > len(self._noise):
             self._noise = self._pooler.edge.random(NOISE)
             start = 0
         self._noise_at = start + size
-        return self._noise[start : self._noise_at]
+        return framing.cut(self._noise, start, self._noise_at)
 
     def give_key(self, client: ClientSession, minor: int) -> bytes:
         key = client.cancel_key = self.new_key(minor)

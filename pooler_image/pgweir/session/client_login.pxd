@@ -1,5 +1,6 @@
 cimport cython
 
+from pgweir.protocol.auth.client_auth cimport Succeeded
 from pgweir.protocol.reader cimport MessageReader
 from pgweir.session.client cimport ClientSession
 from pgweir.session.client_proof cimport ClientProof
@@ -42,7 +43,7 @@ cdef class ClientLogin:
     cdef _begin_console(self)
     cdef _ask_for_proof(self)
     @cython.locals(now=double, client=ClientSession, wish=KnownStartup, pooler=Parts)
-    cpdef proved(self, proof)
+    cpdef proved(self, Succeeded proof)
     @cython.locals(limit=Py_ssize_t)
     cdef _check_client_limits(self, KnownStartup wish)
     cdef _receive_early(self, bytes data)

@@ -145,10 +145,8 @@ class ClientLogin:
                 # The handshake has begun. Reading stands still until TLS owns the socket, so this is decrypted, but came before
                 # `tls_started`.
                 self._early += data
-        except ClientError as error:
+        except (ClientError, ProtocolError) as error:
             self.refuse(error)
-        except ProtocolError as error:
-            self.refuse(ClientError(error.sqlstate, error.message, stage="startup"))
 
     def pause_writing(self) -> None: ...
 
@@ -287,10 +285,8 @@ class ClientLogin:
             database = self.pooler.databases.get(self.database_name)
             self._database = database if database is not None else self.pooler.database(self.database_name, keep=False)
             self._ask_for_proof()
-        except ClientError as error:
+        except (ClientError, ProtocolError) as error:
             self.refuse(error)
-        except ProtocolError as error:
-            self.refuse(ClientError(error.sqlstate, error.message, stage="startup"))
 
     def _receive_queued(self, data: bytes) -> None:
         """It waits for a place, and has nothing to say but goodbye."""
@@ -407,7 +403,7 @@ class ClientLogin:
         self.wire.set_protocol(client)
         cancel_key = pooler.cancels.give_key(client, self.protocol_minor)
         header = _SHORT_KEY if len(cancel_key) == SHORT_KEY else _LONG_KEY
-        self.wire.write(greeting + header + cancel_key + wish.ending)
+        self.wire.write(b"".join((greeting, header, cancel_key, wish.ending)))
         if wish.is_logged:
             tls = str(self.tls) if self.tls else "no"
             who = printable(f"db={client.database} user={client.user}")
@@ -454,7 +450,9 @@ class ClientLogin:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def refuse(self, error: ClientError, reason: CloseReason = CloseReason.CLIENT_REFUSED) -> None:
+    def refuse(self, error: ClientError | ProtocolError, reason: CloseReason = CloseReason.CLIENT_REFUSED) -> None:
+        if isinstance(error, ProtocolError):
+            error = ClientError(error.sqlstate, error.message, stage="startup")
         if self._client is not None:
             self._client.disconnect(reason, error.message, error.sqlstate)
             self._end()

@@ -1,8 +1,11 @@
 cimport cython
 
-from pgweir.protocol.auth.client_auth cimport ClientAuthentication
+from pgweir.protocol.auth.client_auth cimport ClientAuthentication, Continue, Succeeded, asks_nothing
 from pgweir.protocol.reader cimport MessageReader
 from pgweir.session.parts cimport Parts
+
+
+cdef int _PASSWORD
 
 
 cdef class ClientProof:
@@ -16,6 +19,7 @@ cdef class ClientProof:
     @cython.locals(pooler=Parts)
     cpdef begin(self)
     cpdef failed(self)
+    @cython.locals(body=bytes, authentication=ClientAuthentication)
     cpdef data_received(self, bytes data)
     cdef _method(self)
     cdef bint _is_named(self, system_user, ident_map)
@@ -23,5 +27,6 @@ cdef class ClientProof:
     @cython.locals(pooler=Parts)
     cdef _start(self, stage)
     cdef _succeed(self, proof)
+    cdef _answer(self, answer)
     cdef _refuse(self, error)
     cdef _free(self)

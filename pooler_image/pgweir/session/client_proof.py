@@ -59,6 +59,7 @@ _EXCHANGES: Final[dict[str, ClientAuthMethod]] = {
 }
 _WITHOUT_LOOKUP: Final = ("any", "ldap")
 _NOTHING_ASKED: Final = Succeeded()
+_PASSWORD: Final = messages.F.PASSWORD
 
 
 class ClientProof:
@@ -127,11 +128,12 @@ class ClientProof:
 
     def data_received(self, data: bytes) -> None:
         """Raises ClientError."""
-        if not self._busy and self._authentication is not None:
-            only = self._reader.only(data)
-            if only is not None and only[0] == messages.F.PASSWORD and self._pooler.turns.take():
+        authentication = self._authentication
+        if not self._busy and authentication is not None:
+            body = self._reader.only(data, _PASSWORD)
+            if body is not None and self._pooler.turns.take():
                 # PERF: what nearly every read of a login is; the rest of this method is for the others.
-                self._answer(self._authentication.receive(*only))
+                self._answer(authentication.receive(_PASSWORD, body))
                 return
         incoming = self._reader.feed(data)
         if self._busy:
@@ -151,9 +153,9 @@ class ClientProof:
             if type_ == messages.F.TERMINATE:
                 login.leave()
                 return
-            if self._authentication is None:
+            if authentication is None:
                 raise client_error("client password pkt before startup packet", stage="password")
-            self._answer(self._authentication.receive(type_, body))
+            self._answer(authentication.receive(type_, body))
             if login.is_proved or self._busy:
                 return
 
@@ -223,7 +225,7 @@ class ClientProof:
     def _start(self, stage: str) -> None:
         pooler, login, exchange = self._pooler, self._login, self._exchange
         assert exchange is not None
-        if asks_nothing(exchange, known=self.secret is not None):
+        if asks_nothing(exchange, self.secret is not None):
             if pooler.turns.take():
                 self._succeed(_NOTHING_ASKED)
             else:
@@ -234,7 +236,7 @@ class ClientProof:
             exchange,
             user=login.user,
             secret=self.secret,
-            random=pooler.edge.random,
+            random=pooler.cancels.random,
             mock_key=pooler.mock_key,
             scram_iterations=pooler.settings.scram_iterations,
             cache=pooler.scram_cache,
@@ -251,19 +253,21 @@ class ClientProof:
         self._login.proved(proof)
 
     def _answer(self, answer: Answer | HeavyStep[Answer]) -> None:
-        login = self._login
-        match answer:
-            case HeavyStep(run, resume):
-                self._busy = True
-                self._pooler.edge.compute(run, lambda result: self._goes_on(lambda: resume(result)))
-            case PasswordSent(password):
-                self._ask_directory(password)
-            case Continue(data):
-                login.wire.write(data)
-            case Succeeded(data):
-                if data:
-                    login.wire.write(data)
-                self._succeed(answer)
+        # PERF: `match` asks these classes what their attributes are called, each time.
+        if isinstance(answer, Continue):
+            self._login.wire.write(answer.data)
+        elif isinstance(answer, Succeeded):
+            if answer.data:
+                self._login.wire.write(answer.data)
+            self._succeed(answer)
+        elif isinstance(answer, PasswordSent):
+            self._ask_directory(answer.password)
+        else:
+            self._wait_for(answer)
+
+    def _wait_for(self, step: HeavyStep[Answer]) -> None:
+        self._busy = True
+        self._pooler.edge.compute(step.run, lambda result: self._goes_on(lambda: step.resume(result)))
 
     def _ask_directory(self, password: str) -> None:
         if self._ldap is None:
@@ -315,4 +319,5 @@ class ClientProof:
         if self._is_paused:
             self._is_paused = False
             self._login.wire.resume_reading()
-        self.data_received(b"")
+        if not self._reader.is_empty:
+            self.data_received(b"")

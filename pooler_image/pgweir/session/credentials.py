@@ -16,7 +16,6 @@ PERF: compiled where that is possible (`pgweir.compiled`): every login teaches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from pgweir.protocol.auth.auth_query import AuthQueryOutcome, Found, LookupFailed
@@ -38,14 +37,26 @@ _OPENS: Final = (SecretKind.PLAIN, SecretKind.MD5)  # stored secrets that a serv
 _Key = tuple[str, str]  # database and pool user
 
 
-@dataclass(frozen=True, slots=True)
 class Credentials:
-    """What clients of one user have shown. `stale`: the secret has changed, and none has shown the new one yet."""
+    """What clients of one user have shown. `stale`: the secret has changed, and none has shown the new one yet. Nobody
+    changes it."""
 
-    password: str | None = field(default=None, repr=False)
-    scram_keys: ScramKeys | None = field(default=None, repr=False)
-    secret: str | None = field(default=None, repr=False)  # the stored secret that was proved
-    stale: bool = False
+    __slots__ = ("password", "scram_keys", "secret", "stale")
+
+    def __init__(
+        self,
+        password: str | None = None,
+        scram_keys: ScramKeys | None = None,
+        secret: str | None = None,  # the stored secret that was proved
+        stale: bool = False,
+    ) -> None:
+        self.password = password
+        self.scram_keys = scram_keys
+        self.secret = secret
+        self.stale = stale
+
+    def is_like(self, password: str | None, scram_keys: ScramKeys | None, secret: str | None) -> bool:
+        return self.secret == secret and not self.stale and self.password == password and self.scram_keys == scram_keys
 
 
 _NOTHING: Final = Credentials()
@@ -66,7 +77,7 @@ class ServerCredentials:
         """Remember how a client proved itself against this stored secret, where that is also how its pool logs in."""
         key = pool.database, pool.user
         old = self._known.get(key, _NOTHING)
-        if old.secret == secret and not old.stale and old.password == password and old.scram_keys == scram_keys:
+        if old.is_like(password, scram_keys, secret):
             return  # PERF: as at nearly every login
         if scram_keys is None and secret_kind(password or "") not in _OPENS and old is not _NOTHING:
             return  # nothing that opens a server
@@ -75,7 +86,7 @@ class ServerCredentials:
             old.scram_keys if scram_keys is None else scram_keys,
             old.secret if secret is None else secret,
         )
-        if new == old:
+        if old.is_like(new.password, new.scram_keys, new.secret):
             return
         self._known[key] = new
         self._try_again(key)
@@ -140,7 +151,7 @@ class ServerCredentials:
             self._known[key] = Credentials(secret, None, secret)
             self._try_again(key)
         else:
-            self._known[key] = replace(_NOTHING, secret=secret, stale=True)
+            self._known[key] = Credentials(secret=secret, stale=True)
             for pool in self._pools(key):
                 self.ask_for_new(pool)
         return True

@@ -7,3 +7,5 @@ cdef class Holder(ClientRecord):
     cdef public object wire, server, linking, values
     cdef public Py_ssize_t need
     cdef public bint keeps_server, stalled, write_paused
+
+    cdef _begin_holder(self, Turns pool, double now)

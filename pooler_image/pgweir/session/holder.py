@@ -39,7 +39,10 @@ class Holder(ClientRecord):
     wire: Writer
 
     def __init__(self, pool: SessionPool, now: float) -> None:
-        super().__init__(now)
+        self._begin_holder(pool, now)
+
+    def _begin_holder(self, pool: SessionPool, now: float) -> None:
+        self._begin_record(now)
         self.pool = pool
         self.server: ServerSession | None = None
         self.linking: ServerSession | None = None  # ours already, but its variables are still being set

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 Answer = Callable[[AuthQueryOutcome], None]
 Key = tuple[str, str]  # database and user
 
+_CLIENT_IDLE: Final = ClientState.IDLE  # PERF: a member of an enumeration costs a look-up in its class
+_ASKED: Final = (framing.PARSE, framing.BIND, framing.DESCRIBE, framing.EXECUTE, framing.SYNC)
+
 MAX_KNOWN_WAYS: Final = 1_000  # anybody may ask for any name, where a template makes databases
 KEPT_AT_MOST: Final = 10_000  # secrets; the oldest goes
 MAX_KNOWN_ANSWERS: Final = 256  # answers of PostgreSQL's that are kept with what they say
@@ -103,7 +106,7 @@ class Lookups:
             way = self._ways[database] = Way(self._pooler.config, database)
         return way
 
-    def ask(self, database: Database, user: str, answer: Answer, *, anew: bool = False) -> None:
+    def ask(self, database: Database, user: str, answer: Answer, anew: bool = False) -> None:
         """Call `answer` with what auth_query says about this user, for logins to this database. `anew`: what is kept does
         not count."""
         key = (database.name, user)
@@ -156,9 +159,8 @@ class Lookups:
 
     def done(self, key: Key, outcome: AuthQueryOutcome) -> None:
         self._asking.pop(key, None)
-        failed = isinstance(outcome, LookupFailed)
-        self.last_ok = not failed
         self.last_error = outcome.message if isinstance(outcome, LookupFailed) else None
+        self.last_ok = self.last_error is None
         keep_for = self._pooler.settings.auth_query_cache_time
         if keep_for and isinstance(outcome, Found):
             self._kept[key] = self._pooler.clock() + keep_for, outcome
@@ -183,7 +185,7 @@ class Lookup(Holder):
     __slots__ = ("_is_done", "_key", "_pooler", "_reader", "_result", "_way")
 
     def __init__(self, pooler: Pooler, pool: SessionPool, way: Way, key: Key) -> None:
-        super().__init__(pool, pooler.clock())
+        self._begin_holder(pool, pooler.clock())
         self._pooler = pooler
         self._way = way
         self._key = key
@@ -191,7 +193,7 @@ class Lookup(Holder):
         self._reader: MessageReader | None = None  # these two as long as nothing was read that had to be
         self._result: AuthQueryResult | None = None
         self.wire = self  # the server's bytes come to `write`
-        self.state = ClientState.IDLE
+        self.state = _CLIENT_IDLE
 
     def start(self) -> None:
         if self.pool.welcome is not None:
@@ -211,7 +213,7 @@ class Lookup(Holder):
         assert server.wire is not None
         server.query_open = True
         server.query_started = server.transaction_started = self._pooler.clock()
-        for kind in (framing.PARSE, framing.BIND, framing.DESCRIBE, framing.EXECUTE, framing.SYNC):
+        for kind in _ASKED:
             server.exchange.expect(kind)
         server.wire.write(auth_query_messages(self._way.query, self._key[1]))
 

@@ -1,19 +1,21 @@
 from pgweir.pool.stats cimport Timings
 from pgweir.session.cancels cimport Cancels
 from pgweir.session.credentials cimport ServerCredentials
+from pgweir.session.lookup cimport Lookups
 from pgweir.session.overflow cimport Overflow
 from pgweir.session.roster cimport Logins, Roster
 from pgweir.session.turns cimport Turns
 
 
 cdef class Parts:
-    cdef public object edge, clock, config, settings, tracker, opening, lookups, open_console
+    cdef public object edge, clock, config, settings, tracker, opening, open_console
     cdef public dict databases, pools, startups, closed_counts, auth_failures
     cdef public ServerCredentials credentials
     cdef public Roster roster
     cdef public Logins logins
     cdef public Turns turns
     cdef public Cancels cancels
+    cdef public Lookups lookups
     cdef public Overflow overflow
     cdef public Timings client_logins
     cdef public bint accepting

@@ -82,8 +82,8 @@ def test_two_clients_with_one_process_id_keep_apart_and_leave_nothing_behind() -
     assert (ring.find(one), ring.find(two), len(ring), set(ring)) == ("alice", "bob", 2, {"alice", "bob"})
     ring.remove(one)
     assert (ring.find(one), ring.find(two)) == (None, "bob")
-    assert one not in ring
-    assert two in ring
+    assert not ring.has(one)
+    assert ring.has(two)
     ring.remove(two)
     ring.remove(two)
     assert len(ring) == 0

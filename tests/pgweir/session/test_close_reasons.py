@@ -17,6 +17,7 @@ from pgweir.log import JsonFormatter
 from pgweir.protocol import messages
 from pgweir.protocol.errors import SQLSTATES
 from pgweir.protocol.reasons import CloseReason
+from pgweir.session.credentials import Credentials
 from pgweir.session.pooler import CLOSE_SQLSTATES
 from pgweir.session.wire import Origin
 
@@ -185,7 +186,7 @@ def _() -> World:
     credentials = world.pooler.credentials
     world.pooler.config = replace(world.config, userlist={})
     credentials.learn(world.pool, VERIFIER, None, VERIFIER)
-    credentials._known["shop", "alice"] = replace(credentials._known["shop", "alice"], stale=True)
+    credentials._known["shop", "alice"] = Credentials(secret=credentials._known["shop", "alice"].secret, stale=True)
     world.servers[0].lose()
     client.says(SELECT)
     world.sleep(1)

@@ -12,6 +12,7 @@ from pgweir.pool.ledger import Limit
 from pgweir.protocol import messages
 from pgweir.protocol.auth.auth_query import AuthQueryOutcome, Found, LookupFailed, NoSuchUser
 from pgweir.protocol.auth.scram import ScramKeys
+from pgweir.session.lookup import Lookups
 from pgweir.settings import DatabaseSettings, UserSettings
 
 SELECT = messages.query("SELECT 1")
@@ -22,13 +23,14 @@ MD5 = "md5" + "0" * 32
 REFUSAL = ("28P01", 'password authentication failed for user "alice"')
 
 
-class Store:
+class Store(Lookups):
     """auth_query's place: answers when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, pooler: Any) -> None:
+        super().__init__(pooler)
         self.asked: list[Any] = []
 
-    def ask(self, database: Any, user: str, answer: Any, *, anew: bool = False) -> None:
+    def ask(self, database: Any, user: str, answer: Any, anew: bool = False) -> None:
         self.asked.append(answer)
 
     def says(self, outcome: AuthQueryOutcome) -> None:
@@ -38,7 +40,7 @@ class Store:
 def scene(make_world, clients: int = 2, **settings: Any) -> tuple[Any, list[Any], Store]:
     """Clients that proved themselves with the old verifier, and a pool whose servers are gone."""
     world = make_world(auth_user="auth", server_login_retry=2.0, **settings)
-    store = Store()
+    store = Store(world.pooler)
     world.pooler.lookups = store
     made = [world.client() for _ in range(clients)]
     world.pooler.config = world.config = replace(world.config, userlist={})
@@ -92,7 +94,7 @@ def test_while_nobody_shows_the_new_password_the_waiting_are_asked_one_each_seco
 
 def test_servers_that_are_there_go_on_serving(make_world):
     world = make_world(auth_user="auth", default_pool_size=2, server_login_retry=2.0)
-    world.pooler.lookups = store = Store()
+    world.pooler.lookups = store = Store(world.pooler)
     holder, waiter = world.client(), world.client()
     world.pooler.config = world.config = replace(world.config, userlist={})
     world.pooler.credentials.learn(world.pool, OLD, OLD_KEYS, OLD)

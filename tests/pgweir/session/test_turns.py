@@ -193,7 +193,7 @@ def test_one_answer_of_auth_query_for_many_is_taken_a_few_in_each_turn(
     answers: list[Callable[[Found], None]] = []
 
     class Asked(Lookups):
-        def ask(self, _database: object, _user: str, answer: Any, *, anew: bool = False) -> None:
+        def ask(self, _database: object, _user: str, answer: Any, anew: bool = False) -> None:
             answers.append(answer)
 
     world = make_world(auth_type="scram-sha-256", max_client_conn=1000, auth_user="bob")

@@ -25,4 +25,4 @@ def secret_kind(secret: str) -> SecretKind:
         return SecretKind.EMPTY
     if parse_verifier(secret) is not None:
         return SecretKind.SCRAM
-    return SecretKind.MD5 if _MD5.fullmatch(secret) else SecretKind.PLAIN
+    return SecretKind.MD5 if secret.startswith("md5") and _MD5.fullmatch(secret) else SecretKind.PLAIN

@@ -84,7 +84,7 @@ class TestBothSides:
     def test_a_mock_verifier_matches_no_password_and_looks_the_same_each_time(self) -> None:
         mock = scram.mock_verifier("eve", b"key")
         assert exchange(client("pencil"), mock) is None
-        assert scram.mock_verifier("eve", b"key") == mock
+        assert scram.mock_verifier("eve", b"key").format() == mock.format()
         assert len(mock.salt) == scram.SALT_SIZE
         assert mock.salt != scram.mock_verifier("adam", b"key").salt != scram.mock_verifier("adam", b"yek").salt
 
@@ -103,7 +103,9 @@ class TestVerifiers:
     def test_a_verifier_is_written_as_postgresql_stores_it_and_read_again(self) -> None:
         text = VERIFIER.format()
         assert text.startswith("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$")
-        assert scram.parse_verifier(text) == VERIFIER
+        read = scram.parse_verifier(text)
+        assert read is not None
+        assert read.format() == text
 
     @pytest.mark.parametrize(
         "broken",
