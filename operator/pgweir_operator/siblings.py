@@ -7,10 +7,10 @@ out to have a password that is another Pooler's, by that. Called by reconcile an
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pgweir.hba import is_address
 from pgweir_operator.api import names
 from pgweir_operator.api.pooler import Pooler
 from pgweir_operator.control_secrets import PASSWORD_KEY
@@ -104,16 +104,8 @@ def _target(spec: Mapping[str, Any], namespace: str) -> Target | None:
     if not host:
         return None
     name, *rest = host.split(".")
-    if host == "localhost" or ":" in host or _is_address(host):
+    if host == "localhost" or ":" in host or is_address(host):
         return host, port, ""
     if len(rest) < 2 or rest[1:] in _OF_SERVICES:
         return name, port, rest[0] if rest else namespace
     return host, port, ""
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

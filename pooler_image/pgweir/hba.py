@@ -227,7 +227,7 @@ def _rule(number: int, found: list[list[Word]], read: Callable[[str], str | None
     if kind != "local":
         address = _word(rest.pop(0), "an address")
         mask = _word(rest[0], "a mask or method") if rest else ""
-        if "/" not in address and address != "all" and len(rest) > 1 and _is_address(mask):
+        if "/" not in address and address != "all" and len(rest) > 1 and is_address(mask):
             rest.pop(0)
             network = _masked(address, mask)
         else:
@@ -291,7 +291,8 @@ def _word(column: list[Word], what: str) -> str:
     return column[0].text
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether this is an IP address, and not a name that may lead to one."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -305,7 +306,7 @@ def _network(text: str) -> Network | None:
     address, slash, length = text.partition("/")
     if not slash:
         raise ValueError(f"{short(text)} is no address range; write all, ADDRESS/LENGTH or ADDRESS MASK")
-    if not (length.isascii() and length.isdigit() and _is_address(address)):
+    if not (length.isascii() and length.isdigit() and is_address(address)):
         raise ValueError(f"{short(text)} is no address range; write an IP address, a slash and a number of bits")
     try:
         return ipaddress.ip_network(text, strict=False)
@@ -314,7 +315,7 @@ def _network(text: str) -> Network | None:
 
 
 def _masked(address: str, mask: str) -> Network:
-    if not _is_address(address):
+    if not is_address(address):
         raise ValueError(f"{short(address)} is no IP address")
     bits = ipaddress.ip_address(mask)
     if bits.version != ipaddress.ip_address(address).version:

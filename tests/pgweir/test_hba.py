@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgweir.hba import HbaRule, IdentEntry, ident_allows, match_hba, parse_hba, parse_ident
+from pgweir.hba import HbaRule, IdentEntry, ident_allows, is_address, match_hba, parse_hba, parse_ident
 
 
 def rule_for(text: str, **connection: Any) -> HbaRule | None:
@@ -266,3 +266,9 @@ def test_a_map_line_that_cannot_be_read_is_a_fault(line: str):
 @given(st.text())
 def test_noise_gets_maps_and_faults_and_nothing_else(text: str):
     parse_ident(text)
+
+
+def test_addresses_are_told_from_names():
+    assert is_address("127.0.0.1")
+    assert is_address("::1")
+    assert not is_address("db.example")

@@ -15,8 +15,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pgweir.hba import is_address
 from pgweir.ldap import LdapOptions, LdapOutcome
-from pgweir.net.resolver import Resolver, connect, is_address
+from pgweir.net.resolver import Resolver, connect
 from pgweir.net.sockets import tune
 from pgweir.net.streams import Stream, Streams, wanted
 from pgweir.net.tls import ALPN, TlsContexts, failure_stage, tls_info

@@ -7,12 +7,12 @@ servers follow it (`session.moves`). The edge calls `connect`, `lifecycle`'s tic
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
 from typing import Any, Final
 
+from pgweir.hba import is_address
 from pgweir.session import moves
 from pgweir.session.pooler import Pooler
 from pgweir.session.wire import printable
@@ -140,11 +140,3 @@ async def connect(loop: asyncio.AbstractEventLoop, sock: socket.socket, where: A
         sock.close()
         raise
     return sock
-
-
-def is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -11,7 +11,6 @@ from tests.pooler.fake_postgres import FakePostgres, Session
 
 from pgweir.config import Config
 from pgweir.net.edge import NetworkEdge
-from pgweir.net.resolver import is_address
 from pgweir.net.tls import TlsContexts
 from pgweir.pool.records import ServerState
 from pgweir.protocol.reasons import CloseReason
@@ -284,9 +283,3 @@ def test_a_server_that_is_not_wanted_any_more_is_not_connected():
     with FakePostgres(script) as fake:
         play(story, fake.port)
     assert not heard
-
-
-def test_addresses_are_told_from_names():
-    assert is_address("127.0.0.1")
-    assert is_address("::1")
-    assert not is_address("db.example")
