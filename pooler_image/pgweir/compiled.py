@@ -21,10 +21,13 @@ MODULES: Final = (
     "pool/records",
     "pool/stats",
     "pool/turns",
+    "protocol/prepared",
     "protocol/exchange",
     "session/wire",
+    "session/essentials",
     "session/holder",
     "session/server",
+    "session/rewriting",
     "session/client",
     # A login, and its end.
     "session/roster",

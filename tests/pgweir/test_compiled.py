@@ -41,7 +41,7 @@ def declared(module: str) -> dict[str, set[str]]:
     for line in (ROOT / f"{module}.pxd").read_text().splitlines():
         if head := re.match(r"cdef class (\w+)", line):
             attributes = found[head[1]] = set()
-        elif names := re.match(r"    cdef public \w+(?:\[\d+\])? ([\w, ]+)$", line):
+        elif names := re.match(r"    cdef (?:public \w+(?:\[\d+\])?|object(?= __weakref__$)) ([\w, ]+)$", line):
             attributes.update(names[1].split(", "))
     return found
 

@@ -32,7 +32,8 @@ from pgweir.protocol.auth.client_auth import ClientAuthentication
 from pgweir.protocol.auth.heavy import done_at_once
 from pgweir.protocol.auth.server_auth import ServerAuthentication
 from pgweir.protocol.errors import ClientError, ProtocolError, ServerLoginError
-from pgweir.protocol.exchange import Action, Exchange, Owed
+from pgweir.protocol.exchange import Exchange
+from pgweir.protocol.prepared import Action, Owed
 from pgweir.protocol.reader import MessageReader
 from pgweir.settings import SETTINGS, declaration
 
@@ -198,8 +199,8 @@ def bind_parameters(types: list[int], formats: list[int], values: list[bytes | N
 
 
 def bind_names(data: bytes) -> None:
-    ends = prepared.bind_names_end(data, 5, len(data))
-    assert ends is None or 5 <= ends[0] < ends[1] < len(data)
+    portal_end, statement_end = prepared.bind_names_end(data, 5, len(data))
+    assert statement_end == -1 or 5 <= portal_end < statement_end < len(data)
 
 
 def many(*samples: bytes) -> st.SearchStrategy[list[bytes]]:

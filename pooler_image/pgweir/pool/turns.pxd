@@ -9,12 +9,12 @@ cdef double ALIVE_FOR
 
 cdef class Turns:
     cdef public Stats stats
-    cdef public object policy, idle, used, waiting, waiting_login, clients, welcome
+    cdef public object _policy, idle, used, waiting, waiting_login, clients, welcome
     cdef public set active, logging_in
     cdef public dict greetings
-    cdef public Py_ssize_t server_count
-    cdef public double emptied_at
-    cdef public bint paused, proven
+    cdef public Py_ssize_t server_count, size
+    cdef public double emptied_at, lifetime
+    cdef public bint paused, proven, hands_over, one_statement, round_robin
 
     cpdef bint alive(self, double now)
     cpdef check_out(self, ClientRecord client, double now)

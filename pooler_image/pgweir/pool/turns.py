@@ -30,16 +30,21 @@ class Turns:
     """Servers that are idle, clients that wait, and how the one gets the other."""
 
     __slots__ = (
+        "_policy",
         "active",
         "clients",
         "emptied_at",
         "greetings",
+        "hands_over",
         "idle",
+        "lifetime",
         "logging_in",
+        "one_statement",
         "paused",
-        "policy",
         "proven",
+        "round_robin",
         "server_count",
+        "size",
         "stats",
         "used",
         "waiting",
@@ -65,6 +70,20 @@ class Turns:
         self.proven = False  # a server login succeeded since the last failure: `welcome` may be used, while `alive`
         self.emptied_at = 0.0  # when the last server that was logged in went
 
+    @property
+    def policy(self) -> PoolPolicy:
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: PoolPolicy) -> None:
+        """PERF: what each transaction asks of it stands in the pool itself."""
+        self._policy = policy
+        self.hands_over = policy.hands_over
+        self.one_statement = policy.mode == "statement"
+        self.size = policy.size
+        self.lifetime = policy.lifetime
+        self.round_robin = policy.round_robin
+
     def alive(self, now: float) -> bool:
         """Clients may be let in on the greeting of an earlier server: one is there, or was a moment ago."""
         return self.proven and (self.server_count > len(self.logging_in) or now - self.emptied_at < ALIVE_FOR)
@@ -73,7 +92,7 @@ class Turns:
         """A server for this client, or None: it is in the queue then, and `may_open` says what comes next."""
         client.requested_at = now
         if self.idle and not self.waiting and not self.paused:
-            server = self.idle.popleft() if self.policy.round_robin else self.idle.pop()
+            server = self.idle.popleft() if self.round_robin else self.idle.pop()
             self.assign(server, client, now)
             return server
         client.state = _CLIENT_WAITING

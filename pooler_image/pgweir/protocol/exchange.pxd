@@ -1,17 +1,13 @@
 cimport cython
 
 from pgweir.protocol cimport framing
-
-
-cdef class Owed:
-    cdef public int kind
-    cdef public object action, statement, names
-    cdef public bytes name
+from pgweir.protocol.prepared cimport Owed, ServerStatements
 
 
 cdef class Exchange:
     cdef public list owed
-    cdef public object statements, changed_parameters, kept_names, naming
+    cdef public ServerStatements statements
+    cdef public object changed_parameters, kept_names, naming
     cdef public Py_ssize_t special, ticked, need, transactions, errors
     cdef public int status
     cdef public bint doubtful, unsynced, copy_in, saw_error, fatal, unsolicited_error, noted, deallocated_all
@@ -22,7 +18,7 @@ cdef class Exchange:
     cpdef bytes expect_special(self, Owed owed)
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, end=Py_ssize_t, start=Py_ssize_t, length=Py_ssize_t, kind=int, route=int, routes=bytes, answered=bytes, owed=list, plain=int, count=Py_ssize_t)
     cpdef bytes scan(self, bytes data)
-    @cython.locals(owed=list, count=Py_ssize_t)
+    @cython.locals(owed=list, count=Py_ssize_t, plain=int)
     cdef _ready(self, int status)
     cdef _failed(self)
     cdef _take_off(self)

@@ -10,10 +10,9 @@ forwarded) are put in, in order.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Final
 
-from pgweir.protocol import framing, messages
+from pgweir.protocol import framing
 from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.framing import (
     BIND,
@@ -41,7 +40,7 @@ from pgweir.protocol.framing import (
     ROW_DESCRIPTION,
     SYNC,
 )
-from pgweir.protocol.prepared import ServerStatements, Statement, names_statement
+from pgweir.protocol.prepared import Action, Owed, ServerStatements, Statement, names_statement
 from pgweir.protocol.replay import may_replay, statement_trouble
 
 FEW: Final = 1024  # replies owed; to move up so many costs nothing
@@ -76,37 +75,6 @@ _ROUTES: Final = bytes(
     for kind in range(256)
 )
 _SYNC_POINTS: Final = frozenset((SYNC, QUERY, FUNCTION_CALL))
-
-
-class Action(Enum):
-    """What becomes of a reply that needs more than being passed on."""
-
-    FORWARD = "forward"
-    SKIP = "skip"
-    FAKE = "fake"
-
-
-class Owed:
-    """A reply that concerns prepared statements. (A plain one is just its message type, an int.)"""
-
-    __slots__ = ("action", "kind", "name", "names", "statement")
-
-    def __init__(
-        self,
-        kind: int,
-        action: Action,
-        statement: Statement | None,
-        names: dict[bytes, Statement] | None = None,
-        name: bytes = b"",
-    ) -> None:
-        self.kind = kind
-        self.action = action
-        self.statement = statement
-        self.names = names  # the client's own map, when the entry stands for a message of the client
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<Owed {chr(self.kind)} {self.action.value} {self.name!r}>"
 
 
 class Exchange:
@@ -230,13 +198,13 @@ class Exchange:
         """The same for a message about a prepared statement; answers a fake reply that is due at once."""
         if self.saw_error:
             if owed.kind == PARSE:
-                self._forget_name(owed)  # the server never got to prepare it: what it has, it still has
+                owed.forget_name()  # the server never got to prepare it: what it has, it still has
             else:
-                self._undo(owed)
+                owed.undo(self.statements)
             return b""
         self.unsynced = True
         if owed.action is Action.FAKE and not self.owed:
-            return _fake_reply(owed)
+            return owed.fake_reply()
         if not self.special:
             self.doubtful = False
         self.owed.append(owed)
@@ -367,8 +335,10 @@ class Exchange:
             if type(head) is Owed:
                 self.special -= 1
                 skipped = [*(skipped or ()), head]
-            elif head in _SYNC_POINTS:
-                break
+            else:
+                plain = head
+                if plain == SYNC or plain == QUERY or plain == FUNCTION_CALL:
+                    break
         if skipped:
             self._undo_all(skipped)
         self.status = status
@@ -465,31 +435,13 @@ class Exchange:
                 break
             self.ticked += 1
             self.special -= 1
-            fakes += _fake_reply(head)
+            fakes += head.fake_reply()
         return fakes
 
     def _undo_all(self, skipped: list[Owed]) -> None:
         """The last first, so that what one name meant before is what it means after."""
         for owed in reversed(skipped):
-            self._undo(owed)
-
-    def _undo(self, owed: Owed) -> None:
-        """The server never did (or never will do) what this entry stands for."""
-        statement, names = owed.statement, owed.names
-        if owed.kind == PARSE:
-            if statement is not None and owed.action is not Action.FAKE:
-                self.statements.discard(statement)
-            self._forget_name(owed)
-        elif statement is not None:
-            if owed.action is Action.SKIP:  # it was to make room, or to be prepared anew: the server still has it
-                self.statements.add_stale(statement)
-            elif names is not None:
-                names.setdefault(owed.name, statement)
-
-    def _forget_name(self, owed: Owed) -> None:
-        """The client's Parse came to nothing."""
-        if owed.names is not None and owed.names.get(owed.name) is owed.statement:
-            del owed.names[owed.name]
+            owed.undo(self.statements)
 
     def _note_tag(self, tag: bytes) -> None:
         if tag == b"DEALLOCATE ALL" or tag == b"DISCARD ALL":
@@ -512,10 +464,6 @@ class Exchange:
             self.changed_parameters = []
         self.changed_parameters.append((name, value))
         self.noted = True
-
-
-def _fake_reply(owed: Owed) -> bytes:
-    return messages.PARSE_COMPLETE if owed.kind == PARSE else messages.CLOSE_COMPLETE
 
 
 def _is_fatal(body: bytes) -> bool:

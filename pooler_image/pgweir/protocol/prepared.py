@@ -1,20 +1,20 @@
 """Named prepared statements that outlive a server connection (PgBouncer's `max_prepared_statements`).
 
 A statement that clients prepared under names of their own gets one name for the whole process. Each client keeps a map from its
-names, each server keeps the set it has, in the order of use. `session.client` rewrites Parse, Bind, Describe and Close with
-these; `exchange` undoes an entry when the server refuses it.
+names, each server keeps the set it has, in the order of use. `session.rewriting` rewrites Parse, Bind, Describe and Close with
+these, and notes what is `Owed`, with which `exchange` undoes an entry when the server refuses it.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from itertools import count
 from typing import Final
 from weakref import WeakValueDictionary
 
-from pgweir.protocol import framing
+from pgweir.protocol import framing, messages
 from pgweir.protocol.errors import ProtocolError
 from pgweir.protocol.messages import message
 
@@ -76,8 +76,10 @@ class ServerStatements:
     __slots__ = ("_order", "_stale")
 
     def __init__(self) -> None:
-        self._order: OrderedDict[Statement, None] = OrderedDict()
-        self._stale: OrderedDict[Statement, None] = OrderedDict()
+        # PERF: to put an entry of a dict behind all others it is taken out and put in, which costs a Bind half of what
+        # `OrderedDict.move_to_end` does.
+        self._order: dict[Statement, None] = {}
+        self._stale: dict[Statement, None] = {}
 
     def __len__(self) -> int:
         return len(self._order) + len(self._stale)
@@ -93,7 +95,8 @@ class ServerStatements:
         """Note a use; False when the server does not have the statement, or not one that may be used."""
         if statement not in self._order:
             return False
-        self._order.move_to_end(statement)
+        del self._order[statement]
+        self._order[statement] = None
         return True
 
     def is_stale(self, statement: Statement) -> bool:
@@ -101,11 +104,14 @@ class ServerStatements:
 
     def add(self, statement: Statement, limit: int) -> list[Statement]:
         """Note that the statement is being prepared there; answer what must be closed to stay within `limit`."""
+        self._order.pop(statement, None)
         self._order[statement] = None
-        self._order.move_to_end(statement)
         evicted = []
         while len(self) > limit:
-            evicted.append((self._stale or self._order).popitem(last=False)[0])
+            shelf = self._stale or self._order
+            oldest = next(iter(shelf))
+            del shelf[oldest]
+            evicted.append(oldest)
         return evicted
 
     def add_stale(self, statement: Statement) -> None:
@@ -124,6 +130,58 @@ class ServerStatements:
     def clear(self) -> None:
         self._order.clear()
         self._stale.clear()
+
+
+class Action(Enum):
+    """What becomes of a reply that needs more than being passed on."""
+
+    FORWARD = "forward"
+    SKIP = "skip"
+    FAKE = "fake"
+
+
+class Owed:
+    """A reply that concerns prepared statements. (A plain one is just its message type, an int.)"""
+
+    __slots__ = ("action", "kind", "name", "names", "statement")
+
+    def __init__(
+        self,
+        kind: int,
+        action: Action,
+        statement: Statement | None,
+        names: dict[bytes, Statement] | None = None,
+        name: bytes = b"",
+    ) -> None:
+        self.kind = kind
+        self.action = action
+        self.statement = statement
+        self.names = names  # the client's own map, when the entry stands for a message of the client
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Owed {chr(self.kind)} {self.action.value} {self.name!r}>"
+
+    def fake_reply(self) -> bytes:
+        return messages.PARSE_COMPLETE if self.kind == framing.PARSE else messages.CLOSE_COMPLETE
+
+    def undo(self, statements: ServerStatements) -> None:
+        """The server, which has `statements`, never did (or never will do) what this stands for."""
+        statement, names = self.statement, self.names
+        if self.kind == framing.PARSE:
+            if statement is not None and self.action is not Action.FAKE:
+                statements.discard(statement)
+            self.forget_name()
+        elif statement is not None:
+            if self.action is Action.SKIP:  # it was to make room, or to be prepared anew: the server still has it
+                statements.add_stale(statement)
+            elif names is not None:
+                names.setdefault(self.name, statement)
+
+    def forget_name(self) -> None:
+        """The client's Parse came to nothing."""
+        if self.names is not None and self.names.get(self.name) is self.statement:
+            del self.names[self.name]
 
 
 def split_parse(body: bytes) -> tuple[bytes, bytes]:
@@ -146,15 +204,10 @@ def split_target(body: bytes, complaint: str) -> tuple[bytes, bytes]:
     return body[:1], body[1:-1]
 
 
-def bind_names_end(data: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """Where the portal's and the statement's terminators stand in a Bind from `start` to `end`; None when cut off."""
-    portal_end = data.find(b"\0", start, end)
-    if portal_end < 0:
-        return None
-    statement_end = data.find(b"\0", portal_end + 1, end)
-    if statement_end < 0:
-        return None
-    return portal_end, statement_end
+def bind_names_end(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Where the portal's and the statement's terminators stand in a Bind from `start` to `end`; -1 for one that is cut off."""
+    portal_end = framing.find_zero(data, start, end)
+    return portal_end, framing.find_zero(data, portal_end + 1, end) if portal_end >= 0 else -1
 
 
 def names_statement(error: bytes) -> bool:

@@ -51,8 +51,8 @@ def may_replay(spoken: bytes, owed: Iterable[object], trouble: Trouble) -> bool:
         if length < 4 or end > size or kind not in (BIND, DESCRIBE, EXECUTE, SYNC, FLUSH):
             return False
         if kind == BIND:
-            ends = bind_names_end(spoken, body, end)
-            named = named and ends is not None and ends[1] > ends[0] + 1
+            portal_end, statement_end = bind_names_end(spoken, body, end)
+            named = named and statement_end > portal_end + 1
             described = described and _takes_any_shape(spoken[body:end])
         elif kind == DESCRIBE:
             described = described and spoken[body : body + 1] == b"P"
@@ -66,10 +66,10 @@ def may_replay(spoken: bytes, owed: Iterable[object], trouble: Trouble) -> bool:
 
 def _takes_any_shape(bind: bytes) -> bool:
     """One result format for all columns (or none: text), not one for each column that the client remembers."""
-    ends = bind_names_end(bind, 0, len(bind))
-    if ends is None:
+    _, statement_end = bind_names_end(bind, 0, len(bind))
+    if statement_end < 0:
         return False
-    pos = ends[1] + 1
+    pos = statement_end + 1
     pos += 2 + 2 * _int(bind, pos, 2)
     parameters = _int(bind, pos, 2)
     pos += 2

@@ -1,7 +1,7 @@
 """One client after its login: its bytes to whichever server it holds, and the queue when it holds none.
 
 `server.data_received` carries the other direction. Most reads are handed on whole; only headers are looked at, and only
-messages that name a prepared statement are rewritten.
+messages that name a prepared statement are rewritten (`rewriting`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from pgweir.pool.records import ClientState
 from pgweir.protocol import framing, messages, prepared
 from pgweir.protocol.errors import ADMIN_SHUTDOWN, PROTOCOL_VIOLATION, ProtocolError
-from pgweir.protocol.exchange import Action, Exchange, Owed
 from pgweir.protocol.framing import (
     BIND,
     CLOSE,
@@ -23,11 +22,8 @@ from pgweir.protocol.framing import (
     EXECUTE,
     FLUSH,
     FUNCTION_CALL,
-    HEADER,
     PARSE,
     QUERY,
-    STATUS_FAILED,
-    STATUS_IDLE,
     SYNC,
     TERMINATE,
 )
@@ -35,6 +31,7 @@ from pgweir.protocol.prepared import Statement
 from pgweir.protocol.reasons import CloseReason
 from pgweir.protocol.replay import REPLAY_LIMIT
 from pgweir.session.holder import Holder, SessionPool
+from pgweir.session.rewriting import MAX_NAME, UNCHANGED, rewrite, size_needed
 from pgweir.session.server import check_out
 from pgweir.session.wire import Origin, TlsInfo, Wire, close_in_time, printable
 
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
     from pgweir.session.server import ServerSession
 
 HELD_LIMIT: Final = 64 * 1024  # bytes kept of a client that has to wait; beyond that it is not read
-MAX_NAME: Final = 64 * 1024  # bytes that the names in a Bind, Describe or Close may take
 
 _PORTAL: Final = ord("P")  # in Describe and Close
 _D: Final = ord("d")
@@ -131,21 +127,19 @@ class ClientSession(Holder):
                 if len(self.held) > HELD_LIMIT:
                     self.pause_reading()
                 return
-            data = bytes(self.held)
-            self.held = b""
-            self.wanted = 0
+            data = self._take_held()
         server = self.server
         try:
             if server is None:
                 if self.state is not _CLIENT_IDLE:  # waiting, or its server is being prepared
-                    self.held += data
+                    self.held = data
                     return
                 data = self._without_server(data)
                 if not data:
                     return
                 server = check_out(self.pooler, self)
                 if server is None:
-                    self.held += data
+                    self.held = data
                     return
             self._forward(data, server)
         except ProtocolError as error:
@@ -162,10 +156,13 @@ class ClientSession(Holder):
         self.stalled = False
         self.granted(server)
 
+    def _take_held(self) -> bytes:
+        """PERF: what was kept of one read is that very object; a concatenation and a copy cost as much as `_forward`."""
+        held, self.held, self.wanted = self.held, b"", 0
+        return held if type(held) is bytes else bytes(held)
+
     def _forward_held(self, server: ServerSession) -> None:
-        data = bytes(self.held)
-        self.held = b""
-        self.wanted = 0
+        data = self._take_held()
         try:
             self._forward(data, server)
         except ProtocolError as error:
@@ -217,9 +214,9 @@ class ClientSession(Holder):
                 if (
                     kind == DESCRIBE
                     or (kind == PARSE and data[pos + 5 : pos + 6] != b"\0")
-                    or (kind == BIND and prepared.bind_names_end(data, pos + 5, end) is None)
+                    or (kind == BIND and prepared.bind_names_end(data, pos + 5, end)[1] < 0)
                 ):  # it must be seen whole before it can go on: no server is kept waiting for that
-                    self.wanted = self._wanted(kind, end - pos, data[pos:])
+                    self.wanted = size_needed(kind, end - pos, data[pos:])
                     self.held += data[pos:]
                     pos = size
                 break
@@ -319,18 +316,21 @@ class ClientSession(Holder):
                 elif kind == PARSE and length > 6 and pos + 6 < size and not data[pos + 5] and data[pos + 6] | 32 != _D:
                     exchange.expect(PARSE)  # PERF: of the unnamed statement, and no DEALLOCATE or DISCARD
                 else:
-                    rewritten = self._rewrite(kind, data, pos, end, server)
+                    rewritten = rewrite(kind, data, pos, end, self.statements, server)
                     if rewritten is None:  # cut off where it must not be: wait for more
                         self.held += data[pos:]
-                        self.wanted = self._wanted(kind, end - pos, data[pos:size])
+                        self.wanted = size_needed(kind, end - pos, data[pos:size])
                         size = pos
                         break
-                    if rewritten is not _UNCHANGED:
+                    if rewritten is not UNCHANGED:
                         if pieces is None:
                             pieces = []
-                        before, resume_at = rewritten
-                        pieces += (data[start:pos], before)
-                        start = resume_at
+                        if pos > start:
+                            pieces.append(framing.cut(data, start, pos))
+                        before, start, reply = rewritten
+                        pieces.append(before)
+                        if reply:
+                            self._reply(reply)
             elif kind == FLUSH:
                 pass  # nothing is owed for it, and behind a Sync (psycopg's pipelines) it leaves the server ready
             elif kind == COPY_DONE or kind == COPY_FAIL:
@@ -350,143 +350,19 @@ class ClientSession(Holder):
         if start == 0 and size == len(data):
             server.wire.write(data)
         else:
-            self._send(server, pieces, data[start:size])
+            self._send(server, pieces, framing.cut(data, start, size))
         if not exchange.owed and exchange.settled and not self.need:
             server.settle_again()  # nothing that will be answered went to the server
 
     def _send(self, server: ServerSession, pieces: list[bytes] | None, last: bytes) -> None:
-        whole = b"".join([*pieces, last]) if pieces else last
+        if pieces:
+            pieces.append(last)
+        whole = b"".join(pieces) if pieces else last
         if whole:
             assert server.wire is not None
             server.wire.write(whole)
 
-    def _wanted(self, kind: int, message_size: int, have: bytes) -> int:
-        """How much of this message must be there before it is looked at again. Only a statement with a name is large."""
-        if kind == BIND:
-            if len(have) > MAX_NAME:
-                raise ProtocolError("broken Bind packet")
-            return len(have) + 1
-        if kind == PARSE and have[5:6] in (b"", b"\0"):
-            return min(message_size, len(have) + 1 if len(have) == 5 else 6 + prepared.CLEARING_SIZE)
-        if kind != PARSE and message_size > MAX_NAME:
-            raise ProtocolError("broken Describe packet" if kind == DESCRIBE else "broken Close packet")
-        return message_size
-
     # --- prepared statements -----------------------------------------------------------------------------------------
-
-    def _rewrite(self, kind: int, data: bytes, pos: int, end: int, server: ServerSession) -> _Rewritten | None:
-        """What replaces the message at `pos`, and where unchanged bytes go on; `_UNCHANGED`; None: more is needed.
-
-        Only messages that name a statement change. SPEC: PgBouncer's max_prepared_statements.
-        """
-        body = pos + 5
-        stats = self.pool.stats
-        if kind == BIND:
-            ends = prepared.bind_names_end(data, body, end)
-            if ends is None:
-                if end <= len(data):
-                    raise ProtocolError("broken Bind packet")
-                return None
-            portal_end, statement_end = ends
-            if statement_end == portal_end + 1:
-                server.exchange.expect(BIND)
-                return _UNCHANGED
-            stats.bind_count += 1
-            name = data[portal_end + 1 : statement_end]
-            statement = self.statements.get(name)
-            if statement is None:  # the server knows best what to say about that
-                server.exchange.expect(BIND)
-                return _UNCHANGED
-            before = self._ensure_prepared(statement, server)
-            server.exchange.expect(BIND)
-            length = end - pos - 1 - len(name) + len(statement.name)
-            return before + HEADER.pack(BIND, length) + data[body : portal_end + 1] + statement.name, statement_end
-        if end > len(data):
-            if kind == PARSE and len(data) - body > prepared.CLEARING_SIZE and data[body] == 0:
-                server.exchange.expect(PARSE)  # (longer than any that clears statements)
-                return _UNCHANGED
-            return None
-        if kind == PARSE:
-            return self._rewrite_parse(data[body:end], end, server)
-        target, name = prepared.split_target(
-            data[body:end], "broken Describe packet" if kind == DESCRIBE else "broken Close packet"
-        )
-        if target != b"S" or not name or name not in self.statements:
-            server.exchange.expect(kind)
-            return _UNCHANGED
-        statement = self.statements[name]
-        if kind == DESCRIBE:
-            before = self._ensure_prepared(statement, server)
-            server.exchange.expect(DESCRIBE)
-            return before + statement.describe_message(), end
-        del self.statements[name]
-        reply = server.exchange.expect_special(Owed(CLOSE, Action.FAKE, statement, self.statements, name))
-        if reply:
-            self._reply(reply)
-        return b"", end
-
-    def _rewrite_parse(self, body: bytes, end: int, server: ServerSession) -> _Rewritten:
-        name, rest = prepared.split_parse(body)
-        exchange = server.exchange
-        if not name:
-            exchange.expect(PARSE)
-            if body[1:2] in b"dD" and prepared.clears_statements(rest):
-                exchange.wary = exchange.clearing = True
-            return _UNCHANGED
-        stats = self.pool.stats
-        stats.client_parse_count += 1
-        known = self.statements.get(name)
-        if known is not None:
-            # The name is taken: take it on the server too, so that PostgreSQL itself says so (42P05), or what else is wrong.
-            before = self._ensure_prepared(known, server)
-            exchange.expect(PARSE)
-            return before + Statement(known.name, rest).parse_message(), end
-        statement = self.pooler.statements.intern(rest)
-        self.statements[name] = statement
-        if (
-            statement in exchange.statements
-            and exchange.status != STATUS_IDLE
-            and (exchange.status == STATUS_FAILED or exchange.owed)
-        ):
-            # The server has it, and in a failed transaction would refuse to prepare it (25P02): only a Parse lets it say so.
-            exchange.statements.discard(statement)
-            exchange.statements.add_stale(statement)
-        if exchange.statements.touch(statement):
-            reply = exchange.expect_special(Owed(PARSE, Action.FAKE, statement, self.statements, name))
-            if reply:
-                self._reply(reply)
-            return b"", end
-        before = self._close_stale(statement, exchange)
-        exchange.expect_special(Owed(PARSE, Action.FORWARD, statement, self.statements, name))
-        return before + statement.parse_message() + self._note_prepared(statement, server), end
-
-    def _ensure_prepared(self, statement: Statement, server: ServerSession) -> bytes:
-        """What must be said to the server first, so that it has the statement."""
-        if server.exchange.statements.touch(statement):
-            return b""
-        before = self._close_stale(statement, server.exchange)
-        server.exchange.expect_special(Owed(PARSE, Action.SKIP, statement))
-        return before + statement.parse_message() + self._note_prepared(statement, server)
-
-    def _close_stale(self, statement: Statement, exchange: Exchange) -> bytes:
-        """The server may still have it as it was; PostgreSQL does not mind when it has not."""
-        if not exchange.statements.is_stale(statement):
-            return b""
-        exchange.statements.discard(statement)
-        exchange.expect_special(Owed(CLOSE, Action.SKIP, statement))  # (puts it back, if an error skips this)
-        return statement.close_message()
-
-    def _note_prepared(self, statement: Statement, server: ServerSession) -> bytes:
-        """Remember it, and close what falls off the end of the list."""
-        exchange = server.exchange
-        if exchange.saw_error:  # the server discards all this, up to the next Sync
-            return b""
-        self.pool.stats.server_parse_count += 1
-        evictions = b""
-        for evicted in exchange.statements.add(statement, self.pooler.settings.max_prepared_statements):
-            exchange.expect_special(Owed(CLOSE, Action.SKIP, evicted))
-            evictions += evicted.close_message()
-        return evictions
 
     def forget_statements(self, kept: Mapping[bytes, Statement]) -> None:
         self.statements.clear()
@@ -514,14 +390,16 @@ class ClientSession(Holder):
     def pause_writing(self) -> None:
         """The client does not take more: its server must not be read."""
         self.write_paused = True
-        if self.server is not None:
-            self.server.pause_reading()
+        server = self.server
+        if server is not None:
+            server.pause_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        if self.server is not None:
-            self.server.resume_reading()
-        if self.server is None or not self.server.write_paused:
+        server = self.server
+        if server is not None:
+            server.resume_reading()
+        if server is None or not server.write_paused:
             self.resume_reading()
 
     # --- the end -------------------------------------------------------------------------------------------------------
@@ -556,7 +434,3 @@ class ClientSession(Holder):
         if self.close_reason is None:
             self.close_reason = CloseReason.CLIENT_GONE
             self.pooler.roster.left(self, CloseReason.CLIENT_GONE, None)
-
-
-_Rewritten = tuple[bytes, int]
-_UNCHANGED: Final[_Rewritten] = (b"", -1)

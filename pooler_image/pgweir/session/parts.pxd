@@ -1,14 +1,15 @@
 from pgweir.pool.stats cimport Timings
 from pgweir.session.cancels cimport Cancels
 from pgweir.session.credentials cimport ServerCredentials
+from pgweir.session.essentials cimport Essentials
 from pgweir.session.lookup cimport Lookups
 from pgweir.session.overflow cimport Overflow
 from pgweir.session.roster cimport Logins, Roster
 from pgweir.session.turns cimport Turns
 
 
-cdef class Parts:
-    cdef public object edge, clock, config, settings, tracker, opening, open_console
+cdef class Parts(Essentials):
+    cdef public object edge, config, settings, tracker, opening, open_console
     cdef public dict databases, pools, startups, closed_counts, auth_failures
     cdef public ServerCredentials credentials
     cdef public Roster roster

@@ -1,4 +1,5 @@
-"""The parts of a `Pooler` that a login comes by; `Pooler` makes them, and is one of these.
+"""The parts of a `Pooler` that a login comes by; `Pooler` makes them, and is one of these. `essentials` has those that each
+transaction comes by.
 
 PERF: compiled where that is possible (`pgweir.compiled`): then a login, which asks its pooler for some twenty of them, finds
 each by its place and not by its name, and calls it directly.
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from pgweir.session.essentials import Essentials
 
 if TYPE_CHECKING:
     from pgweir.config import Config
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from pgweir.settings import Settings
 
 
-class Parts:
+class Parts(Essentials):
     """Attributes, and nothing that is done with them."""
 
     __slots__ = (
@@ -37,7 +40,6 @@ class Parts:
         "auth_failures",
         "cancels",
         "client_logins",
-        "clock",
         "closed_counts",
         "config",
         "credentials",
@@ -57,7 +59,6 @@ class Parts:
     )
 
     edge: Edge
-    clock: Callable[[], float]
     config: Config
     settings: Settings
     tracker: Tracker

@@ -96,7 +96,7 @@ class Pooler(Parts):
         self.paused = False
         self.holds = Holds()  # beside `paused`: neither ends the other
         self.probe: Probe | None = None  # of a hold that ends when PostgreSQL has restarted, or moved
-        self.draining = False  # clients of transaction pools are sent away at the end of their transaction
+        self.draining = False
         self.accepting = True
         self.closed_counts = {}
         self.auth_failures = {}

@@ -149,7 +149,7 @@ class ServerSession(ServerRecord):
                 self.release(now)
         else:
             self.in_transaction = True
-            if self.pool.policy.mode == "statement":
+            if self.pool.one_statement:
                 self.pooler.refuse_transaction_block(self)
 
     def settle_again(self) -> None:
@@ -242,38 +242,38 @@ class ServerSession(ServerRecord):
             if self.pooler.draining:
                 holder.leave()
         pool = self.pool
-        policy = pool.policy
         if (
-            policy.hands_over
+            pool.hands_over
             and not pool.paused
             and self.cancel_waiters is None
             and not self.close_needed
-            and now - self.connected_at < policy.lifetime
+            and now - self.connected_at < pool.lifetime
         ):
             # PERF: nothing has to be decided about it. What `check_in` would do, in one call instead of five.
             if not pool.waiting:
-                if not policy.size or pool.server_count <= policy.size:
+                if not pool.size or pool.server_count <= pool.size:
                     self.released_at = self.checked_at = now
                     self.query_open = False
                     self.transaction_started = 0.0
                     pool.put_back(self)
                     return
-            elif pool.waiting[0].values is self.values:
-                # A busy pool: straight to the oldest waiter.
-                holder = pool.waiting.popleft()
-                assert holder is not None
-                stats = pool.stats
-                stats.wait_time += now - holder.waiting_since
-                stats.waits.observe(now - holder.waiting_since)
-                stats.server_assignment_count += 1
-                holder.waiting_since = 0.0
-                holder.state = _CLIENT_ACTIVE
-                self.released_at = self.checked_at = self.requested_at = now
-                self.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
-                self.query_started = self.transaction_started = now
-                self.join(holder)
-                holder.granted(self)
-                return
+            else:
+                first = pool.waiting[0]
+                if first.values is self.values:
+                    # A busy pool: straight to the oldest waiter.
+                    pool.waiting.popleft()
+                    stats = pool.stats
+                    stats.wait_time += now - first.waiting_since
+                    stats.waits.observe(now - first.waiting_since)
+                    stats.server_assignment_count += 1
+                    first.waiting_since = 0.0
+                    first.state = _CLIENT_ACTIVE
+                    self.released_at = self.checked_at = self.requested_at = now
+                    self.query_open = True  # the waiter's query is what is sent next: this clock reading is its start
+                    self.query_started = self.transaction_started = now
+                    self.join(first)
+                    first.granted(self)
+                    return
         self.pooler.check_in(self, now)
 
     # --- queries of our own --------------------------------------------------------------------------------------------
@@ -312,13 +312,15 @@ class ServerSession(ServerRecord):
     def pause_writing(self) -> None:
         """The server does not take more: its client must wait."""
         self.write_paused = True
-        if self.client is not None:
-            self.client.pause_reading()
+        client = self.client
+        if client is not None:
+            client.pause_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        if self.client is not None:
-            self.client.resume_reading()
+        client = self.client
+        if client is not None:
+            client.resume_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -345,7 +347,7 @@ def check_out(pooler: Pooler, holder: Holder) -> ServerSession | None:
     server: ServerSession | None = pool.check_out(holder, pooler.clock())
     if server is None:
         # PERF: a pool that is full has nothing to decide before a server comes back; its reserve is the janitor's.
-        if pool.used or pool.server_count < pool.policy.size or not pool.policy.size:
+        if pool.used or pool.server_count < pool.size or not pool.size:
             pooler.opening.wake(pool)
         return None
     if server.values is holder.values:  # PERF: the usual case, and then there is no difference

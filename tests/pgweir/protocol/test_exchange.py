@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pgweir.protocol import framing, messages
 from pgweir.protocol.errors import ProtocolError
-from pgweir.protocol.exchange import Action, Exchange, Owed
+from pgweir.protocol.exchange import Exchange
 from pgweir.protocol.framing import BIND, CLOSE, COPY_DONE, DESCRIBE, EXECUTE, FUNCTION_CALL, PARSE, QUERY, SYNC
-from pgweir.protocol.prepared import Statement
+from pgweir.protocol.prepared import Action, Owed, Statement
 
 READY, IN_TRANSACTION, FAILED = (messages.ready_for_query(status) for status in (b"I", b"T", b"E"))
 ROWS = messages.row_description([("c", 25)]) + messages.data_row([b"x" * 300]) * 3

@@ -61,8 +61,8 @@ def test_the_names_of_a_bind_are_found_when_they_are_there_and_only_inside_it(po
     ends = (start + len(portal), start + len(bind) - 1)
     assert prepared.bind_names_end(data, start, len(data)) == ends
     for cut in range(len(bind)):
-        assert prepared.bind_names_end(data[: start + cut], start, len(data)) is None
-        assert prepared.bind_names_end(data, start, start + cut) is None
+        assert prepared.bind_names_end(data[: start + cut], start, len(data))[1] == -1
+        assert prepared.bind_names_end(data, start, start + cut)[1] == -1
 
 
 def test_broken_packets_are_protocol_errors():

@@ -114,8 +114,8 @@ def test_an_exchange_goes_the_same_way(forms: tuple[Form, ...], steps: list[Any]
     told = []
     for form in forms:
         room = form["pgweir.protocol.exchange"]
-        statement = form["pgweir.protocol.prepared"].Statement
-        known = [statement(b"PGBOUNCER_%d" % number, b"SELECT %d\0\0\0" % number) for number in range(3)]
+        prepared = form["pgweir.protocol.prepared"]
+        known = [prepared.Statement(b"PGBOUNCER_%d" % number, b"SELECT %d\0\0\0" % number) for number in range(3)]
         names: dict[bytes, Any] = {}
         exchange = room.Exchange()
         log: list[Any] = []
@@ -126,7 +126,7 @@ def test_an_exchange_goes_the_same_way(forms: tuple[Form, ...], steps: list[Any]
                 kind, action, number = step
                 names[b"s%d" % number] = known[number]
                 exchange.statements.add(known[number], 10)
-                owed = room.Owed(kind, room.Action[action], known[number], names, b"s%d" % number)
+                owed = prepared.Owed(kind, prepared.Action[action], known[number], names, b"s%d" % number)
                 log.append(outcome(exchange.expect_special, owed))
             else:
                 log += [outcome(exchange.scan, read) for read in cut(*step)]
