@@ -9,7 +9,7 @@ from pgweir.session.server cimport ServerSession, check_out
 
 cdef int BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL, DESCRIBE, EXECUTE, FLUSH, FUNCTION_CALL, PARSE, QUERY
 cdef int SYNC, TERMINATE, _D, _PORTAL
-cdef object _CLIENT_IDLE
+cdef object _CLIENT_IDLE, _CLIENT_CLOSE
 cdef Py_ssize_t REPLAY_LIMIT
 
 

@@ -43,7 +43,9 @@ HELD_LIMIT: Final = 64 * 1024  # bytes kept of a client that has to wait; beyond
 
 _PORTAL: Final = ord("P")  # in Describe and Close
 _D: Final = ord("d")
-_CLIENT_IDLE: Final = ClientState.IDLE  # PERF: a member of an enumeration costs a look-up in its class
+# PERF: a member of an enumeration costs a look-up in its class.
+_CLIENT_IDLE: Final = ClientState.IDLE
+_CLIENT_CLOSE: Final = CloseReason.CLIENT_CLOSE
 
 _IDLE_READY: Final = messages.ready_for_query(b"I")
 
@@ -82,7 +84,7 @@ class ClientSession(Holder):
         tls: TlsInfo | None,
         now: float,
     ) -> None:
-        super().__init__(pool, now)
+        self._begin_holder(pool, now)
         self.pooler = pooler
         self.wire = wire
         self.origin = origin
@@ -226,7 +228,7 @@ class ClientSession(Holder):
         if replies:
             self._reply(b"".join(replies))
         if leaves:
-            self.disconnect(CloseReason.CLIENT_CLOSE)
+            self.disconnect(_CLIENT_CLOSE)
             return b""
         return data[pos:] if pos else data
 
@@ -340,7 +342,7 @@ class ClientSession(Holder):
             elif kind == TERMINATE:
                 self.need = 0
                 self._send(server, pieces, data[start:pos])
-                self.disconnect(CloseReason.CLIENT_CLOSE)
+                self.disconnect(_CLIENT_CLOSE)
                 return
             else:
                 raise ProtocolError(f"unknown pkt: '{chr(kind)}'")
