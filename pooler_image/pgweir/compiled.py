@@ -46,7 +46,10 @@ MODULES: Final = (
     "session/client_login",
     # Under them.
     "net/libuv",
+    "net/channel",
     "net/streams",
+    "net/stream",
+    "net/door",
     "net/listener",
 )
 # What is put in line from a room that is not compiled itself.

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.pooler.process import SECRETS, PoolerProcess, eventually
 from tests.pooler.wire import WireClient, bind, describe, execute, parse, query, startup, sync
+from tests.postgres.certificates import Certificates
 
 from pgweir import compiled
 
@@ -129,3 +130,51 @@ def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
     over = [name for name, most in LOGIN_CALLS.items() if each.get(name, 0.0) > most + 0.1]
     assert not over, each
     assert (sum(found.values()) - UPKEEP * seconds) / TRANSACTIONS <= LOGIN_BUDGET, found
+
+
+# The same, and TLS: seven reads (its request, two of the handshake), six writes (the answer, the handshake, a goodbye), a wait
+# for each event, and three times what OpenSSL asks by itself (`getpid`). By uvloop's TLS it was 58.8.
+TLS_LOGIN_BUDGET = 27.5
+
+
+def test_tls_costs_a_login_its_round_trips_and_a_transaction_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    make_pooler: Callable[..., PoolerProcess],
+    certificates: Certificates,
+    count_calls: CountCalls,
+) -> None:
+    if compiled.FORM == "plain":
+        pytest.skip("the plain form makes a socket object for each call")
+    monkeypatch.setenv("PGWEIR_TRANSPORT", "own")
+    pair = certificates.server
+    pooler = make_pooler(
+        auth_type="trust", pool_mode="transaction", log_connections=0, log_disconnections=0,
+        client_tls_sslmode="require", client_tls_cert_file=pair.certificate, client_tls_key_file=pair.key,
+    )  # fmt: skip
+
+    def log_in() -> None:
+        for _ in range(TRANSACTIONS):
+            with WireClient(pooler.port) as client:
+                client.start_tls()
+                client.say(startup(user="trusty", database="app"))
+                client.until("Z")
+                client.say(query("SELECT 1"))
+                client.until("Z")
+
+    log_in()
+    found, seconds = count_calls(pooler, log_in)
+    assert found["accept4"] >= 0.9 * TRANSACTIONS, found  # else strace has not seen them
+    assert (sum(found.values()) - UPKEEP * seconds) / TRANSACTIONS <= TLS_LOGIN_BUDGET, found
+
+    with WireClient(pooler.port) as client:
+        client.start_tls()
+        client.say(startup(user="trusty", database="app"))
+        client.until("Z")
+
+        def ask() -> None:
+            for _ in range(TRANSACTIONS):
+                client.say(query("SELECT 1"))
+                client.until("Z")
+
+        found, seconds = count_calls(pooler, ask)
+    assert 4 * TRANSACTIONS <= sum(found.values()) <= BUDGET * TRANSACTIONS + UPKEEP * (1 + seconds), (found, seconds)

@@ -100,6 +100,19 @@ cdef inline bytes receive(int number, bytearray buffer):
     PyErr_SetFromErrno(OSError)
 
 
+cdef inline Py_ssize_t fill(int number, bytearray buffer) except -2:
+    cdef ssize_t size = c_recv(number, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT)
+    if size < 0 and errno != EAGAIN and errno != EINTR:
+        PyErr_SetFromErrno(OSError)
+    return size
+
+
+cdef inline bytes cut(bytearray buffer, Py_ssize_t size):
+    if size < 0 or size > PyByteArray_GET_SIZE(buffer):
+        raise ValueError("no such place in the buffer")
+    return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size)
+
+
 cdef inline Py_ssize_t send(int number, bytes data, Py_ssize_t start) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start
     cdef ssize_t sent

@@ -1,4 +1,4 @@
-"""The system calls of our own transport, of which none but `wait` waits, and the calls of libuv. `streams` and `libuv` call.
+"""The system calls of our own transport, of which none but `wait` waits, and libuv's. `streams` and its like, and `libuv`, call.
 
 PERF: `calls.pxd` has the same functions in C, put in line by the compiled form of `streams`: between a session and the kernel
 then stands no object but the bytes. This file is the plain form, and says what each does.
@@ -50,6 +50,24 @@ def receive(number: int, buffer: bytearray) -> bytes | None:
         return None
     finally:
         sock.detach()
+    return bytes(memoryview(buffer)[:size])
+
+
+def fill(number: int, buffer: bytearray) -> int:
+    """The same, left in the buffer: how much; 0 at the end, -1 when there is nothing yet."""
+    sock = socket.socket(fileno=number)
+    try:
+        return sock.recv_into(buffer, len(buffer), socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return -1
+    finally:
+        sock.detach()
+
+
+def cut(buffer: bytearray, size: int) -> bytes:
+    """So much of its beginning."""
+    if not 0 <= size <= len(buffer):
+        raise ValueError("no such place in the buffer")
     return bytes(memoryview(buffer)[:size])
 
 

@@ -1,6 +1,6 @@
-"""A read is brought to whom it is for: the one call that leads from `streams` into `session`.
+"""A read is brought to whom it is for: the one call that leads from `stream` into `session`.
 
-PERF: `delivery.pxd` has the same in C, put in line by the compiled form of `streams`: sessions, to whom nearly all reads go, are
+PERF: `delivery.pxd` has the same in C, put in line by the compiled form of `stream`: sessions, to whom nearly all reads go, are
 found by their place and not by their name.
 """
 

@@ -13,14 +13,16 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from pgweir.hba import is_address
 from pgweir.ldap import LdapOptions, LdapOutcome
 from pgweir.net.resolver import Resolver, connect
 from pgweir.net.sockets import tune
-from pgweir.net.streams import Stream, Streams, wanted
-from pgweir.net.tls import ALPN, TlsContexts, failure_stage, tls_info
+from pgweir.net.stream import Stream
+from pgweir.net.streams import Streams, wanted
+from pgweir.net.tls import TlsContexts, failure_stage, speaks_postgresql, tls_info
 from pgweir.net.workers import Workers
 from pgweir.pool.records import ServerState
 from pgweir.protocol import messages
@@ -38,6 +40,8 @@ LDAP_TIMEOUT: Final = 10.0  # seconds for each step of a question to a directory
 CANCEL_TIMEOUT: Final = 10.0  # seconds that a cancel connection may live
 READ_AHEAD: Final = 64  # bytes of the answer to an SSLRequest, which is one byte and no more
 RESOLVE_TIMEOUT: Final = 5.0  # seconds to find the addresses of peers
+
+_NO_POSTGRESQL: Final = "direct TLS without the protocol name 'postgresql'"
 
 
 class NetworkEdge:
@@ -103,25 +107,39 @@ class NetworkEdge:
         return self.contexts.client is not None
 
     def start_client_tls(self, login: ClientLogin, first_bytes: bytes) -> None:
-        context = self.contexts.client  # that of now: a RELOAD may end TLS before the task runs
+        context = self.contexts.client  # that of now: a RELOAD may change it while the handshake is under way
         assert context is not None
-        self._start(self._client_tls(login, context, first_bytes))
+        wire: Any = login.wire
+        if isinstance(wire, Stream):
+            agreed = partial(self._client_agreed, login, bool(first_bytes))
+            wire.secure(context, agreed, server_side=True, early=first_bytes)
+            return
+        # Nothing may be read before the handshake owns the socket: the rest of a ClientHello that came in two packets would be
+        # lost to it, and what comes in clear would pass for decrypted.
+        wire.pause_reading()
+        self._start(self._loops_client_tls(login, context, first_bytes))
 
-    async def _client_tls(self, login: ClientLogin, context: ssl.SSLContext, first_bytes: bytes) -> None:
+    def _client_agreed(self, login: ClientLogin, is_direct: bool, failed: BaseException | None) -> None:
+        """The handshake of a stream is done, or has failed."""
+        wire: Any = login.wire
+        if failed is None and is_direct and not speaks_postgresql(wire):
+            failed = ConnectionError(_NO_POSTGRESQL)
+        if failed is None:
+            login.tls_started(wire, tls_info(wire))
+            return
+        wire.abort()
+        self._count_tls_failure("client", failed)
+        login.tls_failed(str(failed))
+
+    async def _loops_client_tls(self, login: ClientLogin, context: ssl.SSLContext, first_bytes: bytes) -> None:
+        """The same by the loop's own transport."""
         wire: Any = login.wire
         protocol: Any = login  # has the methods of a protocol without being one of asyncio's
-        is_direct = bool(first_bytes)
         timeout = self.pooler.settings.client_login_timeout or None
         upgrade = None
         try:
-            if isinstance(wire, Stream):
-                wire, early = await self._loops_own(wire)
-                first_bytes += early
             if login.is_over or wire.is_closing():
                 raise ConnectionError("the client left before the handshake")
-            if wire is not login.wire:
-                login.wire = wire
-                wire.set_protocol(protocol)
             upgrade = self._loop.create_task(
                 self._loop.start_tls(wire, protocol, context, server_side=True, ssl_handshake_timeout=timeout)
             )
@@ -137,9 +155,9 @@ class NetworkEdge:
             if transport is None:
                 raise ConnectionError("the client left during the handshake")
             info = tls_info(transport)
-            if is_direct and transport.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
-                transport.abort()  # Python's ssl never refuses a mismatch by itself
-                raise ConnectionError("direct TLS without the protocol name 'postgresql'")
+            if first_bytes and not speaks_postgresql(transport):
+                transport.abort()
+                raise ConnectionError(_NO_POSTGRESQL)
         except (OSError, ssl.SSLError) as error:
             wire.abort()
             self._count_tls_failure("client", error)
@@ -150,15 +168,6 @@ class NetworkEdge:
                 upgrade
             )  # its error holds this frame: together they would wait for the collector, with all that they hold
         login.tls_started(transport, info)
-
-    async def _loops_own(self, stream: Stream) -> tuple[Any, bytes]:
-        """TLS is the loop's: a transport of its own in place of the stream, which reads nothing yet; and what it has read all
-        the same."""
-        early = _Early()
-        transport, _ = await self._loop.connect_accepted_socket(lambda: early, stream.detach())
-        if not transport.is_closing():
-            transport.pause_reading()  # (uvloop reads all the same when it was told so in `connection_made`)
-        return transport, early.data
 
     # --- connections to servers ----------------------------------------------------------------------------------------
 
@@ -252,15 +261,13 @@ class NetworkEdge:
             if tls.context is not None and isinstance(error, OSError):  # SSLError is one, too
                 self._count_tls_failure("server", error)
             raise
-        transport = await self._transport(sock, None)
+        transport = await self._transport(sock, self.streams)
         try:
             name = tls.name or host
             name = name if context.check_hostname or not is_address(name) else ""
-            upgraded = await self._loop.start_tls(transport, asyncio.Protocol(), context, server_hostname=name or None)
-            if upgraded is None:
-                raise ConnectionError("server closed the connection during the TLS handshake")
+            upgraded = await self._upgraded(transport, context, name or None)
             info = tls_info(upgraded)
-            if tls.direct and upgraded.get_extra_info("ssl_object").selected_alpn_protocol() != ALPN:
+            if tls.direct and not speaks_postgresql(upgraded):
                 # SPEC: "SSL Session Encryption": whoever did not agree on that may be no PostgreSQL at all (ALPACA).
                 upgraded.abort()
                 raise ConnectionError("direct TLS, but the server did not agree to speak the protocol 'postgresql'")
@@ -270,6 +277,21 @@ class NetworkEdge:
             if isinstance(error, OSError):  # SSLError is one, too
                 self._count_tls_failure("server", error)
             raise
+
+    async def _upgraded(self, transport: Any, context: ssl.SSLContext, name: str | None) -> Any:
+        """A connection to a server, behind its handshake."""
+        if isinstance(transport, Stream):
+            agreed: asyncio.Future[None] = self._loop.create_future()
+            transport.secure(context, partial(_settle, agreed), server_side=False, name=name)
+            try:
+                await agreed
+            finally:
+                del agreed  # its error holds this frame
+            return transport
+        upgraded = await self._loop.start_tls(transport, asyncio.Protocol(), context, server_hostname=name)
+        if upgraded is None:
+            raise ConnectionError("server closed the connection during the TLS handshake")
+        return upgraded
 
     async def _transport(self, sock: socket.socket, streams: Streams | None) -> Any:
         """On a socket that is connected: a stream, or the loop's own transport."""
@@ -281,7 +303,7 @@ class NetworkEdge:
         create: Any = self._loop.create_unix_connection if is_unix else self._loop.create_connection
         return (await create(asyncio.Protocol, sock=sock))[0]
 
-    def _count_tls_failure(self, side: str, error: OSError) -> None:
+    def _count_tls_failure(self, side: str, error: BaseException) -> None:
         counts, key = self.pooler.tls_failures, (side, failure_stage(error))
         counts[key] = counts.get(key, 0) + 1
 
@@ -351,6 +373,16 @@ class _Tls:
     name: str = ""  # that its certificate should bear; empty: the host's
 
 
+def _settle(waited_for: asyncio.Future[None], failed: BaseException | None) -> None:
+    """A handshake is done, or has failed; perhaps nobody waits for that any more."""
+    if waited_for.done():
+        return
+    if failed is None:
+        waited_for.set_result(None)
+    else:
+        waited_for.set_exception(failed)
+
+
 def _slice() -> int:
     """uvloop tells nobody of its turns."""
     return int(time.monotonic() / SLICE)
@@ -366,16 +398,6 @@ async def _say_cancel(transport: Any, key: bytes) -> None:
             await closed.lost
     finally:
         transport.close()
-
-
-class _Early(asyncio.Protocol):
-    """Keeps what a transport reads before it can be told to read nothing."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
 
 
 class _Closed(asyncio.Protocol):

@@ -1,6 +1,7 @@
 cimport cython
 
-from pgweir.net.streams cimport Stream, Streams
+from pgweir.net.stream cimport Stream
+from pgweir.net.streams cimport Streams
 from pgweir.session.client_login cimport accepted
 from pgweir.session.parts cimport Parts
 

@@ -17,8 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from pgweir.net.door import Door
 from pgweir.net.sockets import is_wildcard, origin, origin_of, plain, tune_buffers, tune_listening, unix_origin_of
-from pgweir.net.streams import Borrowed, Door, Stream, Streams
+from pgweir.net.stream import Borrowed, Stream
+from pgweir.net.streams import Streams
 from pgweir.session.client_login import accepted
 from pgweir.session.pooler import Pooler
 from pgweir.session.wire import Origin

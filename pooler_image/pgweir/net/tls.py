@@ -69,6 +69,11 @@ def tls_info(transport: Any) -> TlsInfo:
     return TlsInfo(ssl_object.version() or "?", cipher[0] if cipher else "?", common_name, bool(certificate))
 
 
+def speaks_postgresql(transport: Any) -> bool:
+    """Whether the handshake agreed on PostgreSQL's name. (Python's ssl never refuses another one by itself.)"""
+    return bool(transport.get_extra_info("ssl_object").selected_alpn_protocol() == ALPN)
+
+
 def _client_context(config: Config) -> ssl.SSLContext | None:
     settings = config.settings
     mode = settings.client_tls_sslmode
@@ -79,6 +84,7 @@ def _client_context(config: Config) -> ssl.SSLContext | None:
     _choose_curve(context, config)
     _load_pair(context, config, "client")
     context.set_alpn_protocols([ALPN])
+    context.num_tickets = 0  # nobody resumes a session: libpq does not, and PostgreSQL offers none either
     if settings.client_tls_ca_file:
         _load_authorities(context, config, "client")
         # WHY optional in every mode: peers hand on cancel requests and have no certificate to show. Where a client needs
@@ -121,6 +127,7 @@ def _peer_context(config: Config) -> ssl.SSLContext:
 
 def _restrict(context: ssl.SSLContext, config: Config, side: Literal["client", "server"]) -> None:
     """Protocol versions and ciphers. Python takes a range of versions: a list with a gap gets the range around it."""
+    context.options |= ssl.OP_NO_RENEGOTIATION  # as PostgreSQL: one handshake, and then it is over
     key = f"{side}_tls_protocols"
     words = [word for word in getattr(config.settings, key).lower().replace(":", ",").split(",") if word.strip()]
     names: list[str] = []
@@ -181,7 +188,7 @@ def _error(config: Config, key: str, expected: str) -> ConfigError:
 _NO_AGREEMENT: Final = ("PROTOCOL", "VERSION", "CIPHER", "CURVE", "GROUP", "ALPN")
 
 
-def failure_stage(error: OSError) -> Literal["certificate", "agreement", "hung_up", "other"]:
+def failure_stage(error: BaseException) -> Literal["certificate", "agreement", "hung_up", "other"]:
     """Where a handshake ended; a closed list, for a metric's label."""
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "hung_up"

@@ -142,8 +142,7 @@ class ClientLogin:
             elif self._stage == _QUEUED:
                 self._receive_queued(data)
             else:
-                # The handshake has begun. Reading stands still until TLS owns the socket, so this is decrypted, but came before
-                # `tls_started`.
+                # The handshake has begun, and nothing comes to us in clear: this is decrypted, but came before `tls_started`.
                 self._early += data
         except (ClientError, ProtocolError) as error:
             self.refuse(error)
@@ -194,8 +193,8 @@ class ClientLogin:
             case SslRequest(rest) if self._tls_offered() and self.tls is None:
                 if rest:
                     raise client_error("received unencrypted data after SSL request", stage="tls")
-                self._upgrade(b"")
                 self.wire.write(b"S")
+                self._upgrade(b"")
             case SslRequest():
                 if self.tls is not None:
                     raise client_error("SSL request inside TLS", stage="tls")
@@ -228,9 +227,6 @@ class ClientLogin:
             self._receive_startup(request.rest)
 
     def _upgrade(self, first_bytes: bytes) -> None:
-        # Nothing may be read before the handshake owns the socket: the rest of a ClientHello that came in two packets would be
-        # lost to it, and what comes in clear would pass for decrypted.
-        self.wire.pause_reading()
         self._stage = _HANDSHAKE
         self.pooler.edge.start_client_tls(self, first_bytes)
 

@@ -101,7 +101,8 @@ class Edge(Protocol):
     def client_tls_available(self) -> bool: ...
 
     def start_client_tls(self, login: ClientLogin, first_bytes: bytes, /) -> None:
-        """Handshake, then `login.tls_started(wire, info)`; a failure closes the connection."""
+        """Handshake, then `login.tls_started(wire, info)`; a failure closes the connection. From this call on nothing that comes
+        in clear reaches the login."""
 
     def compute(self, run: Callable[[], Any], done: Callable[[Any], None], /) -> None:
         """Run what takes milliseconds where nobody waits for it, then `done` with its result."""

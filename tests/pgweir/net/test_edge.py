@@ -16,9 +16,11 @@ from tests.postgres.server import free_port
 
 from pgweir.config import Config, ConfigError
 from pgweir.net.edge import NetworkEdge
-from pgweir.net.streams import VARIABLE, Stream
+from pgweir.net.stream import Stream
+from pgweir.net.streams import VARIABLE
 from pgweir.net.tls import TlsContexts, build_contexts
 from pgweir.pool.records import ServerState
+from pgweir.protocol.messages import ssl_request
 from pgweir.protocol.reasons import CloseReason
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
@@ -83,6 +85,57 @@ def test_a_server_that_says_nothing_is_given_up_after_the_timeout():
     with FakePostgres(silent) as fake:
         (pool,) = outcome("127.0.0.1", fake.port, has_failed, server_connect_timeout=0.3).pools.values()
     assert pool.failure == "connect timeout"
+
+
+@pytest.mark.parametrize("transport", ["own", "uvloop"])
+@pytest.mark.parametrize("end", ["is silent", "hangs up", "speaks no TLS"])
+def test_a_handshake_with_a_server_that_comes_to_nothing_is_reported_and_counted(
+    monkeypatch: pytest.MonkeyPatch, transport: str, end: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, transport)
+    problems: list[dict[str, Any]] = []
+
+    async def run() -> tuple[str, dict[tuple[str, str], int]]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: problems.append(context))
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        settings = Settings(server_tls_sslmode="require", server_connect_timeout=1.0 if end == "is silent" else 20.0)
+        port = listening.getsockname()[1]
+        database = DatabaseSettings(name="shop", dbname="shop", host="127.0.0.1", port=port)
+        config = Config(settings=settings, databases={"shop": database})
+        edge = NetworkEdge(build_contexts(config))
+        pooler = edge.pooler = Pooler(config, edge)
+        known = pooler.database("shop")
+        assert known is not None
+        pool = pooler.pool(known, "alice")
+        pooler.opening.open(pool)
+        async with asyncio.timeout(20):
+            theirs, _ = await loop.sock_accept(listening)
+            assert await loop.sock_recv(theirs, 100) == ssl_request()
+            await loop.sock_sendall(theirs, b"S")
+            assert (await loop.sock_recv(theirs, 1000))[:1] == b"\x16"  # a hello
+            if end == "hangs up":
+                theirs.close()
+            elif end == "speaks no TLS":
+                await loop.sock_sendall(theirs, b"E and so on, in clear")
+            while not has_failed(pooler):
+                await asyncio.sleep(0.01)
+        found = pool.failure, dict(pooler.tls_failures)
+        theirs.close()
+        listening.close()
+        await asyncio.sleep(0.05)
+        await edge.close()
+        return found
+
+    failure, counted = uvloop.run(run())
+    gc.collect()
+    assert not problems
+    if end == "is silent":
+        assert (failure, counted) == ("connect timeout", {})
+    else:
+        assert failure.startswith("connect failed: ")
+        assert counted == {("server", "hung_up" if end == "hangs up" else "agreement"): 1}
 
 
 def test_a_server_that_answers_joins_the_pool():

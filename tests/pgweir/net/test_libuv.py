@@ -15,7 +15,8 @@ import pytest
 import uvloop
 
 from pgweir.net import libuv
-from pgweir.net.streams import Stream, Streams
+from pgweir.net.stream import Stream
+from pgweir.net.streams import Streams
 
 PATIENCE = 60.0
 Done = Callable[[], None]

@@ -9,127 +9,19 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-import uvloop
+from tests.pgweir.net.place import Place, Recorder, Story, perform, read_all
 
+from pgweir.net import door as entrance
 from pgweir.net import streams as room
-from pgweir.net.streams import Door, Stream, Streams
+from pgweir.net.door import Door
+from pgweir.net.stream import Stream
 
-PATIENCE = 60.0
 BULK = 100 << 20
 
 
-class Recorder:
-    """A protocol that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.data = bytearray()
-        self.error: BaseException | None = None
-        self.transport: Any = None
-        self.keeps_open = False
-        self.on_data: Callable[[bytes], None] | None = None
-        self.on_made: Callable[[Recorder], None] | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        if self.on_made is not None:
-            self.on_made(self)
-
-    def data_received(self, data: bytes) -> None:
-        assert "lost" not in self.told
-        assert isinstance(data, bytes)
-        self.data += data
-        if self.on_data is not None:
-            self.on_data(data)
-
-    def eof_received(self) -> bool:
-        self.told.append("eof")
-        return self.keeps_open
-
-    def pause_writing(self) -> None:
-        self.told.append("pause")
-
-    def resume_writing(self) -> None:
-        self.told.append("resume")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.told.append("lost")
-        self.error = exc
-
-
-class Place:
-    """Where transports are made: one listening socket, and whoever connects to it."""
-
-    def __init__(self, kind: str, family: socket.AddressFamily) -> None:
-        self.kind = kind
-        self.family = family
-        self.loop = asyncio.get_running_loop()
-        self.streams = Streams(self.loop) if kind == "own" else None
-        self.protocols: list[Recorder] = []
-        self.on_accept: Callable[[Recorder], None] = lambda _: None
-        self.complaints: list[Any] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
-
-    async def listen(self) -> None:
-        self.sock = socket.socket(self.family)
-        self.sock.bind(("127.0.0.1", 0) if self.family == socket.AF_INET else f"\0pgweir-{os.getpid()}-{id(self)}")
-        self.address = self.sock.getsockname()
-        if self.streams is not None:
-            self.sock.listen(1024)
-            self.sock.setblocking(False)
-            self.door: Any = Door(self.streams, self.sock, self._accepted)
-        else:
-            self.door = await self.loop.create_server(self._made, sock=self.sock, backlog=1024)  # type: ignore[arg-type]
-
-    def _made(self) -> Recorder:
-        recorder = Recorder()
-        recorder.on_made = self.on_accept
-        self.protocols.append(recorder)
-        return recorder
-
-    def _accepted(self, number: int, _host: str, _port: int) -> None:
-        assert self.streams is not None
-        recorder = self._made()
-        stream = Stream(self.streams, number)
-        recorder.connection_made(stream)
-        stream.begin(recorder)
-
-    async def client(self) -> socket.socket:
-        """A peer: a bare socket, and `protocols[-1]` is at our end of it."""
-        before = len(self.protocols)
-        sock = socket.socket(self.family)
-        sock.setblocking(False)
-        await self.loop.sock_connect(sock, self.address)
-        await self.until(lambda: len(self.protocols) > before and self.protocols[-1].transport is not None)
-        return sock
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                await asyncio.sleep(0.001)
-
-    async def turns(self, count: int = 20) -> None:
-        """Let the loop go round."""
-        for _ in range(count):
-            await asyncio.sleep(0.001)
-
-    async def close(self) -> None:
-        self.door.close()
-        for protocol in self.protocols:
-            if protocol.transport is not None:
-                protocol.transport.abort()
-        await self.turns(3)
-        if self.streams is not None:
-            self.streams.close()
-        assert all(protocol.told.count("lost") == 1 for protocol in self.protocols)
-        assert all(protocol.told[-1] == "lost" for protocol in self.protocols)
-
-
-Story = Callable[[Place], Awaitable[None]]
 Play = Callable[[Story], None]
 
 
@@ -152,27 +44,6 @@ def play(kind: str, family: socket.AddressFamily) -> Play:
 @pytest.fixture
 def play_tcp(kind: str) -> Play:
     return lambda story: perform(story, kind, socket.AF_INET)
-
-
-def perform(story: Story, kind: str, family: socket.AddressFamily) -> None:
-    async def run() -> None:
-        place = Place(kind, family)
-        await place.listen()
-        try:
-            await story(place)
-        finally:
-            await place.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
-
-
-async def read_all(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bytes:
-    """Up to the end of what the peer is sent."""
-    found = bytearray()
-    while piece := await loop.sock_recv(sock, 1 << 20):
-        found += piece
-    return bytes(found)
 
 
 def reset(sock: socket.socket) -> None:
@@ -584,27 +455,6 @@ def test_a_listener_that_closes_leaves_those_who_are_in_alone(play_tcp: Play) ->
 # --- what only our own has ---------------------------------------------------------------------------------------------
 
 
-def test_a_detached_socket_is_the_same_connection_and_its_stream_hears_nothing_more() -> None:
-    async def story(place: Place) -> None:
-        with await place.client() as peer:
-            ours = place.protocols[0]
-            ours.transport.pause_reading()
-            peer.send(b"not read")
-            with ours.transport.detach() as sock:
-                assert await place.loop.sock_recv(sock, 100) == b"not read"
-                await place.loop.sock_sendall(sock, b"answered")
-                assert await place.loop.sock_recv(peer, 100) == b"answered"
-            ours.transport.write(b"nothing")
-            ours.transport.close()
-            await place.turns()
-            assert ours.told == []
-            with pytest.raises(ConnectionError):
-                ours.transport.detach()
-            ours.told.append("lost")  # (as the fixture asks of each)
-
-    perform(story, "own", socket.AF_INET)
-
-
 def test_one_who_never_stops_talking_leaves_the_loop_its_turns() -> None:
     async def story(place: Place) -> None:
         with await place.client() as one, await place.client() as other:
@@ -658,7 +508,7 @@ def test_an_accept_that_fails_for_a_moment_is_made_again(monkeypatch: pytest.Mon
             peer.send(b"in")
             await place.until(lambda: place.protocols[-1].data == b"in")
 
-    monkeypatch.setattr(room, "RETRY", 0.01)
+    monkeypatch.setattr(entrance, "RETRY", 0.01)
     perform(story, "own", socket.AF_INET)
 
 

@@ -1,4 +1,4 @@
-"""The door to TLS, without a network: what may be read while the handshake does not own the socket yet."""
+"""The door to TLS, without a network: when the handshake is asked for, and what belongs to it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,17 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Door:
 
 
 @pytest.mark.parametrize(("says", "hears", "first_bytes"), [(messages.ssl_request(), b"S", b""), (HELLO, b"", HELLO)])
-def test_nothing_is_read_until_the_handshake_owns_the_socket(door: Door, says: bytes, hears: bytes, first_bytes: bytes):
+def test_the_handshake_begins_when_the_answer_is_on_its_way_in_clear(
+    door: Door, monkeypatch: pytest.MonkeyPatch, says: bytes, hears: bytes, first_bytes: bytes
+):
+    """From the call on whatever is written would be sealed."""
+    written: list[bytes] = []
+    monkeypatch.setattr(
+        door.world.edge, "start_client_tls", lambda login, first: written.extend((door.wire.written, first))
+    )
     door.client.says(says)
-    assert [first for _, first in door.handshakes] == [first_bytes]
-    assert not door.wire.reading
-    assert door.client.hears() == hears
+    assert written == [hears, first_bytes]
+    assert door.wire.written == hears
 
 
 def test_what_was_decrypted_before_the_login_heard_of_it_is_the_startup_packet(door: Door):
