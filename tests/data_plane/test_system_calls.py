@@ -105,6 +105,17 @@ LOGIN_CALLS = {
 }  # none is the upkeep's
 
 
+def log_in(pooler: PoolerProcess, *, tls: bool = False) -> None:
+    for _ in range(TRANSACTIONS):
+        with WireClient(pooler.port) as client:
+            if tls:
+                client.start_tls()
+            client.say(startup(user="trusty", database="app"))
+            client.until("Z")
+            client.say(query("SELECT 1"))
+            client.until("Z")
+
+
 def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
     monkeypatch: pytest.MonkeyPatch,
     make_pooler: Callable[..., PoolerProcess],
@@ -115,16 +126,8 @@ def test_a_login_asks_the_kernel_for_nothing_that_it_does_not_need(
     monkeypatch.setenv("PGWEIR_TRANSPORT", "own")
     pooler = make_pooler(auth_type="trust", pool_mode="transaction", log_connections=0, log_disconnections=0)
 
-    def run() -> None:
-        for _ in range(TRANSACTIONS):
-            with WireClient(pooler.port) as client:
-                client.say(startup(user="trusty", database="app"))
-                client.until("Z")
-                client.say(query("SELECT 1"))
-                client.until("Z")
-
-    run()
-    found, seconds = count_calls(pooler, run)
+    log_in(pooler)
+    found, seconds = count_calls(pooler, lambda: log_in(pooler))
     each = {name: calls / TRANSACTIONS for name, calls in found.items()}
     assert each["accept4"] >= 0.9, found  # else strace has not seen them
     over = [name for name, most in LOGIN_CALLS.items() if each.get(name, 0.0) > most + 0.1]
@@ -152,17 +155,8 @@ def test_tls_costs_a_login_its_round_trips_and_a_transaction_nothing(
         client_tls_sslmode="require", client_tls_cert_file=pair.certificate, client_tls_key_file=pair.key,
     )  # fmt: skip
 
-    def log_in() -> None:
-        for _ in range(TRANSACTIONS):
-            with WireClient(pooler.port) as client:
-                client.start_tls()
-                client.say(startup(user="trusty", database="app"))
-                client.until("Z")
-                client.say(query("SELECT 1"))
-                client.until("Z")
-
-    log_in()
-    found, seconds = count_calls(pooler, log_in)
+    log_in(pooler, tls=True)
+    found, seconds = count_calls(pooler, lambda: log_in(pooler, tls=True))
     assert found["accept4"] >= 0.9 * TRANSACTIONS, found  # else strace has not seen them
     assert (sum(found.values()) - UPKEEP * seconds) / TRANSACTIONS <= TLS_LOGIN_BUDGET, found
 

@@ -91,15 +91,6 @@ cdef inline unsigned int what(bytearray found, int place) except? 0:
     return event_at(found, place).events
 
 
-cdef inline bytes receive(int number, bytearray buffer):
-    cdef ssize_t size = c_recv(number, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT)
-    if size >= 0:
-        return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size)
-    if errno == EAGAIN or errno == EINTR:
-        return None
-    PyErr_SetFromErrno(OSError)
-
-
 cdef inline Py_ssize_t fill(int number, bytearray buffer) except -2:
     cdef ssize_t size = c_recv(number, PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer), MSG_DONTWAIT)
     if size < 0 and errno != EAGAIN and errno != EINTR:
@@ -111,6 +102,11 @@ cdef inline bytes cut(bytearray buffer, Py_ssize_t size):
     if size < 0 or size > PyByteArray_GET_SIZE(buffer):
         raise ValueError("no such place in the buffer")
     return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size)
+
+
+cdef inline bytes receive(int number, bytearray buffer):
+    cdef Py_ssize_t size = fill(number, buffer)
+    return cut(buffer, size) if size >= 0 else None
 
 
 cdef inline Py_ssize_t send(int number, bytes data, Py_ssize_t start) except -1:

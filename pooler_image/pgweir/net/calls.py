@@ -41,20 +41,8 @@ def what(found: bytearray, place: int) -> int:
     return events
 
 
-def receive(number: int, buffer: bytearray) -> bytes | None:
-    """What has come, as much as there is room for in the buffer; b"" at the end, None when there is nothing yet."""
-    sock = socket.socket(fileno=number)
-    try:
-        size = sock.recv_into(buffer, len(buffer), socket.MSG_DONTWAIT)
-    except (BlockingIOError, InterruptedError):
-        return None
-    finally:
-        sock.detach()
-    return bytes(memoryview(buffer)[:size])
-
-
 def fill(number: int, buffer: bytearray) -> int:
-    """The same, left in the buffer: how much; 0 at the end, -1 when there is nothing yet."""
+    """Take what has come into the buffer, as much as there is room for: how much; 0 at the end, -1 when there is nothing yet."""
     sock = socket.socket(fileno=number)
     try:
         return sock.recv_into(buffer, len(buffer), socket.MSG_DONTWAIT)
@@ -69,6 +57,12 @@ def cut(buffer: bytearray, size: int) -> bytes:
     if not 0 <= size <= len(buffer):
         raise ValueError("no such place in the buffer")
     return bytes(memoryview(buffer)[:size])
+
+
+def receive(number: int, buffer: bytearray) -> bytes | None:
+    """What has come, by way of the buffer; b"" at the end, None when there is nothing yet."""
+    size = fill(number, buffer)
+    return cut(buffer, size) if size >= 0 else None
 
 
 def send(number: int, data: bytes, start: int) -> int:

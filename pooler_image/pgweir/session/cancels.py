@@ -50,7 +50,7 @@ class Cancels:
                 return key
 
     def random(self, size: int) -> bytes:
-        """For the salts and nonces of logins."""
+        """For the salts and nonces of logins. WHY two: a C method, as `_random` is, cannot be given away to be called."""
         return self._random(size)
 
     def _random(self, size: int) -> bytes:

@@ -22,11 +22,21 @@ from pgweir.net.tls import TlsContexts, build_contexts
 from pgweir.pool.records import ServerState
 from pgweir.protocol.messages import ssl_request
 from pgweir.protocol.reasons import CloseReason
+from pgweir.session.holder import SessionPool
 from pgweir.session.pooler import Pooler
 from pgweir.session.server import ServerSession
 from pgweir.session.server_login import ServerLogin
 from pgweir.session.wire import Origin
 from pgweir.settings import DatabaseSettings, Settings
+
+
+def asks_for_a_server(edge: NetworkEdge, config: Config) -> tuple[Pooler, SessionPool]:
+    pooler = edge.pooler = Pooler(config, edge)
+    database = pooler.database("shop")
+    assert database is not None
+    pool = pooler.pool(database, "alice")
+    pooler.opening.open(pool)
+    return pooler, pool
 
 
 def outcome(host: str, port: int, until: Callable[[Pooler], bool], **settings: object) -> Pooler:
@@ -38,11 +48,7 @@ def outcome(host: str, port: int, until: Callable[[Pooler], bool], **settings: o
             databases={"shop": DatabaseSettings(name="shop", dbname="shop", host=host, port=port)},
         )
         edge = NetworkEdge(TlsContexts(client=None, server=None))
-        pooler = edge.pooler = Pooler(config, edge)
-        database = pooler.database("shop")
-        assert database is not None
-        pool = pooler.pool(database, "alice")
-        pooler.opening.open(pool)
+        pooler, _ = asks_for_a_server(edge, config)
         async with asyncio.timeout(20):
             while not until(pooler):
                 await asyncio.sleep(0.01)
@@ -105,11 +111,7 @@ def test_a_handshake_with_a_server_that_comes_to_nothing_is_reported_and_counted
         database = DatabaseSettings(name="shop", dbname="shop", host="127.0.0.1", port=port)
         config = Config(settings=settings, databases={"shop": database})
         edge = NetworkEdge(build_contexts(config))
-        pooler = edge.pooler = Pooler(config, edge)
-        known = pooler.database("shop")
-        assert known is not None
-        pool = pooler.pool(known, "alice")
-        pooler.opening.open(pool)
+        pooler, pool = asks_for_a_server(edge, config)
         async with asyncio.timeout(20):
             theirs, _ = await loop.sock_accept(listening)
             assert await loop.sock_recv(theirs, 100) == ssl_request()

@@ -235,10 +235,8 @@ class ClientAuthentication:
         at = len(_CHOSEN)
         if len(body) > at + 4 and body.startswith(_CHOSEN):
             _, size = framing.unpack_header(body, at - 1)  # a NUL and a length are laid out as a header is
-            if at + 4 + size == len(body):
-                return self._sasl_first(
-                    framing.cut(body, at + 4, len(body))
-                )  # PERF: as it should be, which it is at every login
+            if at + 4 + size == len(body):  # PERF: as it should be, which it is at every login
+                return self._sasl_first(framing.cut(body, at + 4, len(body)))
         mechanism, data = messages.parse_sasl_initial_response(body)
         if mechanism != scram.MECHANISM:
             raise client_error("client selected an invalid SASL authentication mechanism", stage="password")
